@@ -1,0 +1,415 @@
+// Package replication decides what a set of regional events amounts to.
+//
+// ACR fires one webhook per region for one push. The events of one push share
+// an id; together they are a notification. This package holds the rules that
+// join them, as pure functions: (state, event, now) → (state, decision). It
+// knows no HTTP, no Dapr, no storage and no clock, and it imports nothing but
+// the standard library. Whoever calls it does the writing; see package
+// notification for the order in which the writes must happen.
+//
+// A notification begins with its first event, which fixes the regions that
+// must report and the deadline. From there:
+//
+//	collecting ──all regions in──────────────▶ replicated
+//	     └─────deadline passed───▶ timedOut ──all regions in──▶ recovered
+//
+// An outcome, once decided, is never taken back or changed: what is published
+// about it is computed from what was known when it was decided, so that
+// publishing it twice publishes the same thing.
+package replication
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Region is an Azure region in the form in which regions are compared:
+// lower case, without spaces and dashes. "West Europe" is "westeurope".
+type Region string
+
+// ParseRegion returns the comparable form of a region's name. The empty
+// Region means that s names none.
+func ParseRegion(s string) Region {
+	return Region(strings.Map(func(r rune) rune {
+		if r == ' ' || r == '-' || r == '\t' {
+			return -1
+		}
+		return r
+	}, strings.ToLower(s)))
+}
+
+// Event is one regional event: what one region's webhook said.
+type Event struct {
+	ID         string // of the notification; the same in every region
+	Action     string // push, delete, chart_push, chart_delete, quarantine, or what ACR invents next
+	Registry   string // login server, such as contoso.azurecr.io; "" where ACR does not say
+	Repository string
+	Tag        string // "" for an untagged push and for a delete
+	Digest     string
+	MediaType  string
+	Size       int64     // bytes
+	Region     Region    // the region that reported
+	Time       time.Time // when ACR says that it happened; zero where it does not say
+}
+
+// Plan is what a new notification is held to.
+type Plan struct {
+	Expected []Region      // the regions that must report; at least one, no two the same
+	Timeout  time.Duration // from the first event to the deadline
+}
+
+// Status is where a notification stands. Its values are those of the JSON status.
+type Status string
+
+// The statuses. All but Collecting are outcomes.
+const (
+	Collecting Status = "collecting"
+	Replicated Status = "replicated" // all regions in, in time
+	TimedOut   Status = "timedOut"   // the deadline passed with regions missing
+	Recovered  Status = "recovered"  // the missing regions came after all
+)
+
+// Arrival is the first event of one region.
+type Arrival struct {
+	Region     Region
+	ReceivedAt time.Time
+	EventTime  time.Time // zero where ACR did not say
+	Digest     string    // as this region reported it
+	Tag        string    // as this region reported it
+}
+
+// Outcome is one decision about a notification, frozen when it was made.
+type Outcome struct {
+	Status    Status
+	At        time.Time
+	Arrivals  int  // how many of State.Arrivals were in by then
+	Mismatch  bool // whether regions disagreed by then
+	Published bool // whether the topic is known to have it
+}
+
+// State is everything that is known of one notification. The zero State means
+// that nothing is.
+type State struct {
+	First     Event // the first accepted event; its Region and Time are those of Arrivals[0]
+	Expected  []Region
+	StartedAt time.Time
+	Deadline  time.Time
+	Arrivals  []Arrival // in order of arrival
+	Mismatch  bool      // a region reported another digest or tag than the first one
+	Outcomes  []Outcome // none while collecting; at most timedOut and then recovered
+
+	// Documented counts the documents that are known to be stored: one at
+	// the first event and one at each outcome.
+	Documented int
+}
+
+// Exists tells whether any event was ever accepted.
+func (s State) Exists() bool { return s.First.ID != "" }
+
+// Status is where the notification stands now.
+func (s State) Status() Status {
+	if n := len(s.Outcomes); n > 0 {
+		return s.Outcomes[n-1].Status
+	}
+	return Collecting
+}
+
+// Missing lists the expected regions that have not reported, in the order in
+// which they are expected.
+func (s State) Missing() []Region {
+	var missing []Region
+	for _, r := range s.Expected {
+		if s.arrival(r) < 0 {
+			missing = append(missing, r)
+		}
+	}
+	return missing
+}
+
+// As returns the state as it was when o was decided: later arrivals, outcomes
+// and disagreements are left out. It is what makes a second publication of the
+// same outcome equal to the first.
+func (s State) As(o Outcome) State {
+	i := slices.IndexFunc(s.Outcomes, func(x Outcome) bool { return x.Status == o.Status })
+	s.Arrivals = s.Arrivals[:o.Arrivals:o.Arrivals]
+	s.Outcomes = s.Outcomes[: i+1 : i+1]
+	s.Mismatch = o.Mismatch
+	return s
+}
+
+// Unpublished lists the outcomes that the topic is not known to have.
+func (s State) Unpublished() []Outcome {
+	var out []Outcome
+	for _, o := range s.Outcomes {
+		if !o.Published {
+			out = append(out, o)
+		}
+	}
+	return out
+}
+
+// Undocumented tells whether the stored document may be older than the state.
+func (s State) Undocumented() bool { return s.Exists() && s.Documented < 1+len(s.Outcomes) }
+
+// NeedsReminder tells whether work is left that must happen even if no further
+// event comes. The reminder is registered before a state that needs one is
+// saved, and unregistered only after one that needs none was.
+func (s State) NeedsReminder() bool {
+	return s.Exists() && (s.Status() == Collecting || len(s.Unpublished()) > 0 || s.Undocumented())
+}
+
+// Published returns the state in which o is known to be on the topic.
+func (s State) Published(o Outcome) State {
+	s.Outcomes = slices.Clone(s.Outcomes)
+	for i := range s.Outcomes {
+		if s.Outcomes[i].Status == o.Status {
+			s.Outcomes[i].Published = true
+		}
+	}
+	return s
+}
+
+// DocumentStored returns the state in which the stored document is up to date.
+func (s State) DocumentStored() State {
+	s.Documented = 1 + len(s.Outcomes)
+	return s
+}
+
+// Reason names why a decision came out as it did.
+type Reason string
+
+// The reasons.
+const (
+	Started    Reason = "started"    // first event of a notification, others are awaited
+	Recorded   Reason = "recorded"   // a further region, others are awaited
+	Completed  Reason = "completed"  // the last region, in time
+	Late       Reason = "late"       // a region after timedOut, others are still missing
+	CameAfter  Reason = "recovered"  // the last missing region, after timedOut
+	Duplicate  Reason = "duplicate"  // the region had reported the same before
+	Differs    Reason = "differs"    // the region had reported something else before; the first stands
+	NotAwaited Reason = "notAwaited" // expected today, but not when this notification began
+	Refused    Reason = "refused"    // a region that nobody expects
+	Expired    Reason = "expired"    // the deadline passed with regions missing
+	Waiting    Reason = "waiting"    // nothing to decide yet
+	Settled    Reason = "settled"    // nothing left to decide
+	Unknown    Reason = "unknown"    // there is no such notification
+)
+
+// Decision is the result of a step. It is logged as it is.
+type Decision struct {
+	Reason  Reason
+	Changed bool      // whether the state must be saved
+	New     []Outcome // the outcomes that this step decided, oldest first
+	Missing []Region
+}
+
+// String is for people and logs: the reason, then what is missing.
+func (d Decision) String() string {
+	s := string(d.Reason)
+	for _, o := range d.New {
+		if string(o.Status) != s {
+			s += ", " + string(o.Status)
+		}
+	}
+	if len(d.Missing) > 0 {
+		s += fmt.Sprintf(", missing %v", d.Missing)
+	}
+	return s
+}
+
+// Add joins e into s at now. The plan counts only if e is the first event.
+// A past deadline is decided first, so that an event that comes after it never
+// makes the outcome look as if it had come in time.
+func Add(s State, e Event, plan Plan, now time.Time) (State, Decision) {
+	if !s.Exists() {
+		return begin(e, plan, now)
+	}
+	now = s.notBefore(now)
+	s, d := Tick(s, now)
+
+	switch {
+	case slices.Contains(s.Expected, e.Region):
+	case slices.Contains(plan.Expected, e.Region):
+		d.Reason = NotAwaited
+		return s, d
+	default:
+		d.Reason = Refused
+		return s, d
+	}
+	if i := s.arrival(e.Region); i >= 0 {
+		d.Reason = Duplicate
+		if a := s.Arrivals[i]; a.Digest != e.Digest || a.Tag != e.Tag {
+			d.Reason = Differs
+			d.Changed = d.Changed || !s.Mismatch
+			s.Mismatch = true
+		}
+		return s, d
+	}
+
+	s.Arrivals = append(slices.Clone(s.Arrivals), arrivalOf(e, now))
+	s.Mismatch = s.Mismatch || e.Digest != s.First.Digest || e.Tag != s.First.Tag
+	d.Changed = true
+	d.Missing = s.Missing()
+	switch {
+	case len(d.Missing) > 0 && s.Status() == Collecting:
+		d.Reason = Recorded
+	case len(d.Missing) > 0:
+		d.Reason = Late
+	case s.Status() == Collecting:
+		d.Reason = Completed
+		s, d = s.conclude(d, Replicated, now)
+	default:
+		d.Reason = CameAfter
+		s, d = s.conclude(d, Recovered, now)
+	}
+	return s, d
+}
+
+// Tick decides what the time alone decides: whether the deadline has passed
+// with regions missing.
+func Tick(s State, now time.Time) (State, Decision) {
+	if !s.Exists() {
+		return s, Decision{Reason: Unknown}
+	}
+	d := Decision{Reason: Settled, Missing: s.Missing()}
+	if s.Status() != Collecting {
+		return s, d
+	}
+	if now.Before(s.Deadline) {
+		d.Reason = Waiting
+		return s, d
+	}
+	d.Reason = Expired
+	d.Changed = true
+	return s.conclude(d, TimedOut, s.notBefore(now))
+}
+
+func begin(e Event, plan Plan, now time.Time) (State, Decision) {
+	if !slices.Contains(plan.Expected, e.Region) {
+		return State{}, Decision{Reason: Refused}
+	}
+	now = now.UTC()
+	s := State{
+		First:     e,
+		Expected:  slices.Clone(plan.Expected),
+		StartedAt: now,
+		Deadline:  now.Add(plan.Timeout),
+		Arrivals:  []Arrival{arrivalOf(e, now)},
+	}
+	d := Decision{Reason: Started, Changed: true, Missing: s.Missing()}
+	if len(d.Missing) == 0 {
+		d.Reason = Completed
+		return s.conclude(d, Replicated, now)
+	}
+	return s, d
+}
+
+func (s State) conclude(d Decision, status Status, now time.Time) (State, Decision) {
+	o := Outcome{Status: status, At: now, Arrivals: len(s.Arrivals), Mismatch: s.Mismatch}
+	s.Outcomes = append(slices.Clone(s.Outcomes), o)
+	d.New = append(slices.Clone(d.New), o)
+	return s, d
+}
+
+func arrivalOf(e Event, now time.Time) Arrival {
+	return Arrival{Region: e.Region, ReceivedAt: now, EventTime: e.Time, Digest: e.Digest, Tag: e.Tag}
+}
+
+// arrival is the index of the arrival of r, -1 if it is missing.
+func (s State) arrival(r Region) int {
+	return slices.IndexFunc(s.Arrivals, func(a Arrival) bool { return a.Region == r })
+}
+
+// notBefore keeps the times of one notification in order even if the clock was
+// set back, or the actor moved to a machine whose clock is behind.
+func (s State) notBefore(now time.Time) time.Time {
+	now = now.UTC()
+	for _, a := range s.Arrivals {
+		now = later(now, a.ReceivedAt)
+	}
+	for _, o := range s.Outcomes {
+		now = later(now, o.At)
+	}
+	return now
+}
+
+func later(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return b
+	}
+	return a
+}
+
+// Check reports what is wrong with a state that claims to come from this
+// package. It has no side effects; nil means that every rule above holds.
+func (s State) Check() error {
+	if !s.Exists() {
+		return errors.New("replication: no notification")
+	}
+	var errs []error
+	fail := func(format string, args ...any) {
+		errs = append(errs, fmt.Errorf("replication: notification %s: "+format, append([]any{s.First.ID}, args...)...))
+	}
+	if len(s.Expected) == 0 {
+		fail("expects no region")
+	}
+	if !s.StartedAt.Before(s.Deadline) {
+		fail("deadline %v is not after its start %v", s.Deadline, s.StartedAt)
+	}
+	if len(s.Arrivals) == 0 {
+		fail("began without an event")
+	}
+	seen := map[Region]bool{}
+	for _, a := range s.Arrivals {
+		if seen[a.Region] {
+			fail("region %s arrived twice", a.Region)
+		}
+		if !slices.Contains(s.Expected, a.Region) {
+			fail("region %s arrived but is not expected", a.Region)
+		}
+		seen[a.Region] = true
+	}
+	var path []Status
+	for _, o := range s.Outcomes {
+		path = append(path, o.Status)
+		if o.Arrivals < 1 || o.Arrivals > len(s.Arrivals) {
+			fail("%s counts %d arrivals of %d", o.Status, o.Arrivals, len(s.Arrivals))
+			continue
+		}
+		if complete := len(s.As(o).Missing()) == 0; complete == (o.Status == TimedOut) {
+			fail("%s with %d of %d regions in", o.Status, o.Arrivals, len(s.Expected))
+		}
+	}
+	switch fmt.Sprint(path) {
+	case "[]", "[replicated]", "[timedOut]":
+		if s.Status() != Replicated && len(s.Missing()) == 0 {
+			fail("is %s with all regions in", s.Status())
+		}
+	case "[timedOut recovered]":
+	default:
+		fail("has the outcomes %v", path)
+	}
+	if s.Documented < 0 || s.Documented > 1+len(s.Outcomes) {
+		fail("counts %d documents", s.Documented)
+	}
+	return errors.Join(errs...)
+}
+
+// Period is the time between two firings of the reminder. It bounds how long
+// a lost or failed publication waits for its repeat. Whole seconds, because the
+// Dapr scheduler counts in them.
+const Period = 30 * time.Second
+
+// Reminder says when the reminder of s must first fire; it repeats every
+// Period from then on. While s collects, one firing falls exactly on the
+// deadline; the earlier ones repeat what a crash may have left undone.
+func (s State) Reminder(now time.Time) (due time.Time) {
+	left := s.Deadline.Sub(now)
+	if s.Status() != Collecting || left <= 0 {
+		return now.Add(Period / 3)
+	}
+	return s.Deadline.Add(-(left - 1) / Period * Period)
+}

@@ -1,0 +1,3 @@
+module allregions
+
+go 1.26
