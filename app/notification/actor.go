@@ -1,0 +1,288 @@
+// Package notification is the actor that owns one notification, and the client
+// that reaches it. What is decided, package replication decides; this package
+// does the reading and writing around a decision, in the one order that
+// survives a crash between any two lines:
+//
+//  1. register the reminder, if the new state needs one and the old did not
+//  2. save the state, with the outcomes in it marked as unpublished
+//  3. publish, and store the document
+//  4. save the state, with what 3 did marked as done
+//  5. unregister the reminder, if nothing is left to do
+//
+// A crash after 1 leaves a reminder that finds nothing, and removes itself. A
+// crash after 2 or 3 leaves work that the reminder finds and repeats; events
+// keep their id, so consumers can drop the second one. A crash after 4 leaves
+// a reminder that finds nothing left to do.
+//
+// Only 1 and 2 can fail a webhook. After 2 the event is safe, and the caller
+// gets its 2xx whatever happens to 3, 4 and 5.
+package notification
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"allregions/app/replication"
+)
+
+// ActorType is the Dapr actor type; the actor's id is the notification's id.
+const ActorType = "Notification"
+
+// The methods of the actor.
+const (
+	methodAdd    = "Add"
+	methodStatus = "Status"
+)
+
+// publishTimeout bounds one publication or document inside an actor's turn:
+// an ACR webhook is waiting behind it, for 5 s at most.
+const publishTimeout = 1500 * time.Millisecond
+
+// Store keeps the state of actors. A nil error of Save means that the state
+// survives a kill -9 of every process; Load then returns it. Load of an id that
+// was never saved returns no data and no error.
+type Store interface {
+	Load(ctx context.Context, id string) ([]byte, error)
+	Save(ctx context.Context, id string, state []byte) error
+}
+
+// Reminders wakes actors. A nil error of Register means that the reminder
+// survives a kill -9 of every process, and that it fires at due and every
+// period from then on, late rather than never, until Unregister. Registering
+// again replaces it. Unregister of a reminder that is not there is no error.
+type Reminders interface {
+	Register(ctx context.Context, id string, due time.Time, period time.Duration) error
+	Unregister(ctx context.Context, id string) error
+}
+
+// Topic takes CloudEvents. A nil error of Publish means that the broker has the
+// event; an error does not mean that it has not.
+type Topic interface {
+	Publish(ctx context.Context, eventID string, event []byte) error
+}
+
+// Documents keeps one readable document per notification. A nil error of Put
+// means that doc is what a reader finds under id.
+type Documents interface {
+	Put(ctx context.Context, id string, doc []byte) error
+}
+
+// Actor is the server side: its methods are turns of the actor with the given
+// id. Turns of one id must not overlap.
+type Actor struct {
+	Store     Store
+	Reminders Reminders
+	Topic     Topic
+	Documents Documents
+
+	// Plan is what a new notification is held to.
+	Plan func(context.Context) (replication.Plan, error)
+
+	// Concluded, if set, is told of every outcome that this process saved.
+	// It must not block.
+	Concluded func(id string)
+
+	Now func() time.Time
+	Log *slog.Logger
+}
+
+// Methods are the turns that Client asks for, by name.
+func (a *Actor) Methods() map[string]func(ctx context.Context, id string, body []byte) ([]byte, error) {
+	return map[string]func(ctx context.Context, id string, body []byte) ([]byte, error){
+		methodAdd: a.add, methodStatus: a.status,
+	}
+}
+
+func (a *Actor) add(ctx context.Context, id string, body []byte) ([]byte, error) {
+	var m eventMessage
+	if err := json.Unmarshal(body, &m); err != nil {
+		return nil, fmt.Errorf("add to %s: decode event: %w", id, err)
+	}
+	if m.ID != id {
+		return nil, fmt.Errorf("add to %s: the event is of %q", id, m.ID)
+	}
+	plan, err := a.Plan(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("add to %s: %w", id, err)
+	}
+	s, d, err := a.step(ctx, id, m.Region, false, func(s replication.State, now time.Time) (replication.State, replication.Decision) {
+		return replication.Add(s, m.event(), plan, now)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("add to %s: %w", id, err)
+	}
+	return answer(s, d, plan)
+}
+
+func (a *Actor) status(ctx context.Context, id string, _ []byte) ([]byte, error) {
+	s, d, err := a.step(ctx, id, "", false, replication.Tick)
+	if err != nil {
+		return nil, fmt.Errorf("status of %s: %w", id, err)
+	}
+	return answer(s, d, replication.Plan{})
+}
+
+// Remind is the reminder's turn: it decides a passed deadline, and repeats what
+// an earlier turn could not finish. Firings that were missed may all come at
+// once; a second one finds nothing to do. An error makes Dapr try again.
+func (a *Actor) Remind(ctx context.Context, id, _ string) error {
+	if _, _, err := a.step(ctx, id, "", true, replication.Tick); err != nil {
+		return fmt.Errorf("reminder of %s: %w", id, err)
+	}
+	return nil
+}
+
+func answer(s replication.State, d replication.Decision, plan replication.Plan) ([]byte, error) {
+	r := reply{Reason: d.Reason}
+	if s.Exists() {
+		st := statusOf(s)
+		r.Status = &st
+	}
+	if d.Reason == replication.Refused {
+		r.Expected = plan.Expected
+		if s.Exists() {
+			r.Expected = s.Expected
+		}
+	}
+	return json.Marshal(r)
+}
+
+type decide func(replication.State, time.Time) (replication.State, replication.Decision)
+
+// step is one turn. Its nil error means that the decision is saved. The writes
+// are numbered as in the package comment.
+func (a *Actor) step(ctx context.Context, id string, region replication.Region, reminded bool, decide decide) (replication.State, replication.Decision, error) {
+	fail := func(err error) (replication.State, replication.Decision, error) {
+		return replication.State{}, replication.Decision{}, err
+	}
+	data, err := a.Store.Load(ctx, id)
+	if err != nil {
+		return fail(fmt.Errorf("load: %w", err))
+	}
+	before, err := decodeState(data)
+	if err != nil {
+		return fail(err)
+	}
+	now := a.Now()
+	s, d := decide(before, now)
+	hasReminder := before.NeedsReminder() || reminded
+
+	if d.Changed {
+		if s.NeedsReminder() && !before.NeedsReminder() {
+			if err := a.Reminders.Register(ctx, id, s.Reminder(now), replication.Period); err != nil { // 1
+				return fail(fmt.Errorf("register reminder: %w", err))
+			}
+			hasReminder = true
+		}
+		if err := a.save(ctx, id, s); err != nil { // 2
+			return fail(err)
+		}
+	}
+	a.log(ctx, id, region, reminded, d)
+	if len(d.New) > 0 && a.Concluded != nil {
+		a.Concluded(id)
+	}
+
+	// What an earlier turn left over waits for the reminder, so that a broker
+	// that is down costs each webhook nothing.
+	if began := d.Changed && !before.Exists(); began || len(d.New) > 0 || reminded {
+		if err := a.finish(ctx, &s, reminded); err != nil {
+			a.Log.LogAttrs(ctx, slog.LevelWarn, "left for the reminder", slog.String("notification", id), slog.Any("err", err))
+		}
+	}
+	if hasReminder && !s.NeedsReminder() {
+		if err := a.Reminders.Unregister(ctx, id); err != nil { // 5
+			a.Log.LogAttrs(ctx, slog.LevelWarn, "the reminder will fire once more", slog.String("notification", id), slog.Any("err", err))
+		}
+	}
+	return s, d, nil
+}
+
+// finish publishes what is unpublished and stores the document (3), and saves
+// what of it worked (4). A document alone is saved only by the reminder: it is
+// harmless to write it again, and cheaper than a save behind every first event.
+func (a *Actor) finish(ctx context.Context, s *replication.State, reminded bool) error {
+	var errs []error
+	before, saveIt := *s, false
+	for _, o := range s.Unpublished() {
+		if err := a.publish(ctx, *s, o); err != nil {
+			errs = append(errs, err)
+			break // outcomes stay in order
+		}
+		*s = s.Published(o)
+		saveIt = true
+	}
+	if s.Undocumented() {
+		if err := a.putDocument(ctx, *s); err != nil {
+			errs = append(errs, err)
+		} else {
+			*s = s.DocumentStored()
+			saveIt = saveIt || reminded
+		}
+	}
+	if saveIt {
+		if err := a.save(ctx, s.First.ID, *s); err != nil {
+			*s = before
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (a *Actor) save(ctx context.Context, id string, s replication.State) error {
+	data, err := encodeState(s)
+	if err != nil {
+		return fmt.Errorf("encode state: %w", err)
+	}
+	if err := a.Store.Save(ctx, id, data); err != nil {
+		return fmt.Errorf("save: %w", err)
+	}
+	return nil
+}
+
+func (a *Actor) publish(ctx context.Context, s replication.State, o replication.Outcome) error {
+	eventID, data, err := cloudEvent(s, o)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
+	defer cancel()
+	if err := a.Topic.Publish(ctx, eventID, data); err != nil {
+		return fmt.Errorf("publish %s: %w", eventID, err)
+	}
+	return nil
+}
+
+func (a *Actor) putDocument(ctx context.Context, s replication.State) error {
+	doc, err := json.Marshal(documentOf(s))
+	if err != nil {
+		return fmt.Errorf("encode document: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
+	defer cancel()
+	if err := a.Documents.Put(ctx, s.First.ID, doc); err != nil {
+		return fmt.Errorf("store document: %w", err)
+	}
+	return nil
+}
+
+// log writes the decision. What decides nothing is not worth a line above
+// debug: a reminder that finds the deadline ahead, a status that is read.
+func (a *Actor) log(ctx context.Context, id string, region replication.Region, reminded bool, d replication.Decision) {
+	level := slog.LevelInfo
+	if region == "" && len(d.New) == 0 {
+		level = slog.LevelDebug
+	}
+	attrs := []slog.Attr{slog.String("notification", id), slog.String("decision", d.String())}
+	if region != "" {
+		attrs = append(attrs, slog.String("region", string(region)))
+	}
+	if reminded {
+		attrs = append(attrs, slog.Bool("reminder", true))
+	}
+	a.Log.LogAttrs(ctx, level, "decided", attrs...)
+}

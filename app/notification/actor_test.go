@@ -1,0 +1,530 @@
+package notification
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"allregions/app/replication"
+)
+
+var (
+	t0   = time.Date(2026, 11, 17, 16, 52, 1, 343145347, time.UTC)
+	plan = replication.Plan{Expected: []replication.Region{"westeurope", "eastus", "japaneast"}, Timeout: 2 * time.Minute}
+)
+
+func event(r replication.Region) replication.Event {
+	return replication.Event{ID: "n1", Action: "push", Registry: "contoso.azurecr.io", Repository: "shop/cart",
+		Tag: "v1", Digest: "sha256:aa", MediaType: "m", Size: 1<<53 + 1, Region: r, Time: t0.Add(-time.Second)}
+}
+
+// failure is how the nth external write goes wrong.
+type failure int
+
+const (
+	lost     failure = iota // it did not happen
+	reported                // it happened, but the caller is told that it did not
+	crashed                 // it happened, and the process died before it could go on
+)
+
+func (f failure) String() string { return [...]string{"lost", "reported lost", "crashed after"}[f] }
+
+var errFake = errors.New("fake failure")
+
+type crash struct{}
+
+// world is everything outside an Actor, in memory. Its writes are counted, and
+// one of them can fail.
+type world struct {
+	now       time.Time
+	states    map[string][]byte
+	reminders map[string]time.Time // next firing
+	topic     []string             // event ids, as published
+	events    map[string][]byte
+	documents map[string][]byte
+
+	writes []string // what was written, in order
+	failAt int      // index in writes; -1 for never
+	how    failure
+}
+
+func newWorld() *world {
+	return &world{now: t0, states: map[string][]byte{}, reminders: map[string]time.Time{},
+		events: map[string][]byte{}, documents: map[string][]byte{}, failAt: -1}
+}
+
+func (w *world) write(what string, do func()) error {
+	n := len(w.writes)
+	w.writes = append(w.writes, what)
+	if n != w.failAt {
+		do()
+		return nil
+	}
+	switch w.how {
+	case lost:
+		return errFake
+	case reported:
+		do()
+		return errFake
+	default:
+		do()
+		panic(crash{})
+	}
+}
+
+func (w *world) Load(_ context.Context, id string) ([]byte, error) {
+	return slices.Clone(w.states[id]), nil
+}
+
+func (w *world) Save(_ context.Context, id string, state []byte) error {
+	return w.write("save", func() { w.states[id] = state })
+}
+
+func (w *world) Register(_ context.Context, id string, due time.Time, period time.Duration) error {
+	if period != replication.Period {
+		return fmt.Errorf("period %v", period)
+	}
+	return w.write("register", func() { w.reminders[id] = due })
+}
+
+func (w *world) Unregister(_ context.Context, id string) error {
+	return w.write("unregister", func() { delete(w.reminders, id) })
+}
+
+func (w *world) Publish(_ context.Context, eventID string, event []byte) error {
+	var err error
+	failed := w.write("publish "+eventID, func() {
+		w.topic = append(w.topic, eventID)
+		if old := w.events[eventID]; old != nil && !bytes.Equal(old, event) {
+			err = fmt.Errorf("%s was published with two contents:\n%s\n%s", eventID, old, event)
+		}
+		w.events[eventID] = event
+	})
+	if err != nil {
+		panic(err)
+	}
+	return failed
+}
+
+func (w *world) Put(_ context.Context, id string, doc []byte) error {
+	return w.write("document", func() { w.documents[id] = doc })
+}
+
+// actor is a process that lives in w.
+func (w *world) actor() *Actor {
+	return &Actor{Store: w, Reminders: w, Topic: w, Documents: w,
+		Plan: func(context.Context) (replication.Plan, error) { return plan, nil },
+		Now:  func() time.Time { return w.now }, Log: slog.New(slog.DiscardHandler)}
+}
+
+// Invoke makes the world a Dapr that reaches the actor at once.
+func (w *world) Invoke(ctx context.Context, id, method string, body []byte) ([]byte, error) {
+	return w.actor().Methods()[method](ctx, id, body)
+}
+
+func (w *world) client() *Client { return &Client{Actors: w} }
+
+// add is a webhook: it tells whether the caller got a 2xx.
+func (w *world) add(t *testing.T, r replication.Region) (accepted bool) {
+	t.Helper()
+	defer w.survive()
+	_, err := w.client().Add(t.Context(), event(r))
+	if err != nil && !errors.Is(err, errFake) {
+		t.Errorf("add %s: %v", r, err)
+	}
+	return err == nil
+}
+
+// survive ends a process that crashed.
+func (w *world) survive() {
+	if p := recover(); p != nil && p != any(crash{}) {
+		panic(p)
+	}
+}
+
+// pass lets time go by, firing reminders on the way.
+func (w *world) pass(t *testing.T, d time.Duration) {
+	t.Helper()
+	end := w.now.Add(d)
+	for {
+		due, ok := w.reminders["n1"]
+		if !ok || due.After(end) {
+			break
+		}
+		if due.After(w.now) {
+			w.now = due
+		}
+		w.reminders["n1"] = due.Add(replication.Period)
+		func() {
+			defer w.survive()
+			if err := w.actor().Remind(t.Context(), "n1", "check"); err != nil && !errors.Is(err, errFake) {
+				t.Errorf("reminder: %v", err)
+			}
+		}()
+	}
+	w.now = end
+}
+
+func (w *world) status(t *testing.T) Status {
+	t.Helper()
+	st, err := w.client().Status(t.Context(), "n1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return st
+}
+
+func TestWriteOrderOfACompletePush(t *testing.T) {
+	w := newWorld()
+	for _, r := range plan.Expected {
+		if !w.add(t, r) {
+			t.Fatal("refused")
+		}
+		w.now = w.now.Add(time.Second)
+	}
+	want := []string{
+		"register", "save", "document",
+		"save",
+		"save", "publish n1/replicated", "document", "save", "unregister",
+	}
+	if !slices.Equal(w.writes, want) {
+		t.Errorf("writes:\n got %q\nwant %q", w.writes, want)
+	}
+	if st := w.status(t); st.Status != replication.Replicated || *st.DurationMS != 2000 || len(w.reminders) != 0 {
+		t.Errorf("status %+v, reminders %v", st, w.reminders)
+	}
+}
+
+func TestTimeoutThenRecovery(t *testing.T) {
+	w := newWorld()
+	w.add(t, "westeurope")
+	w.add(t, "eastus")
+	w.pass(t, 119*time.Second)
+	if len(w.topic) != 0 {
+		t.Fatalf("published before the deadline: %v", w.topic)
+	}
+	w.pass(t, time.Second)
+	if st := w.status(t); st.Status != replication.TimedOut || !slices.Equal(st.Missing, []replication.Region{"japaneast"}) {
+		t.Errorf("at the deadline: %+v", st)
+	}
+	if len(w.reminders) != 0 {
+		t.Error("the reminder outlives the decision")
+	}
+	w.pass(t, time.Hour)
+	w.add(t, "japaneast")
+	if want := []string{"n1/timedOut", "n1/recovered"}; !slices.Equal(w.topic, want) {
+		t.Errorf("topic: %v, want %v", w.topic, want)
+	}
+	if st := w.status(t); st.Status != replication.Recovered || len(w.reminders) != 0 {
+		t.Errorf("%+v, reminders %v", st, w.reminders)
+	}
+}
+
+// The reminder is not trusted alone: reading a status decides, too.
+func TestStatusDecidesAPassedDeadline(t *testing.T) {
+	w := newWorld()
+	w.add(t, "westeurope")
+	w.now = w.now.Add(plan.Timeout)
+	if st := w.status(t); st.Status != replication.TimedOut || len(w.topic) != 1 {
+		t.Errorf("%s, topic %v", st.Status, w.topic)
+	}
+}
+
+func TestConcludedIsTold(t *testing.T) {
+	w := newWorld()
+	a := w.actor()
+	var told []string
+	a.Concluded = func(id string) { told = append(told, id) }
+	for _, r := range plan.Expected {
+		body, _ := json.Marshal(messageOf(event(r)))
+		if len(told) != 0 {
+			t.Errorf("told before %s", r)
+		}
+		if _, err := a.add(t.Context(), "n1", body); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !slices.Equal(told, []string{"n1"}) {
+		t.Errorf("told %v", told)
+	}
+}
+
+func TestRefusalWritesNothing(t *testing.T) {
+	w := newWorld()
+	_, err := w.client().Add(t.Context(), event("mars"))
+	var refused *RefusedError
+	if !errors.As(err, &refused) || !slices.Equal(refused.Expected, plan.Expected) {
+		t.Errorf("first event: %v", err)
+	}
+	if _, err := w.client().Status(t.Context(), "n1"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("status: %v", err)
+	}
+	if len(w.writes) != 0 {
+		t.Errorf("wrote %v", w.writes)
+	}
+	w.add(t, "eastus")
+	n := len(w.writes)
+	if _, err = w.client().Add(t.Context(), event("mars")); !errors.As(err, &refused) || len(w.writes) != n {
+		t.Errorf("later event: %v, wrote %v", err, w.writes[n:])
+	}
+}
+
+func TestDuplicateWritesNothing(t *testing.T) {
+	w := newWorld()
+	w.add(t, "eastus")
+	n := len(w.writes)
+	result, err := w.client().Add(t.Context(), event("eastus"))
+	if err != nil || result.New() || len(w.writes) != n {
+		t.Errorf("%+v, %v, wrote %v", result, err, w.writes[n:])
+	}
+}
+
+func TestBrokenInputToTheActor(t *testing.T) {
+	w := newWorld()
+	for _, body := range []string{"", "{", `{"id":"other","region":"eastus"}`} {
+		if _, err := w.actor().add(t.Context(), "n1", []byte(body)); err == nil {
+			t.Errorf("add %q: no error", body)
+		}
+	}
+	w.states["n1"] = []byte(`{"first":{"id":"n1"}}`)
+	if _, err := w.client().Status(t.Context(), "n1"); err == nil {
+		t.Error("a state that cannot be: no error")
+	}
+	if len(w.writes) != 0 {
+		t.Errorf("wrote %v", w.writes)
+	}
+}
+
+// Each external write of a story is lost, done but reported as lost, or
+// followed by a crash. The caller does not try again, as ACR does not. Whatever
+// happens, an accepted event is kept, every outcome is on the topic under one
+// id with one content, the document tells the end, and nothing is left to do.
+func TestEveryWriteFails(t *testing.T) {
+	stories := map[string]func(t *testing.T, w *world) (accepted []replication.Region){
+		"complete": func(t *testing.T, w *world) (accepted []replication.Region) {
+			for _, r := range plan.Expected {
+				if w.add(t, r) {
+					accepted = append(accepted, r)
+				}
+				w.pass(t, 20*time.Second)
+			}
+			return accepted
+		},
+		"late": func(t *testing.T, w *world) (accepted []replication.Region) {
+			for _, r := range plan.Expected[:2] {
+				if w.add(t, r) {
+					accepted = append(accepted, r)
+				}
+				w.pass(t, 2*time.Second)
+			}
+			w.pass(t, 10*time.Minute)
+			if w.add(t, plan.Expected[2]) {
+				accepted = append(accepted, plan.Expected[2])
+			}
+			return accepted
+		},
+	}
+	for name, story := range stories {
+		clean := newWorld()
+		story(t, clean)
+		for at := range clean.writes {
+			for _, how := range []failure{lost, reported, crashed} {
+				t.Run(fmt.Sprintf("%s/%d %s %s", name, at, clean.writes[at], how), func(t *testing.T) {
+					w := newWorld()
+					w.failAt, w.how = at, how
+					accepted := story(t, w)
+					w.pass(t, time.Hour)
+					if len(w.states) == 0 {
+						if len(accepted) > 0 {
+							t.Fatalf("%v were accepted, and nothing is stored", accepted)
+						}
+						return
+					}
+					w.check(t, accepted)
+				})
+			}
+		}
+	}
+}
+
+func (w *world) check(t *testing.T, accepted []replication.Region) {
+	t.Helper()
+	s, err := decodeState(w.states["n1"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range accepted {
+		if slices.Contains(s.Missing(), r) {
+			t.Errorf("%s was accepted and is missing", r)
+		}
+	}
+	if s.Status() == replication.Collecting || s.NeedsReminder() {
+		t.Errorf("stuck: %s, needs a reminder: %v", s.Status(), s.NeedsReminder())
+	}
+	if len(w.reminders) != 0 {
+		t.Errorf("a reminder is left: %v", w.reminders)
+	}
+	var want []string
+	for _, o := range s.Outcomes {
+		want = append(want, "n1/"+string(o.Status))
+	}
+	got := slices.Compact(slices.Clone(w.topic))
+	if !slices.Equal(got, want) {
+		t.Errorf("topic: %v, outcomes %v", w.topic, want)
+	}
+	var doc struct{ Status replication.Status }
+	if json.Unmarshal(w.documents["n1"], &doc); doc.Status != s.Status() {
+		t.Errorf("the document says %q, the state %q", doc.Status, s.Status())
+	}
+}
+
+// A broker that is down for a while costs no webhook anything but time.
+func TestBrokerDown(t *testing.T) {
+	w := newWorld()
+	a := w.actor()
+	a.Topic = brokenTopic{}
+	for _, r := range plan.Expected {
+		body, _ := json.Marshal(messageOf(event(r)))
+		if _, err := a.add(t.Context(), "n1", body); err != nil {
+			t.Fatalf("%s: %v", r, err)
+		}
+	}
+	if len(w.topic) != 0 || len(w.reminders) != 1 {
+		t.Fatalf("topic %v, reminders %v", w.topic, w.reminders)
+	}
+	w.pass(t, time.Minute) // the broker is back
+	w.check(t, plan.Expected)
+}
+
+type brokenTopic struct{}
+
+func (brokenTopic) Publish(context.Context, string, []byte) error { return errFake }
+
+func TestStateSurvivesStorage(t *testing.T) {
+	s, _ := replication.Add(replication.State{}, event("eastus"), plan, t0)
+	other := event("japaneast")
+	other.Digest, other.Tag, other.Time = "sha256:bb", "v2", time.Time{}
+	s, _ = replication.Add(s, other, plan, t0.Add(time.Second))
+	s, _ = replication.Tick(s, t0.Add(3*time.Minute))
+	s = s.Published(s.Outcomes[0]).DocumentStored()
+	data, err := encodeState(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := decodeState(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(got, s) {
+		t.Errorf("got  %+v\nwant %+v", got, s)
+	}
+
+	// Cosmos keeps numbers as 64-bit floats.
+	var loose any
+	json.Unmarshal(data, &loose)
+	data, _ = json.Marshal(loose)
+	if got, err = decodeState(data); err != nil || !reflect.DeepEqual(got, s) {
+		t.Errorf("through Cosmos: %+v, %v", got, err)
+	}
+	if got, err := decodeState(nil); err != nil || got.Exists() {
+		t.Errorf("nothing stored: %+v, %v", got, err)
+	}
+}
+
+func TestCloudEvent(t *testing.T) {
+	w := newWorld()
+	for _, r := range plan.Expected {
+		w.add(t, r)
+		w.now = w.now.Add(1500 * time.Millisecond)
+	}
+	const want = `{
+  "specversion": "1.0",
+  "id": "n1/replicated",
+  "source": "https://contoso.azurecr.io",
+  "type": "acr.replication.completed",
+  "subject": "shop/cart:v1",
+  "datacontenttype": "application/json",
+  "time": "2026-11-17T16:52:04.343145347Z",
+  "data": {
+    "id": "n1",
+    "action": "push",
+    "registry": "contoso.azurecr.io",
+    "repository": "shop/cart",
+    "tag": "v1",
+    "digest": "sha256:aa",
+    "mediaType": "m",
+    "size": 9007199254740993,
+    "status": "replicated",
+    "startedAt": "2026-11-17T16:52:01.343145347Z",
+    "deadline": "2026-11-17T16:54:01.343145347Z",
+    "concludedAt": "2026-11-17T16:52:04.343145347Z",
+    "durationMs": 3000,
+    "regions": [
+      {
+        "region": "westeurope",
+        "receivedAt": "2026-11-17T16:52:01.343145347Z",
+        "eventTime": "2026-11-17T16:52:00.343145347Z"
+      },
+      {
+        "region": "eastus",
+        "receivedAt": "2026-11-17T16:52:02.843145347Z",
+        "eventTime": "2026-11-17T16:52:00.343145347Z"
+      },
+      {
+        "region": "japaneast",
+        "receivedAt": "2026-11-17T16:52:04.343145347Z",
+        "eventTime": "2026-11-17T16:52:00.343145347Z"
+      }
+    ],
+    "missing": [],
+    "mismatch": false
+  }
+}`
+	var got bytes.Buffer
+	json.Indent(&got, w.events["n1/replicated"], "", "  ")
+	if got.String() != want {
+		t.Errorf("got %s", &got)
+	}
+}
+
+func TestCloudEventWithoutTagAndRegistry(t *testing.T) {
+	e := event("eastus")
+	e.Tag, e.Registry = "", ""
+	s, _ := replication.Add(replication.State{}, e, plan, t0)
+	s, d := replication.Tick(s, t0.Add(time.Hour))
+	id, data, err := cloudEvent(s, d.New[0])
+	if err != nil || id != "n1/timedOut" {
+		t.Fatal(id, err)
+	}
+	for _, want := range []string{`"subject":"shop/cart@sha256:aa"`, `"source":"urn:azure:containerregistry"`,
+		`"type":"acr.replication.timedout"`, `"missing":["westeurope","japaneast"]`} {
+		if !strings.Contains(string(data), want) {
+			t.Errorf("no %s in %s", want, data)
+		}
+	}
+}
+
+func TestDocument(t *testing.T) {
+	w := newWorld()
+	w.add(t, "eastus")
+	var doc map[string]any
+	if err := json.Unmarshal(w.documents["n1"], &doc); err != nil {
+		t.Fatal(err)
+	}
+	for key, want := range map[string]string{
+		"id": "n1", "timestamp": "2026-11-17T16:52:00.343145347Z", "action": "push", "loginServer": "contoso.azurecr.io",
+		"image": "shop/cart", "tag": "v1", "digest": "sha256:aa", "status": "collecting", "missing": "[westeurope japaneast]",
+	} {
+		if got := fmt.Sprint(doc[key]); got != want {
+			t.Errorf("%s: %s, want %s", key, got, want)
+		}
+	}
+}

@@ -1,0 +1,97 @@
+package notification
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"allregions/app/replication"
+)
+
+// ErrNotFound means that no event of the notification was ever accepted.
+var ErrNotFound = errors.New("no such notification")
+
+// RefusedError means that a region reported that nobody expects. Nothing was
+// stored.
+type RefusedError struct {
+	Region   replication.Region
+	Expected []replication.Region
+}
+
+func (e *RefusedError) Error() string {
+	names := make([]string, 0, len(e.Expected))
+	for _, r := range e.Expected {
+		names = append(names, string(r))
+	}
+	return fmt.Sprintf("region %q is not expected; expected: %s", e.Region, strings.Join(names, ", "))
+}
+
+// Invoker calls a method of the actor with the given id. A nil error means that
+// the actor's turn ended without one. After an error the turn may or may not
+// have happened.
+type Invoker interface {
+	Invoke(ctx context.Context, id, method string, body []byte) ([]byte, error)
+}
+
+// Client asks actors. Its errors, other than ErrNotFound and RefusedError, mean
+// that the actor could not be reached or could not save.
+type Client struct {
+	Actors Invoker
+}
+
+// Result is what became of an event.
+type Result struct {
+	Reason replication.Reason
+	Status Status
+}
+
+// New tells whether the event told something new, as opposed to a repeat.
+func (r Result) New() bool {
+	return !slices.Contains([]replication.Reason{replication.Duplicate, replication.Differs, replication.NotAwaited}, r.Reason)
+}
+
+// Add gives e to its notification. A nil error means that e is part of the
+// notification's durable state.
+func (c *Client) Add(ctx context.Context, e replication.Event) (Result, error) {
+	body, err := json.Marshal(messageOf(e))
+	if err != nil {
+		return Result{}, fmt.Errorf("encode event: %w", err)
+	}
+	r, err := c.invoke(ctx, e.ID, methodAdd, body)
+	switch {
+	case err != nil:
+		return Result{}, err
+	case r.Reason == replication.Refused:
+		return Result{}, &RefusedError{e.Region, r.Expected}
+	case r.Status == nil:
+		return Result{}, fmt.Errorf("actor %s: answered %q without a status", e.ID, r.Reason)
+	}
+	return Result{r.Reason, *r.Status}, nil
+}
+
+// Status returns where the notification stands, or ErrNotFound.
+func (c *Client) Status(ctx context.Context, id string) (Status, error) {
+	r, err := c.invoke(ctx, id, methodStatus, nil)
+	switch {
+	case err != nil:
+		return Status{}, err
+	case r.Status == nil:
+		return Status{}, ErrNotFound
+	}
+	return *r.Status, nil
+}
+
+func (c *Client) invoke(ctx context.Context, id, method string, body []byte) (reply, error) {
+	data, err := c.Actors.Invoke(ctx, id, method, body)
+	if err != nil {
+		return reply{}, fmt.Errorf("actor %s: %w", id, err)
+	}
+	var r reply
+	if err := json.Unmarshal(data, &r); err != nil {
+		return reply{}, fmt.Errorf("actor %s: decode reply: %w", id, err)
+	}
+	return r, nil
+}

@@ -1,0 +1,60 @@
+package notification
+
+import (
+	"encoding/json"
+	"fmt"
+
+	cloudevents "github.com/cloudevents/sdk-go/v2/event"
+
+	"allregions/app/replication"
+)
+
+// The types of the CloudEvents on the topic, one per outcome.
+const (
+	TypeCompleted = "acr.replication.completed"
+	TypeTimedOut  = "acr.replication.timedout"
+	TypeRecovered = "acr.replication.recovered"
+)
+
+var eventTypes = map[replication.Status]string{
+	replication.Replicated: TypeCompleted,
+	replication.TimedOut:   TypeTimedOut,
+	replication.Recovered:  TypeRecovered,
+}
+
+// unknownSource stands in where ACR does not name its registry, as on chart
+// events; a CloudEvent must have a source.
+const unknownSource = "urn:azure:containerregistry"
+
+// cloudEvent is the event that announces o. It depends on nothing but what was
+// known when o was decided: a second publication has the same id and the same
+// bytes as the first.
+func cloudEvent(s replication.State, o replication.Outcome) (id string, data []byte, err error) {
+	s = s.As(o)
+	e := cloudevents.New()
+	e.SetID(s.First.ID + "/" + string(o.Status))
+	e.SetType(eventTypes[o.Status])
+	e.SetSource(unknownSource)
+	if s.First.Registry != "" {
+		e.SetSource("https://" + s.First.Registry)
+	}
+	e.SetSubject(subject(s.First))
+	e.SetTime(o.At)
+	if err := e.SetData(cloudevents.ApplicationJSON, statusOf(s)); err != nil {
+		return "", nil, fmt.Errorf("cloud event of %s: %w", s.First.ID, err)
+	}
+	if err := e.Validate(); err != nil {
+		return "", nil, fmt.Errorf("cloud event of %s: %w", s.First.ID, err)
+	}
+	data, err = json.Marshal(e)
+	return e.ID(), data, err
+}
+
+// subject names the image as a person would: repository:tag, or
+// repository@digest where there is no tag.
+func subject(e replication.Event) string {
+	if e.Tag != "" {
+		return e.Repository + ":" + e.Tag
+	}
+	return e.Repository + "@" + e.Digest
+}

@@ -1,0 +1,220 @@
+package notification
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"allregions/app/replication"
+)
+
+// Status is the JSON status of a notification: the answer of the HTTP API and
+// the data of every CloudEvent. Times are UTC.
+type Status struct {
+	ID         string `json:"id"`
+	Action     string `json:"action"`
+	Registry   string `json:"registry"` // login server; "" where ACR does not say (charts)
+	Repository string `json:"repository"`
+	Tag        string `json:"tag"`
+	Digest     string `json:"digest"`
+	MediaType  string `json:"mediaType"`
+	Size       int64  `json:"size"` // bytes; 0 where ACR does not say
+
+	Status      replication.Status `json:"status"` // collecting, replicated, timedOut, recovered
+	StartedAt   time.Time          `json:"startedAt"`
+	Deadline    time.Time          `json:"deadline"`
+	ConcludedAt *time.Time         `json:"concludedAt,omitempty"` // of the newest outcome
+	DurationMS  *int64             `json:"durationMs,omitempty"`  // startedAt to concludedAt
+
+	Regions  []RegionStatus       `json:"regions"` // in order of arrival
+	Missing  []replication.Region `json:"missing"`
+	Mismatch bool                 `json:"mismatch"` // regions disagree on digest or tag
+}
+
+// Concluded tells whether an outcome was reached.
+func (s Status) Concluded() bool { return s.Status != replication.Collecting }
+
+// RegionStatus is one region that has reported. Digest and Tag are given only
+// where they are not those of the notification.
+type RegionStatus struct {
+	Region     replication.Region `json:"region"`
+	ReceivedAt time.Time          `json:"receivedAt"`
+	EventTime  *time.Time         `json:"eventTime,omitempty"` // as ACR gave it
+	Digest     string             `json:"digest,omitempty"`
+	Tag        string             `json:"tag,omitempty"`
+}
+
+func statusOf(s replication.State) Status {
+	st := Status{
+		ID: s.First.ID, Action: s.First.Action, Registry: s.First.Registry,
+		Repository: s.First.Repository, Tag: s.First.Tag, Digest: s.First.Digest,
+		MediaType: s.First.MediaType, Size: s.First.Size,
+		Status: s.Status(), StartedAt: s.StartedAt, Deadline: s.Deadline,
+		Regions: []RegionStatus{}, Missing: []replication.Region{}, Mismatch: s.Mismatch,
+	}
+	for _, a := range s.Arrivals {
+		r := RegionStatus{Region: a.Region, ReceivedAt: a.ReceivedAt, EventTime: pointer(a.EventTime)}
+		if a.Digest != s.First.Digest {
+			r.Digest = a.Digest
+		}
+		if a.Tag != s.First.Tag {
+			r.Tag = a.Tag
+		}
+		st.Regions = append(st.Regions, r)
+	}
+	st.Missing = append(st.Missing, s.Missing()...)
+	if n := len(s.Outcomes); n > 0 {
+		at := s.Outcomes[n-1].At
+		ms := at.Sub(s.StartedAt).Milliseconds()
+		st.ConcludedAt, st.DurationMS = &at, &ms
+	}
+	return st
+}
+
+// eventMessage is a regional event on its way to the actor.
+type eventMessage struct {
+	ID         string             `json:"id"`
+	Action     string             `json:"action"`
+	Registry   string             `json:"registry,omitempty"`
+	Repository string             `json:"repository"`
+	Tag        string             `json:"tag,omitempty"`
+	Digest     string             `json:"digest"`
+	MediaType  string             `json:"mediaType,omitempty"`
+	Size       int64              `json:"size,omitempty,string"` // Cosmos rounds numbers above 2^53
+	Region     replication.Region `json:"region"`
+	Time       *time.Time         `json:"time,omitempty"`
+}
+
+func messageOf(e replication.Event) eventMessage {
+	return eventMessage{e.ID, e.Action, e.Registry, e.Repository, e.Tag, e.Digest, e.MediaType, e.Size, e.Region, pointer(e.Time)}
+}
+
+func (m eventMessage) event() replication.Event {
+	return replication.Event{ID: m.ID, Action: m.Action, Registry: m.Registry, Repository: m.Repository,
+		Tag: m.Tag, Digest: m.Digest, MediaType: m.MediaType, Size: m.Size, Region: m.Region, Time: value(m.Time)}
+}
+
+// reply is what the actor's methods answer.
+type reply struct {
+	Reason   replication.Reason   `json:"reason"`
+	Status   *Status              `json:"status,omitempty"`   // nil if there is no such notification
+	Expected []replication.Region `json:"expected,omitempty"` // with replication.Refused
+}
+
+// stored is the actor's state in the state store. It may be read by another
+// version of this service: fields are added, never renamed or given another
+// meaning. Times and the size are strings, because Cosmos keeps numbers as
+// 64-bit floats.
+type stored struct {
+	First      eventMessage         `json:"first"`
+	Expected   []replication.Region `json:"expected"`
+	StartedAt  time.Time            `json:"startedAt"`
+	Deadline   time.Time            `json:"deadline"`
+	Arrivals   []storedArrival      `json:"arrivals"`
+	Mismatch   bool                 `json:"mismatch,omitempty"`
+	Outcomes   []storedOutcome      `json:"outcomes,omitempty"`
+	Documented int                  `json:"documented,omitempty"`
+}
+
+type storedArrival struct {
+	Region     replication.Region `json:"region"`
+	ReceivedAt time.Time          `json:"receivedAt"`
+	EventTime  *time.Time         `json:"eventTime,omitempty"`
+	Digest     string             `json:"digest"`
+	Tag        string             `json:"tag,omitempty"`
+}
+
+type storedOutcome struct {
+	Status    replication.Status `json:"status"`
+	At        time.Time          `json:"at"`
+	Arrivals  int                `json:"arrivals"`
+	Mismatch  bool               `json:"mismatch,omitempty"`
+	Published bool               `json:"published,omitempty"`
+}
+
+func encodeState(s replication.State) ([]byte, error) {
+	st := stored{
+		First: messageOf(s.First), Expected: s.Expected, StartedAt: s.StartedAt, Deadline: s.Deadline,
+		Mismatch: s.Mismatch, Documented: s.Documented,
+	}
+	for _, a := range s.Arrivals {
+		st.Arrivals = append(st.Arrivals, storedArrival{a.Region, a.ReceivedAt, pointer(a.EventTime), a.Digest, a.Tag})
+	}
+	for _, o := range s.Outcomes {
+		st.Outcomes = append(st.Outcomes, storedOutcome(o))
+	}
+	return json.Marshal(st)
+}
+
+// decodeState reads what encodeState wrote; no data is the zero State. What
+// breaks the rules of a State is an error and not a State.
+func decodeState(data []byte) (replication.State, error) {
+	if len(data) == 0 {
+		return replication.State{}, nil
+	}
+	var st stored
+	if err := json.Unmarshal(data, &st); err != nil {
+		return replication.State{}, fmt.Errorf("decode state: %w", err)
+	}
+	s := replication.State{
+		First: st.First.event(), Expected: st.Expected, StartedAt: st.StartedAt, Deadline: st.Deadline,
+		Mismatch: st.Mismatch, Documented: st.Documented,
+	}
+	for _, a := range st.Arrivals {
+		s.Arrivals = append(s.Arrivals, replication.Arrival{Region: a.Region, ReceivedAt: a.ReceivedAt,
+			EventTime: value(a.EventTime), Digest: a.Digest, Tag: a.Tag})
+	}
+	for _, o := range st.Outcomes {
+		s.Outcomes = append(s.Outcomes, replication.Outcome(o))
+	}
+	return s, s.Check()
+}
+
+// document is what a person finds in the images container.
+type document struct {
+	ID          string               `json:"id"`
+	Timestamp   time.Time            `json:"timestamp"` // ACR's, of the first event; ours where ACR gave none
+	Action      string               `json:"action"`
+	LoginServer string               `json:"loginServer"`
+	Image       string               `json:"image"` // repository
+	Tag         string               `json:"tag"`
+	Digest      string               `json:"digest"`
+	MediaType   string               `json:"mediaType"`
+	Size        int64                `json:"size"`
+	Status      replication.Status   `json:"status"`
+	StartedAt   time.Time            `json:"startedAt"`
+	Deadline    time.Time            `json:"deadline"`
+	ConcludedAt *time.Time           `json:"concludedAt,omitempty"`
+	DurationMS  *int64               `json:"durationMs,omitempty"`
+	Regions     []RegionStatus       `json:"regions"`
+	Missing     []replication.Region `json:"missing"`
+	Mismatch    bool                 `json:"mismatch"`
+}
+
+func documentOf(s replication.State) document {
+	st := statusOf(s)
+	timestamp := s.First.Time
+	if timestamp.IsZero() {
+		timestamp = s.StartedAt
+	}
+	return document{
+		ID: st.ID, Timestamp: timestamp, Action: st.Action, LoginServer: st.Registry, Image: st.Repository,
+		Tag: st.Tag, Digest: st.Digest, MediaType: st.MediaType, Size: st.Size, Status: st.Status,
+		StartedAt: st.StartedAt, Deadline: st.Deadline, ConcludedAt: st.ConcludedAt, DurationMS: st.DurationMS,
+		Regions: st.Regions, Missing: st.Missing, Mismatch: st.Mismatch,
+	}
+}
+
+func pointer(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &t
+}
+
+func value(t *time.Time) time.Time {
+	if t == nil {
+		return time.Time{}
+	}
+	return *t
+}
