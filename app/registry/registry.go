@@ -1,0 +1,44 @@
+// Package registry knows which regions of the container registry must report.
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"allregions/app/replication"
+)
+
+// Static is a list of expected regions that does not change.
+type Static []replication.Region
+
+// ParseStatic reads a list of region names, each in any of the ways in which
+// Azure writes them. It refuses an empty list, an empty name and a repetition.
+func ParseStatic(names []string) (Static, error) {
+	var regions Static
+	for i, name := range names {
+		r := replication.ParseRegion(name)
+		switch {
+		case r == "" && len(names) == 1:
+			return nil, errors.New("no regions")
+		case r == "":
+			return nil, fmt.Errorf("region %d of %d is empty", i+1, len(names))
+		case slices.Contains(regions, r):
+			return nil, fmt.Errorf("region %s is there twice", r)
+		}
+		for _, c := range r {
+			if (c < 'a' || c > 'z') && (c < '0' || c > '9') {
+				return nil, fmt.Errorf("%q is not the name of a region: letters, digits, spaces and dashes only", name)
+			}
+		}
+		regions = append(regions, r)
+	}
+	if len(regions) == 0 {
+		return nil, errors.New("no regions")
+	}
+	return regions, nil
+}
+
+// Expected returns the regions that a notification that begins now waits for.
+func (s Static) Expected(context.Context) ([]replication.Region, error) { return s, nil }
