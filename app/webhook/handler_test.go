@@ -1,0 +1,267 @@
+package webhook
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"allregions/app/notification"
+	"allregions/app/replication"
+)
+
+// backend is a Notifications and Statuses that answers what it is told to.
+type backend struct {
+	added  []replication.Event
+	result notification.Result
+	err    error
+	status func(ctx context.Context, id string) (notification.Status, error)
+}
+
+func (b *backend) Add(ctx context.Context, e replication.Event) (notification.Result, error) {
+	if _, ok := ctx.Deadline(); !ok {
+		return notification.Result{}, errors.New("a call without a time limit")
+	}
+	b.added = append(b.added, e)
+	return b.result, b.err
+}
+
+func (b *backend) Status(ctx context.Context, id string) (notification.Status, error) {
+	if b.status == nil {
+		return notification.Status{}, notification.ErrNotFound
+	}
+	return b.status(ctx, id)
+}
+
+type regions []replication.Region
+
+func (r regions) Expected(context.Context) ([]replication.Region, error) { return r, nil }
+
+const key1, key2 = "first-key", "second-key"
+
+func newHandler(b *backend, log io.Writer) *Handler {
+	return New(Config{Notifications: b, Statuses: b, Waiters: NewWaiters(b), Regions: regions{"westeurope", "eastus"},
+		Keys:  NewKeys([]string{key1, key2}),
+		Ready: func(context.Context) error { return nil },
+		Log:   slog.New(slog.NewTextHandler(log, nil))})
+}
+
+func call(h http.Handler, method, target, body string, header ...string) *httptest.ResponseRecorder {
+	r := httptest.NewRequest(method, target, strings.NewReader(body))
+	r.Header.Set("Authorization", "Bearer "+key1)
+	for i := 0; i < len(header); i += 2 {
+		r.Header.Set(header[i], header[i+1])
+	}
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	return w
+}
+
+func started() notification.Result {
+	return notification.Result{Reason: replication.Started, Status: notification.Status{ID: "a", Status: replication.Collecting,
+		Regions: []notification.RegionStatus{}, Missing: []replication.Region{"eastus"}}}
+}
+
+const push = `{"id":"a","action":"push"}`
+
+func TestWebhookAnswers(t *testing.T) {
+	duplicate := started()
+	duplicate.Reason = replication.Duplicate
+	for _, tt := range []struct {
+		name, method, target, body string
+		result                     notification.Result
+		err                        error
+		want                       int
+		detail                     string // of the problem
+		added                      int
+	}{
+		{"news", "POST", "/webhooks/acr?region=West-Europe", push, started(), nil, 202, "", 1},
+		{"repeat", "POST", "/webhooks/acr?region=westeurope", push, duplicate, nil, 200, "", 1},
+		{"ping", "POST", "/webhooks/acr?region=westeurope", `{"action":"PING"}`, started(), nil, 204, "", 0},
+		{"ping without region", "POST", "/webhooks/acr", `{"action":"ping"}`, started(), nil, 204, "", 0},
+		{"first sample's URL", "POST", "/api/ImagePush?region=eastus", push, started(), nil, 202, "", 1},
+		{"second sample's URL", "POST", "/images/push?region=eastus", push, started(), nil, 202, "", 1},
+		{"no region", "POST", "/webhooks/acr", push, started(), nil, 400, "[westeurope eastus]", 0},
+		{"unexpected region", "POST", "/webhooks/acr?region=mars", push, notification.Result{},
+			&notification.RefusedError{Region: "mars", Expected: []replication.Region{"westeurope", "eastus"}}, 400, "expected: westeurope, eastus", 1},
+		{"bad id", "POST", "/webhooks/acr?region=eastus", `{"id":"../x","action":"push"}`, started(), nil, 400, `field "id"`, 0},
+		{"not JSON", "POST", "/webhooks/acr?region=eastus", `hello`, started(), nil, 400, "not JSON", 0},
+		{"too large", "POST", "/webhooks/acr?region=eastus", `{"id":"a","action":"` + strings.Repeat("x", maxBody) + `"}`, started(), nil, 413, "1 MiB", 0},
+		{"store away", "POST", "/webhooks/acr?region=eastus", push, notification.Result{}, errors.New("secret host refused"), 503, "could not be reached", 1},
+		{"wrong method", "GET", "/webhooks/acr", "", started(), nil, 405, "does not answer", 0},
+		{"wrong method on a sample's URL", "GET", "/api/ImagePush", "", started(), nil, 405, "does not answer", 0},
+		{"wrong path", "POST", "/webhooks", push, started(), nil, 404, "nothing at this path", 0},
+		{"unknown notification", "GET", "/notifications/a", "", started(), nil, 404, "no such notification", 0},
+		{"impossible notification", "GET", "/notifications/a%7C%7Cb", "", started(), nil, 404, "no such notification", 0},
+		{"bad wait", "GET", "/notifications/a?wait=6m", "", started(), nil, 400, "from 0s to 5m0s", 0},
+		{"worse wait", "GET", "/notifications/a?wait=soon", "", started(), nil, 400, "from 0s to 5m0s", 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			b := &backend{result: tt.result, err: tt.err}
+			w := call(newHandler(b, io.Discard), tt.method, tt.target, tt.body)
+			if w.Code != tt.want || len(b.added) != tt.added {
+				t.Fatalf("%d, %d events; want %d, %d: %s", w.Code, len(b.added), tt.want, tt.added, w.Body)
+			}
+			if w.Code < 400 {
+				if w.Code < 204 && w.Header().Get("Location") != "/notifications/a" {
+					t.Errorf("Location %q", w.Header().Get("Location"))
+				}
+				return
+			}
+			var p problem
+			if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil || p.Status != tt.want || p.Title == "" || !strings.Contains(p.Detail, tt.detail) {
+				t.Errorf("problem %s, %v", w.Body, err)
+			}
+			if ct := w.Header().Get("Content-Type"); ct != "application/problem+json" {
+				t.Errorf("Content-Type %q", ct)
+			}
+			if strings.Contains(w.Body.String(), "secret host") {
+				t.Errorf("the answer shows what went wrong inside: %s", w.Body)
+			}
+			if (w.Code == 503) != (w.Header().Get("Retry-After") != "") || (w.Code == 405) != (w.Header().Get("Allow") != "") {
+				t.Errorf("headers %v", w.Header())
+			}
+		})
+	}
+}
+
+func TestWebhookBodyIsTheStatus(t *testing.T) {
+	b := &backend{result: started()}
+	w := call(newHandler(b, io.Discard), "POST", "/webhooks/acr?region=eastus", push)
+	var st notification.Status
+	if err := json.Unmarshal(w.Body.Bytes(), &st); err != nil || st.ID != "a" || st.Status != replication.Collecting {
+		t.Errorf("%s, %v", w.Body, err)
+	}
+	if b.added[0].Region != "eastus" || b.added[0].ID != "a" {
+		t.Errorf("%+v", b.added[0])
+	}
+}
+
+func TestOneRegionNeedsNotBeNamed(t *testing.T) {
+	b := &backend{result: started()}
+	h := newHandler(b, io.Discard)
+	h.regions = regions{"eastus"}
+	if w := call(h, "POST", "/images/push", push); w.Code != 202 || b.added[0].Region != "eastus" {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+}
+
+func TestAllow(t *testing.T) {
+	h := newHandler(&backend{}, io.Discard)
+	for target, want := range map[string]string{"/webhooks/acr": "POST", "/api/ImagePush": "POST", "/notifications/a": "GET, HEAD", "/healthz": "GET, HEAD"} {
+		if w := call(h, "PATCH", target, ""); w.Code != 405 || w.Header().Get("Allow") != want {
+			t.Errorf("%s: %d, Allow %q, want %q", target, w.Code, w.Header().Get("Allow"), want)
+		}
+	}
+}
+
+// The paths of the sidecar's listener do not exist on this one, key or no key.
+func TestSidecarPathsAreNotPublic(t *testing.T) {
+	h := newHandler(&backend{}, io.Discard)
+	for _, target := range []string{"/dapr/config", "/dapr/subscribe", "/actors/Notification/a", "/actors/Notification/a/method/Add",
+		"/actors/Notification/a/method/remind/check"} {
+		for _, method := range []string{"GET", "PUT", "POST", "DELETE"} {
+			if w := call(h, method, target, "{}"); w.Code != 404 {
+				t.Errorf("%s %s: %d", method, target, w.Code)
+			}
+		}
+	}
+}
+
+func TestKeys(t *testing.T) {
+	for _, tt := range []struct {
+		name, target string
+		header       []string
+		want         int
+	}{
+		{"bearer", "/notifications/a", []string{"Authorization", "Bearer " + key1}, 404},
+		{"bearer, other case", "/notifications/a", []string{"Authorization", "bearer " + key1}, 404},
+		{"the other key", "/notifications/a", []string{"Authorization", "Bearer " + key2}, 404},
+		{"functions key", "/notifications/a", []string{"Authorization", "", "x-functions-key", key2}, 404},
+		{"query", "/notifications/a?code=" + key1, []string{"Authorization", ""}, 404},
+		{"none", "/notifications/a", []string{"Authorization", ""}, 401},
+		{"wrong", "/notifications/a", []string{"Authorization", "Bearer wrong"}, 401},
+		{"prefix", "/notifications/a", []string{"Authorization", "Bearer first"}, 401},
+		{"basic", "/notifications/a", []string{"Authorization", "Basic " + key1}, 401},
+		{"wrong query", "/notifications/a?code=wrong", []string{"Authorization", ""}, 401},
+		{"webhook without", "/webhooks/acr", []string{"Authorization", ""}, 405}, // GET
+		{"health without", "/healthz", []string{"Authorization", ""}, 200},
+		{"ready without", "/readyz", []string{"Authorization", ""}, 200},
+	} {
+		var log bytes.Buffer
+		w := call(newHandler(&backend{}, &log), "GET", tt.target, "", tt.header...)
+		if w.Code != tt.want {
+			t.Errorf("%s: %d, want %d", tt.name, w.Code, tt.want)
+		}
+		if w.Code == 401 && (w.Header().Get("WWW-Authenticate") == "" || strings.Contains(w.Body.String(), "detail")) {
+			t.Errorf("%s: %v %s", tt.name, w.Header(), w.Body)
+		}
+		for _, secret := range []string{key1, key2, "wrong"} {
+			if strings.Contains(log.String(), secret) || strings.Contains(w.Body.String(), secret) {
+				t.Errorf("%s: %q is shown:\n%s\n%s", tt.name, secret, &log, w.Body)
+			}
+		}
+	}
+	b := &backend{result: started()}
+	if w := call(newHandler(b, io.Discard), "POST", "/webhooks/acr?region=eastus", push, "Authorization", ""); w.Code != 401 || len(b.added) != 0 {
+		t.Errorf("webhook without a key: %d, %d events", w.Code, len(b.added))
+	}
+	h := newHandler(&backend{result: started()}, io.Discard)
+	h.keys = NewKeys(nil)
+	if w := call(h, "POST", "/webhooks/acr?region=eastus", push, "Authorization", ""); w.Code != 202 {
+		t.Errorf("without keys: %d", w.Code)
+	}
+}
+
+// A caller that hangs up after its body has arrived does not take the event
+// with it.
+func TestCallerGoesAway(t *testing.T) {
+	b := &backend{result: started()}
+	h := newHandler(b, io.Discard)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	r := httptest.NewRequestWithContext(ctx, "POST", "/webhooks/acr?region=eastus&code="+key1, strings.NewReader(push))
+	seen := make(chan error, 1)
+	h.Notifications = addFunc(func(ctx context.Context, e replication.Event) (notification.Result, error) {
+		seen <- ctx.Err()
+		return started(), nil
+	})
+	h.ServeHTTP(httptest.NewRecorder(), r)
+	if err := <-seen; err != nil {
+		t.Errorf("the event was added with a context that has ended: %v", err)
+	}
+}
+
+type addFunc func(context.Context, replication.Event) (notification.Result, error)
+
+func (f addFunc) Add(ctx context.Context, e replication.Event) (notification.Result, error) {
+	return f(ctx, e)
+}
+
+func TestReadyz(t *testing.T) {
+	h := newHandler(&backend{}, io.Discard)
+	h.ready = func(context.Context) error { return errors.New("no sidecar") }
+	if w := call(h, "GET", "/readyz", ""); w.Code != 503 || !strings.Contains(w.Body.String(), "no sidecar") {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+	if w := call(h, "GET", "/healthz", ""); w.Code != 200 {
+		t.Errorf("healthz depends on the sidecar: %d", w.Code)
+	}
+}
+
+func TestStatusAnswersAtOnce(t *testing.T) {
+	b := &backend{status: func(context.Context, string) (notification.Status, error) {
+		return notification.Status{ID: "a", Status: replication.Collecting, Deadline: time.Now().Add(time.Hour)}, nil
+	}}
+	w := call(newHandler(b, io.Discard), "GET", "/notifications/a", "")
+	if w.Code != 200 || !strings.Contains(w.Body.String(), `"status":"collecting"`) {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+}

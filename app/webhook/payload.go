@@ -1,0 +1,101 @@
+package webhook
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"regexp"
+	"strings"
+	"time"
+
+	"allregions/app/replication"
+)
+
+// payload is the body of an ACR webhook, as the webhook schema reference has it
+// and as registries send it: chart events have no request, deletes no tag and
+// no size, quarantine no mediaType, and pings little but an action. Unknown
+// fields are ignored.
+type payload struct {
+	ID        string          `json:"id"`
+	Timestamp json.RawMessage `json:"timestamp"`
+	Action    string          `json:"action"`
+	Target    struct {
+		MediaType  string `json:"mediaType"`
+		Size       int64  `json:"size"`
+		Digest     string `json:"digest"`
+		Repository string `json:"repository"`
+		Tag        string `json:"tag"`
+	} `json:"target"`
+	Request struct {
+		Host string `json:"host"`
+	} `json:"request"`
+}
+
+// actionPing is what `az acr webhook ping` sends.
+const actionPing = "ping"
+
+func (p payload) isPing() bool { return strings.EqualFold(p.Action, actionPing) }
+
+// validID is stricter than ACR, whose ids are UUIDs: the id becomes the id of
+// an actor and a part of a URL that Dapr does not escape.
+var validID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,127}$`)
+
+// parsePayload reads a webhook's body. An error says what is wrong and where,
+// in words for the person who reads the answer, and repeats nothing of the body
+// but field names.
+func parsePayload(body []byte) (payload, error) {
+	var p payload
+	body = bytes.TrimPrefix(body, []byte("\xef\xbb\xbf")) // a byte order mark is not JSON, but senders exist
+	if len(bytes.TrimSpace(body)) == 0 {
+		return p, errors.New("the body is empty")
+	}
+	if trimmed := bytes.TrimSpace(body); trimmed[0] != '{' && json.Valid(trimmed) {
+		return p, errors.New("the body is JSON but not an object")
+	}
+	if err := json.Unmarshal(body, &p); err != nil {
+		var typeErr *json.UnmarshalTypeError
+		var syntaxErr *json.SyntaxError
+		switch {
+		case errors.As(err, &typeErr):
+			return p, fmt.Errorf("field %q is a %s", typeErr.Field, typeErr.Value)
+		case errors.As(err, &syntaxErr) && syntaxErr.Offset >= int64(len(body)), errors.Is(err, io.ErrUnexpectedEOF):
+			return p, errors.New("the body ends in the middle of the JSON")
+		case errors.As(err, &syntaxErr):
+			return p, fmt.Errorf("the body is not JSON, at byte %d", syntaxErr.Offset)
+		}
+		return p, errors.New("the body is not an ACR webhook's JSON")
+	}
+	if p.Action == "" {
+		return p, errors.New(`field "action" is missing`)
+	}
+	return p, nil
+}
+
+// event is the domain's form of p. It refuses what no notification can be made
+// of; region is checked by whoever knows the expected ones.
+func (p payload) event(region replication.Region) (replication.Event, error) {
+	if p.ID == "" {
+		return replication.Event{}, errors.New(`field "id" is missing`)
+	}
+	if !validID.MatchString(p.ID) {
+		return replication.Event{}, errors.New(`field "id" must be 1 to 128 letters, digits, "_" and "-", and begin with a letter or digit`)
+	}
+	return replication.Event{
+		ID: p.ID, Action: p.Action, Registry: strings.ToLower(p.Request.Host),
+		Repository: p.Target.Repository, Tag: p.Target.Tag, Digest: p.Target.Digest,
+		MediaType: p.Target.MediaType, Size: p.Target.Size,
+		Region: region, Time: parseTime(p.Timestamp),
+	}, nil
+}
+
+// parseTime reads RFC 3339 with any number of fractional digits; ACR sends 7
+// or 9. What is no time is no reason to lose a push: it is the zero time.
+func parseTime(raw json.RawMessage) time.Time {
+	var t time.Time
+	if json.Unmarshal(raw, &t) != nil {
+		return time.Time{}
+	}
+	return t.UTC()
+}

@@ -1,0 +1,148 @@
+package webhook
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"allregions/app/replication"
+)
+
+func TestPayloadShapes(t *testing.T) {
+	const digest = "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+	const manifest = "application/vnd.docker.distribution.manifest.v2+json"
+	at := func(s string) time.Time {
+		got, err := time.Parse(time.RFC3339Nano, s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	for file, want := range map[string]replication.Event{
+		"push.json": {ID: "7c9e6679-7425-40de-944b-e07fc1f90ae7", Action: "push", Registry: "contoso.azurecr.io",
+			Repository: "shop/cart", Tag: "v1.4.2", Digest: digest, MediaType: manifest, Size: 524, Time: at("2026-11-17T16:52:01.343145347Z")},
+		"push-oci-index-untagged.json": {ID: "0b6ad3d5-62d1-4d6c-8f9e-0e0e3c0f5b52", Action: "push", Registry: "contoso.azurecr.io",
+			Repository: "shop/cart", Digest: digest, MediaType: "application/vnd.oci.image.index.v1+json", Size: 1609, Time: at("2026-11-17T16:52:03.1270754Z")},
+		"delete.json": {ID: "afc359ce-df7f-4e32-9be5-1ff8aa80927b", Action: "delete", Registry: "contoso.azurecr.io",
+			Repository: "shop/cart", Digest: digest, MediaType: manifest, Time: at("2026-11-17T16:54:53.657764628Z")},
+		"chart_push.json": {ID: "6356e9e0-627f-4fed-8a1c-d9059b5143ac", Action: "chart_push",
+			Repository: "charts", Tag: "wordpress-5.4.0.tgz", Digest: digest, MediaType: "application/vnd.acr.helm.chart", Size: 25265, Time: at("2026-11-05T23:45:31.2614267Z")},
+		"chart_delete.json": {ID: "338a3ef7-ad68-4128-b8a6-fdd3af8e8f67", Action: "chart_delete",
+			Repository: "charts", Tag: "wordpress-5.4.0.tgz", Digest: digest, MediaType: "application/vnd.acr.helm.chart", Size: 25265, Time: at("2026-11-06T00:10:48.1270754Z")},
+		"quarantine.json": {ID: "0d799b14-404b-4859-b2f6-50c5ee2a2c3a", Action: "quarantine", Registry: "contoso.azurecr.io",
+			Repository: "shop/cart", Tag: "v1.4.2", Digest: digest, Size: 1791, Time: at("2026-11-28T00:42:54.4509516Z")},
+	} {
+		p, err := parsePayload(read(t, file))
+		if err != nil {
+			t.Errorf("%s: %v", file, err)
+			continue
+		}
+		want.Region = "eastus"
+		got, err := p.event("eastus")
+		if err != nil || got != want || p.isPing() {
+			t.Errorf("%s: %v\n got %+v\nwant %+v", file, err, got, want)
+		}
+	}
+	if p, err := parsePayload(read(t, "ping.json")); err != nil || !p.isPing() {
+		t.Errorf("ping: %+v, %v", p, err)
+	}
+}
+
+func read(t testing.TB, file string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join("testdata", "payloads", file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+func TestPayloadIsReadLeniently(t *testing.T) {
+	for name, body := range map[string]string{
+		"size beyond 32 bits":   `{"id":"a","action":"push","target":{"size":8589934592}}`,
+		"byte order mark":       "\xef\xbb\xbf" + `{"id":"a","action":"push"}`,
+		"no timestamp":          `{"id":"a","action":"push"}`,
+		"strange timestamp":     `{"id":"a","action":"push","timestamp":"yesterday"}`,
+		"timestamp is a number": `{"id":"a","action":"push","timestamp":7}`,
+		"unknown action":        `{"id":"a","action":"levitate"}`,
+		"extra fields":          `{"id":"a","action":"push","target":{"length":1,"new":{}},"more":[1]}`,
+		"null objects":          `{"id":"a","action":"push","target":null,"request":null}`,
+		"id that is no UUID":    `{"id":"xxxx-1_A","action":"push","target":{"digest":"sha256:xxxxx"}}`,
+	} {
+		p, err := parsePayload([]byte(body))
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if _, err := p.event("eastus"); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	p, _ := parsePayload([]byte(`{"id":"a","action":"push","target":{"size":8589934592}}`))
+	if e, _ := p.event("eastus"); e.Size != 8589934592 {
+		t.Errorf("size %d", e.Size)
+	}
+}
+
+// Each refusal names the fault.
+func TestPayloadIsRefused(t *testing.T) {
+	long := strings.Repeat("a", 129)
+	for body, want := range map[string]string{
+		"":                              "empty",
+		" \n":                           "empty",
+		"\xef\xbb\xbf":                  "empty",
+		"hello":                         "not JSON, at byte 1",
+		"[]":                            "not an object",
+		"17":                            "not an object",
+		"null":                          "not an object",
+		`"push"`:                        "not an object",
+		`{"id":"a","action":"push"`:     "ends in the middle",
+		`{"id":"a","action":"pu`:        "ends in the middle",
+		`{"id":"a","action":"push"} {}`: "not JSON, at byte",
+		`{"id":"a"}`:                    `"action" is missing`,
+		`{"id":7,"action":"push"}`:      `"id" is a number`,
+		`{"id":"a","action":"push","target":{"size":"big"}}`: `"target.size" is a string`,
+		`{"action":"push"}`:                     `"id" is missing`,
+		`{"id":"","action":"push"}`:             `"id" is missing`,
+		`{"id":"../x","action":"push"}`:         `"id" must be`,
+		`{"id":"a||b","action":"push"}`:         `"id" must be`,
+		`{"id":"a b","action":"push"}`:          `"id" must be`,
+		`{"id":"a\n","action":"push"}`:          `"id" must be`,
+		`{"id":"a\u0000","action":"push"}`:      `"id" must be`,
+		`{"id":"-a","action":"push"}`:           `"id" must be`,
+		`{"id":"ü","action":"push"}`:            `"id" must be`,
+		`{"id":"` + long + `","action":"push"}`: `"id" must be`,
+	} {
+		p, err := parsePayload([]byte(body))
+		if err == nil {
+			_, err = p.event("eastus")
+		}
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want something with %q", body, err, want)
+		}
+	}
+}
+
+func FuzzParsePayload(f *testing.F) {
+	files, _ := filepath.Glob("testdata/payloads/*.json")
+	for _, file := range files {
+		f.Add(read(f, filepath.Base(file)))
+	}
+	f.Add([]byte("\xef\xbb\xbf{}"))
+	f.Add([]byte(`{"id":"a","action":"push","timestamp":"2026-02-30T00:00:00Z"}`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		p, err := parsePayload(body)
+		if err != nil {
+			return
+		}
+		e, err := p.event("eastus")
+		if err != nil {
+			return
+		}
+		if !validID.MatchString(e.ID) || e.Action == "" || e.Region != "eastus" {
+			t.Errorf("accepted %+v", e)
+		}
+	})
+}

@@ -1,0 +1,120 @@
+package webhook
+
+import (
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net/http"
+	"strings"
+
+	"allregions/app/notification"
+)
+
+// The refusals of this package. Each wraps one of them, or is one of package
+// notification; everything else is a failure behind the handler.
+var (
+	errBadRequest       = errors.New("bad request")
+	errUnauthorized     = errors.New("a valid key is required")
+	errNoRoute          = errors.New("there is nothing at this path")
+	errMethodNotAllowed = errors.New("the path does not answer this method")
+	errTooLarge         = errors.New("the body is larger than 1 MiB")
+)
+
+// problem is an RFC 9457 problem detail.
+type problem struct {
+	Type   string `json:"type"`
+	Title  string `json:"title"`
+	Status int    `json:"status"`
+	Detail string `json:"detail,omitempty"`
+}
+
+// badRequest is an error whose text is for the caller.
+type badRequest struct{ error }
+
+func (badRequest) Is(target error) bool { return target == errBadRequest }
+
+// statuses maps errors to HTTP. The first row that fits counts; the last one
+// fits everything. Where detail is set, the error's text goes to the caller:
+// never for a failure behind the handler, whose text is for the log.
+var statuses = []struct {
+	is     func(error) bool
+	status int
+	detail bool
+}{
+	{is(errUnauthorized), http.StatusUnauthorized, false}, // no hint at what was wrong
+	{is(errNoRoute), http.StatusNotFound, true},
+	{is(notification.ErrNotFound), http.StatusNotFound, true},
+	{is(errMethodNotAllowed), http.StatusMethodNotAllowed, true},
+	{is(errTooLarge), http.StatusRequestEntityTooLarge, true},
+	{is(errBadRequest), http.StatusBadRequest, true},
+	{isA[*notification.RefusedError], http.StatusBadRequest, true},
+	{func(error) bool { return true }, http.StatusServiceUnavailable, false},
+}
+
+func is(target error) func(error) bool {
+	return func(err error) bool { return errors.Is(err, target) }
+}
+
+func isA[E error](err error) bool {
+	var e E
+	return errors.As(err, &e)
+}
+
+// retryAfter is the Retry-After of a 503, in seconds. ACR does not retry, but
+// people and other senders do.
+const retryAfter = "5"
+
+// fail answers err. What is not the caller's fault is logged here, and only here.
+func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) {
+	for _, row := range statuses {
+		if !row.is(err) {
+			continue
+		}
+		p := problem{Type: "about:blank", Title: http.StatusText(row.status), Status: row.status}
+		if row.detail {
+			p.Detail = err.Error()
+		}
+		switch row.status {
+		case http.StatusUnauthorized:
+			w.Header().Set("WWW-Authenticate", "Bearer")
+		case http.StatusServiceUnavailable:
+			w.Header().Set("Retry-After", retryAfter)
+			p.Detail = "the notification could not be reached or stored"
+			h.log.LogAttrs(r.Context(), slog.LevelError, "cannot answer", slog.String("path", r.URL.Path), slog.Any("err", err))
+		default:
+			h.log.LogAttrs(r.Context(), slog.LevelInfo, "refused", slog.String("path", r.URL.Path), slog.Int("status", row.status), slog.Any("err", err))
+		}
+		writeJSON(w, row.status, "application/problem+json", p)
+		return
+	}
+}
+
+func writeJSON(w http.ResponseWriter, status int, contentType string, v any) {
+	w.Header().Set("Content-Type", contentType)
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	json.NewEncoder(w).Encode(v)
+}
+
+// methods answers a path by method, and 405 with Allow for every other.
+type methods map[string]http.HandlerFunc
+
+func (h *Handler) route(pattern string, m methods) {
+	if get, ok := m[http.MethodGet]; ok {
+		m[http.MethodHead] = get
+	}
+	var allow []string
+	for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPost} {
+		if _, ok := m[method]; ok {
+			allow = append(allow, method)
+		}
+	}
+	h.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+		serve, ok := m[r.Method]
+		if !ok {
+			w.Header().Set("Allow", strings.Join(allow, ", "))
+			serve = func(w http.ResponseWriter, r *http.Request) { h.fail(w, r, errMethodNotAllowed) }
+		}
+		serve(w, r)
+	})
+}

@@ -1,0 +1,179 @@
+package webhook
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"allregions/app/notification"
+	"allregions/app/replication"
+)
+
+// changing is a Statuses whose answer can be set, and which counts.
+type changing struct {
+	mu    sync.Mutex
+	st    notification.Status
+	err   error
+	reads atomic.Int64
+}
+
+func (c *changing) set(s replication.Status, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.st, c.err = notification.Status{ID: "a", Status: s}, err
+}
+
+func (c *changing) Status(context.Context, string) (notification.Status, error) {
+	c.reads.Add(1)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.st, c.err
+}
+
+func get(h *Handler, target string) *httptest.ResponseRecorder {
+	return call(h, "GET", target, "")
+}
+
+func waiting(c *changing) *Handler {
+	b := &backend{status: c.Status}
+	h := newHandler(b, io.Discard)
+	h.waiters = NewWaiters(c)
+	return h
+}
+
+func TestWaitEndsWithTheOutcome(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &changing{}
+		c.set(replication.Collecting, nil)
+		h := waiting(c)
+		begin := time.Now()
+		go func() {
+			time.Sleep(20 * time.Second)
+			c.set(replication.Replicated, nil)
+			h.waiters.Wake("a")
+		}()
+		w := get(h, "/notifications/a?wait=60s")
+		if !strings.Contains(w.Body.String(), `"replicated"`) || time.Since(begin) != 20*time.Second {
+			t.Errorf("after %v: %s", time.Since(begin), w.Body)
+		}
+	})
+}
+
+// An outcome that another replica decides wakes nobody here.
+func TestWaitFindsTheOutcomeOfOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &changing{}
+		c.set(replication.Collecting, nil)
+		h := waiting(c)
+		begin := time.Now()
+		go func() {
+			time.Sleep(20*time.Second + 1)
+			c.set(replication.TimedOut, nil)
+		}()
+		get(h, "/notifications/a?wait=60s")
+		if late := time.Since(begin) - 20*time.Second; late > pollInterval {
+			t.Errorf("%v after the outcome", late)
+		}
+	})
+}
+
+func TestWaitIsOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &changing{}
+		c.set(replication.Collecting, nil)
+		begin := time.Now()
+		w := get(waiting(c), "/notifications/a?wait=3s")
+		if w.Code != 200 || !strings.Contains(w.Body.String(), `"collecting"`) || time.Since(begin) != 3*time.Second {
+			t.Errorf("%d after %v: %s", w.Code, time.Since(begin), w.Body)
+		}
+	})
+}
+
+func TestNothingToWaitFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &changing{}
+		h := waiting(c)
+		begin := time.Now()
+		c.set("", notification.ErrNotFound)
+		if w := get(h, "/notifications/a?wait=3s"); w.Code != 404 {
+			t.Errorf("unknown: %d", w.Code)
+		}
+		c.set(replication.Recovered, nil)
+		if w := get(h, "/notifications/a?wait=3s"); w.Code != 200 {
+			t.Errorf("concluded: %d", w.Code)
+		}
+		if time.Since(begin) != 0 || len(h.waiters.polls) != 0 {
+			t.Errorf("waited %v, %d polls", time.Since(begin), len(h.waiters.polls))
+		}
+	})
+}
+
+// A sidecar that is away for a moment does not end a wait.
+func TestWaitOutlivesFailedReads(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &changing{}
+		c.set(replication.Collecting, nil)
+		h := waiting(c)
+		go func() {
+			time.Sleep(5 * time.Second)
+			c.set("", errors.New("away"))
+			time.Sleep(5 * time.Second)
+			c.set(replication.Replicated, nil)
+		}()
+		if w := get(h, "/notifications/a?wait=60s"); w.Code != 200 || !strings.Contains(w.Body.String(), `"replicated"`) {
+			t.Errorf("%d %s", w.Code, w.Body)
+		}
+	})
+}
+
+// Many who wait for one notification cost what one does.
+func TestWaitersShareAPoll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &changing{}
+		c.set(replication.Collecting, nil)
+		h := waiting(c)
+		const n = 500
+		var wg sync.WaitGroup
+		for range n {
+			wg.Go(func() { get(h, "/notifications/a?wait=60s") })
+		}
+		time.Sleep(30*time.Second + 1)
+		if reads := c.reads.Load(); reads > n+35 { // each caller's own first read, then one a second
+			t.Errorf("%d reads", reads)
+		}
+		c.set(replication.Replicated, nil)
+		h.waiters.Wake("a")
+		wg.Wait()
+		if len(h.waiters.polls) != 0 {
+			t.Error("a poll is left")
+		}
+	})
+}
+
+func TestWaitEndsWithItsCaller(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &changing{}
+		c.set(replication.Collecting, nil)
+		h := waiting(c)
+		ctx, cancel := context.WithCancel(t.Context())
+		r := httptest.NewRequestWithContext(ctx, "GET", "/notifications/a?wait=60s&code="+key1, nil)
+		begin := time.Now()
+		time.AfterFunc(2500*time.Millisecond, cancel) // between two reads
+		h.ServeHTTP(httptest.NewRecorder(), r)
+		if time.Since(begin) != 2500*time.Millisecond {
+			t.Errorf("after %v", time.Since(begin))
+		}
+		reads := c.reads.Load()
+		time.Sleep(time.Minute)
+		if now := c.reads.Load(); now != reads || len(h.waiters.polls) != 0 {
+			t.Errorf("%d reads since, %d polls", now-reads, len(h.waiters.polls))
+		}
+	})
+}
