@@ -1,0 +1,159 @@
+package sidecar
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// idleTimeout is how long Dapr keeps an actor that nobody calls. Its default,
+// an hour, keeps every notification of the last hour in the sidecar's memory.
+const idleTimeout = 30 * time.Second
+
+// turnTimeout ends a turn whose caller did not: a reminder's turn has no other
+// limit, and while it lasts no other turn of that actor begins.
+const turnTimeout = 20 * time.Second
+
+// maxBody bounds what the sidecar may hand to a turn, in bytes.
+const maxBody = 4 << 20
+
+// Actor is what Host hosts: the turns of the actors of one type.
+type Actor struct {
+	Type string
+
+	// Methods are called with the actor's id and the caller's body. An error
+	// reaches the caller as text.
+	Methods map[string]func(ctx context.Context, id string, body []byte) ([]byte, error)
+
+	// Remind is called with the actor's id and the reminder's name. After an
+	// error Dapr tries a firing three times more, a second apart.
+	Remind func(ctx context.Context, id, name string) error
+}
+
+// Host answers the calls that Dapr makes to an application that hosts actors:
+//
+//	GET    /dapr/config                               which types, which timeouts
+//	GET    /healthz                                   whether the process lives
+//	PUT    /actors/{type}/{id}/method/{method}        a turn
+//	PUT    /actors/{type}/{id}/method/remind/{name}   a reminder's turn
+//	DELETE /actors/{type}/{id}                        the actor was idle, or moved
+//
+// None of these asks for a credential: serve them to the sidecar alone, on the
+// loopback interface.
+//
+// Host keeps nothing of an actor between two turns. Dapr gives an actor one
+// turn at a time, but it calls a turn over when its caller goes away, even if
+// the method still runs here; so Host holds the next turn until the method
+// has returned.
+type Host struct {
+	actor Actor
+	log   *slog.Logger
+	mux   *http.ServeMux
+
+	mu    sync.Mutex
+	turns map[string]*turn // by actor id; present while somebody holds or awaits it
+}
+
+type turn struct {
+	held    chan struct{} // has room for the one holder
+	holders int           // holding or waiting; guarded by Host.mu
+}
+
+// NewHost returns the handler for the listener that only the sidecar reaches.
+func NewHost(actor Actor, log *slog.Logger) *Host {
+	h := &Host{actor: actor, log: log, mux: http.NewServeMux(), turns: map[string]*turn{}}
+	base := "/actors/" + actor.Type + "/{id}"
+	h.mux.HandleFunc("GET /dapr/config", h.config)
+	h.mux.HandleFunc("GET /healthz", func(http.ResponseWriter, *http.Request) {})
+	h.mux.HandleFunc("PUT "+base+"/method/{method}", h.invoke)
+	h.mux.HandleFunc("PUT "+base+"/method/remind/{name}", h.remind)
+	h.mux.HandleFunc("DELETE "+base, func(http.ResponseWriter, *http.Request) {})
+	return h
+}
+
+func (h *Host) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.mux.ServeHTTP(w, r) }
+
+func (h *Host) config(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "application/json")
+	json.NewEncoder(w).Encode(map[string]any{
+		"entities":                []string{h.actor.Type},
+		"actorIdleTimeout":        idleTimeout.String(),
+		"drainOngoingCallTimeout": "10s",
+		"drainRebalancedActors":   true,
+	})
+}
+
+func (h *Host) invoke(w http.ResponseWriter, r *http.Request) {
+	id, name := r.PathValue("id"), r.PathValue("method")
+	method, ok := h.actor.Methods[name]
+	if !ok {
+		http.Error(w, fmt.Sprintf("actor type %s has no method %q", h.actor.Type, name), http.StatusNotFound)
+		return
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if err != nil {
+		http.Error(w, "read body: "+err.Error(), http.StatusBadRequest)
+		return
+	}
+	var out []byte
+	h.turn(w, r, id, func(ctx context.Context) (err error) {
+		out, err = method(ctx, id, body)
+		return err
+	}, func() { w.Write(out) })
+}
+
+func (h *Host) remind(w http.ResponseWriter, r *http.Request) {
+	id := r.PathValue("id")
+	h.turn(w, r, id, func(ctx context.Context) error {
+		return h.actor.Remind(ctx, id, r.PathValue("name"))
+	}, func() {})
+}
+
+// turn runs do as the only turn of id in this process, then answer or 500.
+func (h *Host) turn(w http.ResponseWriter, r *http.Request, id string, do func(context.Context) error, answer func()) {
+	ctx, cancel := context.WithTimeout(r.Context(), turnTimeout)
+	defer cancel()
+	release, err := h.hold(ctx, id)
+	if err == nil {
+		defer release()
+		err = do(ctx)
+	}
+	if err != nil {
+		h.log.LogAttrs(ctx, slog.LevelError, "actor turn failed", slog.String("notification", id), slog.Any("err", err))
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	answer()
+}
+
+// hold waits until no other turn of id runs here.
+func (h *Host) hold(ctx context.Context, id string) (release func(), err error) {
+	h.mu.Lock()
+	t := h.turns[id]
+	if t == nil {
+		t = &turn{held: make(chan struct{}, 1)}
+		h.turns[id] = t
+	}
+	t.holders++
+	h.mu.Unlock()
+
+	leave := func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		if t.holders--; t.holders == 0 {
+			delete(h.turns, id)
+		}
+	}
+	select {
+	case t.held <- struct{}{}:
+		return func() { <-t.held; leave() }, nil
+	case <-ctx.Done():
+		leave()
+		return nil, fmt.Errorf("another turn still runs: %w", context.Cause(ctx))
+	}
+}

@@ -1,0 +1,152 @@
+package sidecar
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func newTestHost(a Actor) *Host {
+	a.Type = "Thing"
+	return NewHost(a, slog.New(slog.DiscardHandler))
+}
+
+func serve(ctx context.Context, h *Host, method, target, body string) *httptest.ResponseRecorder {
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, httptest.NewRequestWithContext(ctx, method, target, strings.NewReader(body)))
+	return w
+}
+
+func TestHostAnswersDapr(t *testing.T) {
+	h := newTestHost(Actor{
+		Methods: map[string]func(context.Context, string, []byte) ([]byte, error){
+			"Echo": func(_ context.Context, id string, body []byte) ([]byte, error) {
+				return append([]byte(id+":"), body...), nil
+			},
+			"Fail": func(context.Context, string, []byte) ([]byte, error) { return nil, errors.New("the reason") },
+		},
+		Remind: func(_ context.Context, id, name string) error {
+			if name != "check" {
+				return errors.New(id + " has no reminder " + name)
+			}
+			return nil
+		},
+	})
+	for _, tt := range []struct {
+		method, target, body string
+		code                 int
+		answer               string
+	}{
+		{"GET", "/healthz", "", 200, ""},
+		{"PUT", "/actors/Thing/a-1/method/Echo", "hello", 200, "a-1:hello"},
+		{"PUT", "/actors/Thing/a-1/method/Fail", "", 500, "the reason\n"}, // reaches the caller: Dapr passes it on
+		{"PUT", "/actors/Thing/a-1/method/None", "", 404, "actor type Thing has no method \"None\"\n"},
+		{"PUT", "/actors/Other/a-1/method/Echo", "", 404, ""},
+		{"PUT", "/actors/Thing/a-1/method/remind/check", "{}", 200, ""},
+		{"PUT", "/actors/Thing/a-1/method/remind/what", "{}", 500, "a-1 has no reminder what\n"},
+		{"DELETE", "/actors/Thing/a-1", "", 200, ""},
+		{"PUT", "/actors/Thing/a-1/method/Echo", strings.Repeat("x", maxBody+1), 400, ""},
+	} {
+		w := serve(t.Context(), h, tt.method, tt.target, tt.body)
+		if w.Code != tt.code || (tt.answer != "" && w.Body.String() != tt.answer) {
+			t.Errorf("%s %s: %d %q, want %d %q", tt.method, tt.target, w.Code, w.Body, tt.code, tt.answer)
+		}
+	}
+	if len(h.turns) != 0 {
+		t.Errorf("%d turns are kept", len(h.turns))
+	}
+}
+
+func TestHostConfig(t *testing.T) {
+	w := serve(t.Context(), newTestHost(Actor{}), "GET", "/dapr/config", "")
+	var c struct {
+		Entities         []string
+		ActorIdleTimeout string
+	}
+	if err := json.Unmarshal(w.Body.Bytes(), &c); err != nil || len(c.Entities) != 1 || c.Entities[0] != "Thing" {
+		t.Errorf("%s, %v", w.Body, err)
+	}
+	if d, err := time.ParseDuration(c.ActorIdleTimeout); err != nil || d != idleTimeout {
+		t.Errorf("idle timeout %q, %v", c.ActorIdleTimeout, err)
+	}
+}
+
+// Dapr calls a turn over when its caller has gone, and begins the next one;
+// here the next one must wait until the first has really ended.
+func TestTurnsOfOneActorNeverOverlap(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var running, most atomic.Int32
+		ended := 0 // guarded by the turns, if they do not overlap
+		h := newTestHost(Actor{Methods: map[string]func(context.Context, string, []byte) ([]byte, error){
+			"Work": func(context.Context, string, []byte) ([]byte, error) {
+				most.Store(max(most.Load(), running.Add(1)))
+				time.Sleep(time.Second) // deaf to its context
+				ended++
+				running.Add(-1)
+				return nil, nil
+			},
+		}})
+		var wg sync.WaitGroup
+		for range 5 {
+			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+			defer cancel()
+			wg.Go(func() { serve(ctx, h, "PUT", "/actors/Thing/a/method/Work", "") })
+			synctest.Wait()
+		}
+		wg.Go(func() { serve(t.Context(), h, "PUT", "/actors/Thing/a/method/Work", "") })
+		begin := time.Now()
+		wg.Go(func() { serve(t.Context(), h, "PUT", "/actors/Thing/b/method/Work", "") })
+		synctest.Wait()
+		if n := running.Load(); n != 2 {
+			t.Errorf("%d turns run, want one of a and one of b", n)
+		}
+		wg.Wait()
+		if most.Load() != 2 || len(h.turns) != 0 {
+			t.Errorf("at most %d at once, %d kept", most.Load(), len(h.turns))
+		}
+		// The first, b's, and the last; the four that gave up never ran.
+		if ended != 3 || time.Since(begin) != 2*time.Second {
+			t.Errorf("%d turns in %v", ended, time.Since(begin))
+		}
+	})
+}
+
+func TestATurnHasATimeLimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newTestHost(Actor{Remind: func(ctx context.Context, _, _ string) error {
+			<-ctx.Done()
+			return ctx.Err()
+		}})
+		begin := time.Now()
+		if w := serve(t.Context(), h, "PUT", "/actors/Thing/a/method/remind/check", "{}"); w.Code != 500 {
+			t.Errorf("%d", w.Code)
+		}
+		if time.Since(begin) != turnTimeout {
+			t.Errorf("after %v", time.Since(begin))
+		}
+	})
+}
+
+func TestTheSidecarIsAway(t *testing.T) {
+	c, err := Dial(1) // nobody listens there
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := c.Ready(ctx); err == nil || ctx.Err() != nil {
+		t.Errorf("ready: %v, %v", err, ctx.Err())
+	}
+	if _, err := c.Actors("Thing").Invoke(ctx, "a", "Echo", nil); err == nil {
+		t.Error("invoke: no error")
+	}
+}

@@ -1,0 +1,218 @@
+// Package sidecar talks to the Dapr sidecar, in both directions: Client calls
+// it, Host answers it. It is the only package that imports Dapr's SDK, and it
+// knows nothing of what the actors, documents and events are about.
+//
+// The client is the SDK's. The host is not: Dapr calls actors over a plain HTTP
+// protocol of four routes, and the SDK's server for it hides what must not be
+// hidden here. It drops the error of a reminder and answers 200, it answers 200
+// for a method that returns only an error, it keeps every actor in memory for
+// as long as Dapr does, an hour, with a cache of its state that outlives failed
+// writes and moves, and its idle time cannot be set. See Host.
+package sidecar
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	runtimev1 "github.com/dapr/dapr/pkg/proto/runtime/v1"
+	dapr "github.com/dapr/go-sdk/client"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
+)
+
+// Client calls the sidecar's API over gRPC.
+type Client struct {
+	dapr dapr.Client
+	conn *grpc.ClientConn
+}
+
+// Dial returns a client of the sidecar whose gRPC API listens on port of this
+// machine. It does not wait: the sidecar may start later, restart, and come
+// back; calls fail while it is away.
+func Dial(port int) (*Client, error) {
+	dapr.SetLogger(nil) // it writes to stdout
+	// NewClient and its relatives block for 5 s and then give up.
+	conn, err := grpc.NewClient(fmt.Sprintf("127.0.0.1:%d", port),
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
+			MinConnectTimeout: time.Second,
+		}),
+		grpc.WithUnaryInterceptor(func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, call grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+			return call(withAPIToken(ctx), method, req, reply, cc, opts...)
+		}),
+		grpc.WithStreamInterceptor(func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, stream grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+			return stream(withAPIToken(ctx), desc, cc, method, opts...)
+		}),
+	)
+	if err != nil {
+		return nil, fmt.Errorf("dial the sidecar: %w", err)
+	}
+	return &Client{dapr.NewClientWithConnection(conn), conn}, nil
+}
+
+// withAPIToken adds Dapr's API token, where the platform sets one. The SDK adds
+// it only to connections that it makes itself.
+func withAPIToken(ctx context.Context) context.Context {
+	if token := os.Getenv("DAPR_API_TOKEN"); token != "" {
+		return metadata.AppendToOutgoingContext(ctx, "dapr-api-token", token)
+	}
+	return ctx
+}
+
+// Close ends the connection.
+func (c *Client) Close() error { return c.conn.Close() }
+
+// Ready returns nil if the sidecar answers and has registered this process's
+// actors with the placement service.
+func (c *Client) Ready(ctx context.Context) error {
+	m, err := c.dapr.GrpcClient().GetMetadata(ctx, &runtimev1.GetMetadataRequest{})
+	if err != nil {
+		return fmt.Errorf("the Dapr sidecar does not answer: %w", err)
+	}
+	if a := m.GetActorRuntime(); !a.GetHostReady() {
+		return fmt.Errorf("the Dapr sidecar does not host actors yet: %s, %s", a.GetRuntimeStatus(), a.GetPlacement())
+	}
+	return nil
+}
+
+// Actors returns the API for actors of one type.
+func (c *Client) Actors(actorType string) *Actors { return &Actors{c.dapr, actorType} }
+
+// Actors calls actors of one type, and keeps their state and reminders.
+type Actors struct {
+	dapr      dapr.Client
+	actorType string
+}
+
+// The one state key and the one reminder of an actor. One key makes a turn's
+// write one transaction.
+const (
+	stateKey = "state"
+	reminder = "check"
+)
+
+// Invoke calls a method of the actor, on whichever host it lives. A nil error
+// means that the method ended without one; after an error it may still run.
+func (a *Actors) Invoke(ctx context.Context, id, method string, body []byte) ([]byte, error) {
+	out, err := a.dapr.InvokeActor(ctx, &dapr.InvokeActorRequest{ActorType: a.actorType, ActorID: id, Method: method, Data: body})
+	if err != nil {
+		return nil, err
+	}
+	return out.Data, nil
+}
+
+// Load returns what was last saved under id, and no data if nothing was.
+func (a *Actors) Load(ctx context.Context, id string) ([]byte, error) {
+	out, err := a.dapr.GetActorState(ctx, &dapr.GetActorStateRequest{ActorType: a.actorType, ActorID: id, KeyName: stateKey})
+	if err != nil {
+		return nil, err
+	}
+	return out.Data, nil
+}
+
+// Save replaces the state under id, which must be JSON. A nil error means that
+// the state store has it.
+func (a *Actors) Save(ctx context.Context, id string, state []byte) error {
+	return a.dapr.SaveStateTransactionally(ctx, a.actorType, id, []*dapr.ActorStateOperation{
+		{OperationType: "upsert", Key: stateKey, Value: state},
+	})
+}
+
+// Register sets the reminder of id: it fires at due and every period from then
+// on. It replaces the one that is there.
+func (a *Actors) Register(ctx context.Context, id string, due time.Time, period time.Duration) error {
+	return a.dapr.RegisterActorReminder(ctx, &dapr.RegisterActorReminderRequest{
+		ActorType: a.actorType, ActorID: id, Name: reminder,
+		DueTime: due.UTC().Format(time.RFC3339Nano), // absolute: a call that is delayed must not delay the deadline
+		Period:  period.String(),
+	})
+}
+
+// Unregister removes the reminder of id, if there is one.
+func (a *Actors) Unregister(ctx context.Context, id string) error {
+	return a.dapr.UnregisterActorReminder(ctx, &dapr.UnregisterActorReminderRequest{ActorType: a.actorType, ActorID: id, Name: reminder})
+}
+
+// Topic returns the topic with that name on a pub/sub component.
+func (c *Client) Topic(pubsub, topic string) *Topic { return &Topic{c.dapr, pubsub, topic} }
+
+// Topic is a topic on a pub/sub component.
+type Topic struct {
+	dapr          dapr.Client
+	pubsub, topic string
+}
+
+// Publish puts a complete CloudEvent on the topic. A nil error means that the
+// broker took it.
+func (t *Topic) Publish(ctx context.Context, eventID string, event []byte) error {
+	return t.dapr.PublishEvent(ctx, t.pubsub, t.topic, event,
+		// Anything but this type and Dapr wraps the event in one of its own,
+		// with a new id at every try.
+		dapr.PublishEventWithContentType("application/cloudevents+json"),
+		// Service Bus drops a second message with the same id.
+		dapr.PublishEventWithMetadata(map[string]string{"MessageId": eventID}))
+}
+
+// Subscribe calls handle with every event that comes out of the topic, byte for
+// byte as it was published, until ctx ends (nil) or the sidecar goes away. It
+// uses Dapr's streaming subscription, which is an alpha API: good for a tool on
+// a laptop, absent on Azure Container Apps. Subscribed, if not nil, is called
+// once the sidecar has accepted the subscription.
+func (t *Topic) Subscribe(ctx context.Context, subscribed func(), handle func(event []byte)) error {
+	sub, err := t.dapr.Subscribe(ctx, dapr.SubscriptionOptions{PubsubName: t.pubsub, Topic: t.topic,
+		// Otherwise Dapr parses the event and the SDK drops what it has no field for.
+		Metadata: map[string]string{"rawPayload": "true"}})
+	if err != nil {
+		return fmt.Errorf("subscribe to %s: %w", t.topic, err)
+	}
+	defer sub.Close()
+	if subscribed != nil {
+		subscribed()
+	}
+	for {
+		msg, err := sub.Receive()
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("receive from %s: %w", t.topic, err)
+		}
+		handle(msg.RawData)
+		if err := msg.Success(); err != nil && ctx.Err() == nil {
+			return fmt.Errorf("acknowledge to %s: %w", t.topic, err)
+		}
+	}
+}
+
+// Documents returns the documents in a state store component.
+func (c *Client) Documents(store string) *Documents { return &Documents{c.dapr, store} }
+
+// Documents are JSON documents in a state store component.
+type Documents struct {
+	dapr  dapr.Client
+	store string
+}
+
+// Put stores doc under key, in place of what is there. A nil error means that
+// the store has it.
+func (d *Documents) Put(ctx context.Context, key string, doc []byte) error {
+	return d.dapr.SaveState(ctx, d.store, key, doc, map[string]string{"contentType": "application/json"})
+}
+
+// Get returns the document under key, and no data if there is none.
+func (d *Documents) Get(ctx context.Context, key string) ([]byte, error) {
+	item, err := d.dapr.GetState(ctx, d.store, key, nil)
+	if err != nil {
+		return nil, err
+	}
+	if item == nil {
+		return nil, errors.New("the sidecar answered nothing")
+	}
+	return item.Value, nil
+}
