@@ -6,6 +6,7 @@ require (
 	github.com/cloudevents/sdk-go/v2 v2.16.2
 	github.com/dapr/dapr v1.18.0
 	github.com/dapr/go-sdk v1.15.0
+	github.com/kelseyhightower/envconfig v1.4.0
 	google.golang.org/grpc v1.80.0
 )
 

@@ -1,0 +1,213 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/kelseyhightower/envconfig"
+
+	"allregions/app/registry"
+)
+
+// Config is the operator's manual: every setting, its unit, its default, and
+// what follows from it. Settings are environment variables. They are read and
+// checked once, at start; a wrong one ends the process with a line that names
+// it. A variable whose name begins with WEBHOOK_ and is not listed here is
+// refused, so that a misspelt setting is not a silent default.
+type Config struct {
+	// Port is the TCP port of the public listener, on all interfaces: webhooks,
+	// statuses, health. Container Apps' ingress points at it.
+	Port Port `envconfig:"PORT" default:"8080"`
+
+	// AppPort is the TCP port, on 127.0.0.1 only, where the Dapr sidecar
+	// reaches the actors (daprd's --app-port). It asks for no key: never
+	// publish it.
+	AppPort Port `envconfig:"APP_PORT" default:"3001"`
+
+	// Regions are the regions that must report, comma separated: the
+	// registry's home region and every replication. Case, spaces and dashes do
+	// not matter. A region too many makes every notification time out; one too
+	// few makes them complete too early. Open notifications keep the list they
+	// began with.
+	Regions Regions `envconfig:"WEBHOOK_REGIONS"`
+
+	// Timeout is how long a notification waits for its regions, from its first
+	// event: a Go duration (90s, 2m) or hours:minutes:seconds (0:02:00), from 1s
+	// to 30 days. Too short gives timedOut followed by recovered; too long
+	// delays the news that a region is missing.
+	Timeout Timeout `envconfig:"WEBHOOK_TIMEOUT" default:"2m"`
+
+	// Keys are the keys that callers may use, comma separated. Two at a time
+	// allow rotation: add the new one, change the webhooks, remove the old one.
+	// Whoever has one can post events and read statuses. Without any the
+	// service does not start, unless AllowAnonymous is set.
+	Keys Keys `envconfig:"WEBHOOK_KEYS"`
+
+	// AllowAnonymous lets everybody in. Anyone who reaches the port can then
+	// announce images. For a closed network or a laptop.
+	AllowAnonymous bool `envconfig:"WEBHOOK_ALLOW_ANONYMOUS" default:"false"`
+
+	// StateStore is the Dapr state store component of the actors. It must have
+	// actorStateStore set. Changing it loses sight of open notifications.
+	StateStore Name `envconfig:"STATE_STORE" default:"statestore"`
+
+	// ImageStore is the Dapr state store component for the readable documents,
+	// one per notification.
+	ImageStore Name `envconfig:"IMAGE_STORE" default:"images"`
+
+	// PubSub is the Dapr pub/sub component that takes the outcomes.
+	PubSub Name `envconfig:"PUBSUB" default:"pubsub"`
+
+	// Topic is the topic on PubSub.
+	Topic Name `envconfig:"TOPIC" default:"acr-notifications"`
+
+	// DaprGRPCPort is the TCP port, on 127.0.0.1, of the sidecar's gRPC API. Dapr
+	// sets it wherever it starts the service.
+	DaprGRPCPort Port `envconfig:"DAPR_GRPC_PORT" default:"50001"`
+}
+
+const (
+	minTimeout = time.Second
+	maxTimeout = 30 * 24 * time.Hour
+)
+
+// loadConfig reads and checks the environment. The error names every variable
+// that is wrong, and quotes none that may hold a secret.
+func loadConfig() (Config, error) {
+	var c Config
+	errs := []error{unknownSettings(os.Environ())}
+	if err := envconfig.Process("", &c); err != nil {
+		var parse *envconfig.ParseError
+		if errors.As(err, &parse) {
+			err = fmt.Errorf("%s: %q is not a %s: %w", parse.KeyName, parse.Value, strings.TrimPrefix(parse.TypeName, "main."), parse.Err)
+			if inner := parse.Err; strings.HasPrefix(parse.TypeName, "main.") {
+				err = fmt.Errorf("%s: %w", parse.KeyName, inner)
+			} else if parse.TypeName == "bool" {
+				err = fmt.Errorf("%s: %q is neither true nor false", parse.KeyName, parse.Value)
+			}
+		}
+		return c, errors.Join(append(errs, err)...)
+	}
+	if c.Port == c.AppPort {
+		errs = append(errs, fmt.Errorf("APP_PORT: %d is PORT as well; the sidecar's listener must be another one", c.AppPort))
+	}
+	if len(c.Regions) == 0 {
+		errs = append(errs, errors.New("WEBHOOK_REGIONS: not set; list the regions of the registry, such as westeurope,eastus"))
+	}
+	if len(c.Keys) == 0 && !c.AllowAnonymous {
+		errs = append(errs, errors.New("WEBHOOK_KEYS: not set; set a key (openssl rand -hex 24 makes one), or WEBHOOK_ALLOW_ANONYMOUS=true to let everybody in"))
+	}
+	return c, errors.Join(errs...)
+}
+
+// unknownSettings reports variables that look like settings and are none.
+func unknownSettings(environ []string) error {
+	known := settingNames()
+	var errs []error
+	for _, kv := range slices.Sorted(slices.Values(environ)) {
+		name, _, _ := strings.Cut(kv, "=")
+		if strings.HasPrefix(name, "WEBHOOK_") && !slices.Contains(known, name) {
+			errs = append(errs, fmt.Errorf("%s: there is no such setting", name))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func settingNames() []string {
+	var names []string
+	for f := range reflect.TypeFor[Config]().Fields() {
+		names = append(names, f.Tag.Get("envconfig"))
+	}
+	return names
+}
+
+// Port is a TCP port.
+type Port int
+
+// Decode is called by envconfig, like its namesakes below.
+func (p *Port) Decode(s string) error {
+	n, err := strconv.ParseUint(s, 10, 16)
+	if err != nil || n == 0 {
+		return fmt.Errorf("%q is not a TCP port from 1 to 65535", s)
+	}
+	*p = Port(n)
+	return nil
+}
+
+// on is the listener's address on host.
+func (p Port) on(host string) string { return net.JoinHostPort(host, strconv.Itoa(int(p))) }
+
+// Regions is a list of expected regions.
+type Regions registry.Static
+
+func (r *Regions) Decode(s string) error {
+	if strings.TrimSpace(s) == "" {
+		return nil // as if it were not set
+	}
+	regions, err := registry.ParseStatic(strings.Split(s, ","))
+	*r = Regions(regions)
+	return err
+}
+
+// Timeout is a duration in one of two notations.
+type Timeout time.Duration
+
+var hoursMinutesSeconds = regexp.MustCompile(`^(\d{1,4}):(\d{1,2}):(\d{1,2})$`)
+
+func (t *Timeout) Decode(s string) error {
+	s = strings.TrimSpace(s)
+	if m := hoursMinutesSeconds.FindStringSubmatch(s); m != nil {
+		s = m[1] + "h" + m[2] + "m" + m[3] + "s"
+	}
+	d, err := time.ParseDuration(s)
+	if err != nil {
+		return fmt.Errorf("%q is neither a duration such as 2m nor hours:minutes:seconds such as 0:02:00", s)
+	}
+	if d < minTimeout || d > maxTimeout {
+		return fmt.Errorf("%s is not between %s and 30 days", d, minTimeout)
+	}
+	*t = Timeout(d)
+	return nil
+}
+
+// Keys are secrets: neither an error nor a log shows them.
+type Keys []string
+
+func (k *Keys) Decode(s string) error {
+	if strings.TrimSpace(s) == "" {
+		return nil // as if it were not set
+	}
+	parts := strings.Split(s, ",")
+	for i, key := range parts {
+		key = strings.TrimSpace(key)
+		if key == "" {
+			return fmt.Errorf("key %d of %d is empty", i+1, len(parts))
+		}
+		*k = append(*k, key)
+	}
+	return nil
+}
+
+// String keeps keys out of anything that prints a Config.
+func (k Keys) String() string { return fmt.Sprintf("%d keys", len(k)) }
+
+// Name is the name of a Dapr component or topic.
+type Name string
+
+var validName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
+
+func (n *Name) Decode(s string) error {
+	if !validName.MatchString(s) {
+		return fmt.Errorf("%q is not the name of a component or topic", s)
+	}
+	*n = Name(s)
+	return nil
+}

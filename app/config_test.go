@@ -1,0 +1,131 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"allregions/app/registry"
+)
+
+// environment makes exactly these settings set.
+func environment(t *testing.T, settings map[string]string) {
+	t.Helper()
+	for _, name := range settingNames() {
+		t.Setenv(name, "") // restored at the end
+		os.Unsetenv(name)
+	}
+	for name, value := range settings {
+		t.Setenv(name, value)
+	}
+}
+
+var minimum = map[string]string{"WEBHOOK_REGIONS": "West Europe, eastus", "WEBHOOK_KEYS": "k1, k2"}
+
+func with(more ...string) map[string]string {
+	settings := map[string]string{}
+	for k, v := range minimum {
+		settings[k] = v
+	}
+	for i := 0; i < len(more); i += 2 {
+		settings[more[i]] = more[i+1]
+	}
+	return settings
+}
+
+func TestDefaults(t *testing.T) {
+	environment(t, minimum)
+	c, err := loadConfig()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Config{Port: 8080, AppPort: 3001, Regions: Regions{"westeurope", "eastus"}, Timeout: Timeout(2 * time.Minute),
+		Keys: Keys{"k1", "k2"}, StateStore: "statestore", ImageStore: "images", PubSub: "pubsub", Topic: "acr-notifications", DaprGRPCPort: 50001}
+	if got, want := fmt.Sprintf("%#v", c), fmt.Sprintf("%#v", want); got != want {
+		t.Errorf("\n got %s\nwant %s", got, want)
+	}
+}
+
+func TestEverySettingIsRead(t *testing.T) {
+	environment(t, map[string]string{"PORT": "1", "APP_PORT": "2", "WEBHOOK_REGIONS": "eastus", "WEBHOOK_TIMEOUT": "1h",
+		"WEBHOOK_ALLOW_ANONYMOUS": "true", "STATE_STORE": "s", "IMAGE_STORE": "i", "PUBSUB": "p", "TOPIC": "t", "DAPR_GRPC_PORT": "3"})
+	c, err := loadConfig()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Config{Port: 1, AppPort: 2, Regions: Regions(registry.Static{"eastus"}), Timeout: Timeout(time.Hour), AllowAnonymous: true,
+		StateStore: "s", ImageStore: "i", PubSub: "p", Topic: "t", DaprGRPCPort: 3}
+	if got, want := fmt.Sprintf("%#v", c), fmt.Sprintf("%#v", want); got != want {
+		t.Errorf("\n got %s\nwant %s", got, want)
+	}
+}
+
+func TestTimeoutNotations(t *testing.T) {
+	for in, want := range map[string]time.Duration{
+		"2m": 2 * time.Minute, "90s": 90 * time.Second, "1s": time.Second, "720h": 30 * 24 * time.Hour,
+		"0:02:00": 2 * time.Minute, "00:00:30": 30 * time.Second, "1:2:3": time.Hour + 2*time.Minute + 3*time.Second,
+	} {
+		var got Timeout
+		if err := got.Decode(in); err != nil || time.Duration(got) != want {
+			t.Errorf("%q: %v, %v", in, time.Duration(got), err)
+		}
+	}
+}
+
+func TestWrongSettingsAreNamed(t *testing.T) {
+	for _, tt := range []struct {
+		settings map[string]string
+		want     []string // parts of the error
+	}{
+		{map[string]string{}, []string{"WEBHOOK_REGIONS: not set", "WEBHOOK_KEYS: not set", "WEBHOOK_ALLOW_ANONYMOUS=true"}},
+		{with("WEBHOOK_KEYS", ""), []string{"WEBHOOK_KEYS: not set"}},
+		{with("WEBHOOK_REGIONS", " "), []string{"WEBHOOK_REGIONS: not set"}},
+		{with("PORT", "http"), []string{`PORT: "http" is not a TCP port`}},
+		{with("PORT", "0"), []string{"PORT: "}},
+		{with("PORT", "70000"), []string{"PORT: "}},
+		{with("APP_PORT", "-1"), []string{"APP_PORT: "}},
+		{with("PORT", "3001"), []string{"APP_PORT: 3001 is PORT as well"}},
+		{with("DAPR_GRPC_PORT", "x"), []string{"DAPR_GRPC_PORT: "}},
+		{with("WEBHOOK_TIMEOUT", "soon"), []string{`WEBHOOK_TIMEOUT: "soon"`, "0:02:00"}},
+		{with("WEBHOOK_TIMEOUT", "500ms"), []string{"WEBHOOK_TIMEOUT: 500ms is not between 1s"}},
+		{with("WEBHOOK_TIMEOUT", "721h"), []string{"WEBHOOK_TIMEOUT: ", "30 days"}},
+		{with("WEBHOOK_TIMEOUT", "-2m"), []string{"WEBHOOK_TIMEOUT: "}},
+		{with("WEBHOOK_REGIONS", "eastus,,westus"), []string{"WEBHOOK_REGIONS: region 2 of 3 is empty"}},
+		{with("WEBHOOK_REGIONS", "eastus,East US"), []string{"WEBHOOK_REGIONS: region eastus is there twice"}},
+		{with("WEBHOOK_KEYS", "s3cr3t,"), []string{"WEBHOOK_KEYS: key 2 of 2 is empty"}},
+		{with("WEBHOOK_ALLOW_ANONYMOUS", "perhaps"), []string{`WEBHOOK_ALLOW_ANONYMOUS: "perhaps" is neither true nor false`}},
+		{with("STATE_STORE", "a b"), []string{`STATE_STORE: "a b"`}},
+		{with("TOPIC", "a/b"), []string{`TOPIC: "a/b"`}},
+		{with("WEBHOOK_TIMEUOT", "2m", "WEBHOOK_KEY", "s3cr3t"), []string{"WEBHOOK_TIMEUOT: there is no such setting", "WEBHOOK_KEY: there is no such setting"}},
+	} {
+		environment(t, tt.settings)
+		_, err := loadConfig()
+		for _, want := range tt.want {
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%v: %v, want something with %q", tt.settings, err, want)
+			}
+		}
+		if err != nil && strings.Contains(err.Error(), "s3cr3t") {
+			t.Errorf("%v: the error shows a key: %v", tt.settings, err)
+		}
+	}
+}
+
+func TestKeysAreNotPrinted(t *testing.T) {
+	c := Config{Keys: Keys{"s3cr3t"}}
+	for _, s := range []string{fmt.Sprint(c), fmt.Sprintf("%v %+v %s", c.Keys, c, c.Keys)} {
+		if strings.Contains(s, "s3cr3t") {
+			t.Errorf("%s", s)
+		}
+	}
+}
+
+func TestSettingNames(t *testing.T) {
+	names := settingNames()
+	if slices.Contains(names, "") {
+		t.Errorf("a setting without a name: %q", names)
+	}
+}
