@@ -1,0 +1,162 @@
+package dapr
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+const module = "../runtime"
+
+func TestPinned(t *testing.T) {
+	version, hash, err := pinned(module)
+	if err != nil || version != "1.16.5" || len(hash) != 12 {
+		t.Errorf("%q, %q, %v", version, hash, err)
+	}
+	if _, _, err := pinned(t.TempDir()); err == nil {
+		t.Error("a directory without a module: no error")
+	}
+}
+
+// Whatever changes a build changes the place where it is kept.
+func TestPinnedHash(t *testing.T) {
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "go.sum"), "a", 0o644)
+	write(t, filepath.Join(dir, "go.mod"), "module m\nrequire github.com/dapr/dapr v1.16.5\n", 0o644)
+	_, first, err := pinned(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(dir, "go.sum"), "b", 0o644)
+	if _, second, err := pinned(dir); err != nil || first == second {
+		t.Errorf("%q, %q, %v", first, second, err)
+	}
+	write(t, filepath.Join(dir, "go.mod"), "module m\n", 0o644)
+	if _, _, err := pinned(dir); err == nil {
+		t.Error("a module without Dapr: no error")
+	}
+}
+
+func write(t *testing.T, path, data string, mode os.FileMode) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(data), mode); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// fakeDaprd is a daprd as far as its version goes.
+func fakeDaprd(t *testing.T, dir, version string) {
+	t.Helper()
+	write(t, filepath.Join(dir, "daprd"), "#!/bin/sh\n[ \"$1\" = --version ] && echo "+version+"\n", 0o755)
+}
+
+func TestInitialized(t *testing.T) {
+	for version, want := range map[string]bool{"1.16.0": true, "1.16.9": true, "1.15.5": false, "1.17.0": false, "1.160.0": false, "edge": false} {
+		dir := t.TempDir()
+		fakeDaprd(t, dir, version)
+		paths, ok := initialized(t.Context(), dir, "1.16.5")
+		if ok != want || ok && (paths["daprd"] == "" || paths["placement"] != "") {
+			t.Errorf("%s: %v, %v", version, paths, ok)
+		}
+	}
+	if _, ok := initialized(t.Context(), t.TempDir(), "1.16.5"); ok {
+		t.Error("nothing there, and yet something found")
+	}
+	dir := t.TempDir()
+	fakeDaprd(t, dir, "1.16.2")
+	write(t, filepath.Join(dir, "placement"), "", 0o755)
+	write(t, filepath.Join(dir, "scheduler"), "", 0o644) // not a program
+	if paths, ok := initialized(t.Context(), dir, "1.16.5"); !ok || paths["placement"] == "" || paths["scheduler"] != "" {
+		t.Errorf("slim: %v, %v", paths, ok)
+	}
+	write(t, filepath.Join(dir, "daprd"), "#!/bin/sh\nexit 1\n", 0o755)
+	if _, ok := initialized(t.Context(), dir, "1.16.5"); ok {
+		t.Error("a daprd that does not run was taken")
+	}
+}
+
+func silent(string, bool) {}
+
+// A module that cannot be downloaded is one line that says what to do, and
+// leaves nothing that looks like a build.
+func TestNoProxy(t *testing.T) {
+	t.Setenv("GOPROXY", "off")
+	t.Setenv("GOFLAGS", "-modcacherw")
+	t.Setenv("GOMODCACHE", t.TempDir())
+	dir := t.TempDir()
+	err := ensure(t.Context(), module, dir, "1.16.5", []string{"placement"}, silent)
+	if err == nil || strings.Contains(err.Error(), "\n") || !strings.Contains(err.Error(), "download Dapr's modules: ") ||
+		!strings.Contains(err.Error(), "check the network and GOPROXY") {
+		t.Errorf("%v", err)
+	}
+	if complete(dir, []string{"placement"}) {
+		t.Error("something was kept")
+	}
+}
+
+func TestInterruptedBuild(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Nanosecond)
+	defer cancel()
+	err := ensure(ctx, module, t.TempDir(), "1.16.5", []string{"placement"}, silent)
+	if err == nil || !strings.Contains(err.Error(), "run this again") {
+		t.Errorf("%v", err)
+	}
+}
+
+// One builds, the others wait for it.
+func TestEnsureWaitsForTheOther(t *testing.T) {
+	dir := t.TempDir()
+	unlock, err := lock(t.Context(), filepath.Join(dir, "lock"), silent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	told := make(chan string, 1)
+	done := make(chan error, 1)
+	go func() {
+		done <- ensure(t.Context(), "/does/not/exist", dir, "1.16.5", []string{"placement"}, func(line string, _ bool) { told <- line })
+	}()
+	if line := <-told; !strings.Contains(line, "Another process builds Dapr") {
+		t.Errorf("told %q", line)
+	}
+	write(t, filepath.Join(dir, "placement"), "", 0o755) // the other has built it
+	unlock()
+	if err := <-done; err != nil {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestLastLine(t *testing.T) {
+	for in, want := range map[string]string{"": "no output", "a\nb\n\n  \n": "b", "one": "one"} {
+		if got := LastLine(strings.NewReader(in)); got != want {
+			t.Errorf("%q: %q", in, got)
+		}
+	}
+}
+
+// Every program is told to stay on this machine, as far as it listens.
+func TestCommandsStayOnThisMachine(t *testing.T) {
+	p := Programs{Daprd: "daprd", Placement: "placement", Scheduler: "scheduler"}
+	for name, args := range map[string][]string{
+		"daprd":     Sidecar{AppID: "a", Dir: "/d", Components: "/c"}.Command(p).Args,
+		"placement": Placement{Dir: "/d"}.Command(p).Args,
+		"scheduler": Scheduler{Dir: "/d"}.Command(p).Args,
+	} {
+		for i, arg := range args {
+			if strings.HasSuffix(arg, "-address") || strings.HasSuffix(arg, "-addresses") {
+				if host, _, _ := strings.Cut(args[i+1], ":"); host != "127.0.0.1" {
+					t.Errorf("%s %s %s", name, arg, args[i+1])
+				}
+			}
+		}
+		if !strings.Contains(fmt.Sprint(args), "-address 127.0.0.1") {
+			t.Errorf("%s: %v", name, args)
+		}
+	}
+	if env := strings.Join(Sidecar{}.Command(p).Env, "\n"); !strings.Contains(env, "DAPR_HOST_IP=127.0.0.1") {
+		t.Error("daprd may announce another address of this machine")
+	}
+}
