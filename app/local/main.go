@@ -1,0 +1,155 @@
+// Local runs the whole service on one machine, with the real Dapr around it:
+// no server, no container, no account.
+//
+//	go run ./app/local up      the stack; every notification goes to stdout
+//	go run ./app/local demo    the same, with a registry that pushes images
+//	go run ./app/local build   only builds Dapr, if that was not done before
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"allregions/app/local/dapr"
+	"allregions/app/local/stack"
+)
+
+const usage = `usage: go run ./app/local COMMAND [FLAGS]
+
+  up      run the service with the real Dapr around it; every CloudEvent that
+          comes out of the topic is a line on stdout
+  demo    run it for half a minute with a simulated geo-replicated registry
+  build   build Dapr, if that was not done before
+
+Flags of a command: go run ./app/local COMMAND -h
+`
+
+// errUsage means that the flag package has said what is wrong.
+var errUsage = errors.New("usage")
+
+func main() { os.Exit(run(os.Args[1:])) }
+
+// run returns the exit code: 0 for success, 1 for a failure that one line on
+// stderr explains, 2 for a command line that is wrong.
+func run(args []string) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		goToolGone(ctx)
+		cancel()
+	}()
+
+	commands := map[string]func(context.Context, []string) error{"up": up, "demo": demo, "build": build}
+	if len(args) == 0 || commands[args[0]] == nil {
+		fmt.Fprint(os.Stderr, usage)
+		if len(args) > 0 && (args[0] == "help" || args[0] == "-h" || args[0] == "--help") {
+			return 0
+		}
+		return 2
+	}
+	switch err := commands[args[0]](ctx, args[1:]); {
+	case err == nil, errors.Is(err, flag.ErrHelp):
+		return 0
+	case errors.Is(err, errUsage):
+		return 2
+	default:
+		fmt.Fprintf(os.Stderr, "local: %v\n", err)
+		return 1
+	}
+}
+
+func build(ctx context.Context, args []string) error {
+	if err := parse(flag.NewFlagSet("build", flag.ContinueOnError), args); err != nil {
+		return err
+	}
+	root, err := stack.Root(ctx)
+	if err != nil {
+		return err
+	}
+	programs, err := dapr.Find(ctx, root, terminal.progress)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(os.Stderr, "Dapr %s: %s, %s, %s\n", programs.Version, programs.Daprd, programs.Placement, programs.Scheduler)
+	return nil
+}
+
+func parse(flags *flag.FlagSet, args []string) error {
+	if err := flags.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return err
+		}
+		return errUsage
+	}
+	if flags.NArg() > 0 {
+		return fmt.Errorf("%s takes no argument %q", flags.Name(), flags.Arg(0))
+	}
+	return nil
+}
+
+// display writes to stderr: lines, and lines that the next one overwrites.
+type display struct {
+	file     *os.File
+	terminal bool
+	volatile bool      // the cursor is behind a line to be overwritten
+	last     time.Time // of the last volatile line
+}
+
+var terminal = newDisplay(os.Stderr)
+
+func newDisplay(f *os.File) *display {
+	info, err := f.Stat()
+	return &display{file: f, terminal: err == nil && info.Mode()&os.ModeCharDevice != 0 && os.Getenv("TERM") != "dumb"}
+}
+
+// progress shows each volatile line on a terminal, and one in 15 s elsewhere.
+func (d *display) progress(line string, volatile bool) {
+	switch {
+	case volatile && d.terminal:
+		fmt.Fprintf(d.file, "\r\x1b[K%s", line)
+		d.volatile = true
+		return
+	case volatile && time.Since(d.last) < 15*time.Second:
+		return
+	case volatile:
+		d.last = time.Now()
+	}
+	if d.volatile {
+		fmt.Fprint(d.file, "\r\x1b[K")
+		d.volatile = false
+	}
+	fmt.Fprintln(d.file, line)
+}
+
+// goToolGone returns when the go tool that runs this program under `go run` has
+// died without telling: it passes a Ctrl-C on, but not a SIGTERM or SIGKILL. If
+// this program was not started by the go tool, it returns when ctx ends.
+func goToolGone(ctx context.Context) {
+	parent := os.Getppid()
+	out, err := exec.CommandContext(ctx, "ps", "-o", "comm=", "-p", strconv.Itoa(parent)).Output()
+	name := strings.TrimSpace(string(out))
+	if err != nil || (name != "go" && !strings.HasSuffix(name, "/go")) {
+		<-ctx.Done()
+		return
+	}
+	tick := time.NewTicker(500 * time.Millisecond)
+	defer tick.Stop()
+	for os.Getppid() == parent {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}

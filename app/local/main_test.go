@@ -1,0 +1,310 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"allregions/app/local/acr"
+	"allregions/app/local/dapr"
+	"allregions/app/local/stack"
+)
+
+// command is a running `local`.
+type command struct {
+	*exec.Cmd
+	stdout *bufio.Reader
+	stderr *bytes.Buffer // complete once ready or ended
+	ready  chan struct{} // closed when stderr has said so, or ended
+	tmp    string        // where it keeps what it needs; part of its processes' command lines
+}
+
+// launch runs a command line whose last words are those of `local`.
+func launch(t *testing.T, args ...string) *command {
+	t.Helper()
+	root, err := stack.Root(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	findDapr(t, root)
+	c := &command{Cmd: exec.Command(args[0], args[1:]...), stderr: &bytes.Buffer{}, ready: make(chan struct{}), tmp: t.TempDir()}
+	c.Dir = root
+	c.Env = append(os.Environ(), "TMPDIR="+c.tmp, "GOTMPDIR="+t.TempDir())
+	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	stdout, err := c.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.stdout = bufio.NewReader(stdout)
+	stderr, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Stderr = w
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	t.Cleanup(func() {
+		syscall.Kill(-c.Process.Pid, syscall.SIGKILL)
+		c.Wait()
+	})
+	go func() {
+		defer close(c.ready)
+		scan := bufio.NewScanner(stderr)
+		for scan.Scan() {
+			c.stderr.WriteString(scan.Text() + "\n")
+			if strings.Contains(scan.Text(), "Ctrl-C stops everything.") {
+				break
+			}
+		}
+		go io.Copy(io.Discard, stderr)
+	}()
+	return c
+}
+
+// findDapr builds Dapr before the time limits of the tests begin.
+func findDapr(t *testing.T, root string) {
+	t.Helper()
+	ctx := t.Context()
+	if deadline, ok := t.Deadline(); ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, deadline.Add(-30*time.Second))
+		defer cancel()
+	}
+	if _, err := dapr.Find(ctx, root, func(string, bool) {}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (c *command) waitReady(t *testing.T) {
+	t.Helper()
+	select {
+	case <-c.ready:
+	case <-time.After(2 * time.Minute):
+		t.Fatal("not ready after two minutes")
+	}
+	if !strings.Contains(c.stderr.String(), "Ready.") {
+		t.Fatalf("it ended:\n%s", c.stderr)
+	}
+}
+
+// processes lists what runs with this command's directory in its command line.
+func (c *command) processes(t *testing.T) (found []string) {
+	t.Helper()
+	out, err := exec.Command("ps", "-eo", "stat=,pid=,args=").Output()
+	if err != nil {
+		t.Skip("no ps on this machine")
+	}
+	for line := range strings.Lines(string(out)) {
+		if strings.Contains(line, c.tmp) && !strings.HasPrefix(line, "Z") {
+			found = append(found, strings.TrimSpace(line))
+		}
+	}
+	return found
+}
+
+func (c *command) noneLeft(t *testing.T) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		left := c.processes(t)
+		if len(left) == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("left running:\n%s", strings.Join(left, "\n"))
+		}
+	}
+}
+
+func buildLocal(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "local")
+	if out, err := exec.Command("go", "build", "-o", path, ".").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return path
+}
+
+// What up prints can be pasted, and what comes out of the topic is all that it
+// writes to stdout.
+func TestUp(t *testing.T) {
+	t.Parallel()
+	c := launch(t, buildLocal(t), "up", "-port", "0", "-regions", "eastus")
+	c.waitReady(t)
+	if n := len(c.processes(t)); n != 4 {
+		t.Errorf("%d processes: %v", n, c.processes(t))
+	}
+
+	url := regexp.MustCompile(`http://localhost:\d+/webhooks/acr\?region=eastus&code=[a-z0-9]{20,}`).FindString(c.stderr.String())
+	curl := regexp.MustCompile(`(?s)curl -i .*?}'`).FindString(c.stderr.String())
+	if url == "" || curl == "" {
+		t.Fatalf("no URL, or no curl, in:\n%s", c.stderr)
+	}
+	body := regexp.MustCompile(`-d '(.*)'`).FindStringSubmatch(curl)[1]
+	resp, err := http.Post(url, "application/json", strings.NewReader(body))
+	if err != nil || resp.StatusCode != 202 {
+		t.Fatalf("%v, %v", resp, err)
+	}
+	resp.Body.Close()
+	line, err := c.stdout.ReadString('\n')
+	var e struct{ Type, Subject string }
+	if err != nil || json.Unmarshal([]byte(line), &e) != nil || e.Type != "acr.replication.completed" || e.Subject != "shop/cart:v1.4.2" {
+		t.Errorf("stdout: %q, %v", line, err)
+	}
+	if _, err := exec.LookPath("curl"); err == nil {
+		out, err := exec.Command("sh", "-c", curl).Output()
+		if err != nil || !strings.HasPrefix(string(out), "HTTP/1.1 200") { // the same event again
+			t.Errorf("pasted: %s, %v", out, err)
+		}
+	}
+
+	c.Process.Signal(syscall.SIGTERM)
+	rest, _ := io.ReadAll(c.stdout)
+	if err := c.Wait(); err != nil || len(rest) > 0 {
+		t.Errorf("ended with %v; more on stdout: %q", err, rest)
+	}
+	if left := c.processes(t); len(left) > 0 {
+		t.Errorf("left running: %v", left)
+	}
+}
+
+func TestUpIsKilled(t *testing.T) {
+	t.Parallel()
+	c := launch(t, buildLocal(t), "up", "-port", "0")
+	c.waitReady(t)
+	c.Process.Kill()
+	c.noneLeft(t)
+}
+
+// `go run` passes a Ctrl-C on, but dies of a SIGTERM without a word to what it
+// runs.
+func TestGoRunIsTerminated(t *testing.T) {
+	t.Parallel()
+	c := launch(t, "go", "run", "./app/local", "up", "-port", "0")
+	c.waitReady(t)
+	c.Process.Signal(syscall.SIGTERM)
+	c.noneLeft(t)
+}
+
+func TestCommandLine(t *testing.T) {
+	for _, tt := range []struct {
+		args []string
+		code int
+		want string
+	}{
+		{nil, 2, "usage: go run ./app/local COMMAND"},
+		{[]string{"help"}, 0, "usage: go run ./app/local COMMAND"},
+		{[]string{"down"}, 2, "usage: go run ./app/local COMMAND"},
+		{[]string{"up", "-h"}, 0, "-data"},
+		{[]string{"up", "-what"}, 2, "-what"},
+		{[]string{"up", "now"}, 1, `local: up takes no argument "now"`},
+		{[]string{"up", "-regions", ""}, 1, "local: -regions: no regions"},
+		{[]string{"up", "-regions", "a,a"}, 1, "local: -regions: region a is there twice"},
+		{[]string{"up", "-timeout", "1ms"}, 1, "local: -timeout: 1ms is not between 1s and 30 days"},
+		{[]string{"up", "-port", "99999"}, 1, "local: -port: 99999 is not a TCP port"},
+		{[]string{"up", "-key", "a,b"}, 1, "local: -key: "},
+	} {
+		stderr := capture(t, func() {
+			if code := run(tt.args); code != tt.code {
+				t.Errorf("%q: exit code %d, want %d", tt.args, code, tt.code)
+			}
+		})
+		if !strings.Contains(stderr, tt.want) {
+			t.Errorf("%q: %q, want %q", tt.args, stderr, tt.want)
+		}
+	}
+}
+
+// capture returns what f writes to stderr.
+func capture(t *testing.T, f func()) string {
+	t.Helper()
+	file, err := os.CreateTemp(t.TempDir(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	old := os.Stderr
+	os.Stderr = file
+	defer func() { os.Stderr = old }()
+	f()
+	data, err := os.ReadFile(file.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+// stage and facts for a play with a service that is not there.
+type nothing struct{ failed chan struct{} }
+
+func (n nothing) Failed() <-chan struct{} { return n.failed }
+func (n nothing) Err() error              { return errors.New("the stack failed") }
+
+func testPlay(t *testing.T, answer int, tell func(p *push, facts chan fact), failed chan struct{}) (string, error) {
+	t.Helper()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") != "Bearer k" {
+			answer = 401
+		}
+		w.WriteHeader(answer)
+	}))
+	defer server.Close()
+	p := &push{scene: scene{image: "a", tag: "v1", regions: seconds(0, 0, 0.01), outcomes: []string{"completed"}},
+		Push: acr.NewPush("a", "v1"), fired: map[string]time.Time{}}
+	out, err := os.CreateTemp(t.TempDir(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	facts := make(chan fact, 10)
+	tell(p, facts)
+	err = play(t.Context(), nothing{failed}, &acr.Registry{LoginServer: "l", ServiceURL: server.URL, Key: "k"}, []*push{p}, facts,
+		newStage(out, []*push{p}), 500*time.Millisecond)
+	shown, _ := os.ReadFile(out.Name())
+	return string(shown), err
+}
+
+// The demo succeeds only if what was due came out of the topic, and nothing
+// else.
+func TestDemoFails(t *testing.T) {
+	completed := func(p *push, facts chan fact) { facts <- fact{push: p, at: time.Now(), outcome: "completed"} }
+	shown, err := testPlay(t, 202, completed, nil)
+	if err != nil || !strings.Contains(shown, "NOTIFICATION acr.replication.completed") || !strings.Contains(shown, "3 webhooks, 1 notifications") ||
+		strings.Contains(shown, "\x1b") {
+		t.Errorf("a good play: %v\n%s", err, shown)
+	}
+	stopped := make(chan struct{})
+	close(stopped)
+	for _, tt := range []struct {
+		name   string
+		answer int
+		tell   func(*push, chan fact)
+		failed chan struct{}
+		want   string
+	}{
+		{"no notification", 202, func(*push, chan fact) {}, nil, "a:v1 expected [completed], got []"},
+		{"the wrong one", 202, func(p *push, facts chan fact) { facts <- fact{push: p, outcome: "timedout"} }, nil, "got [timedout]"},
+		{"one too many", 202, func(p *push, facts chan fact) { completed(p, facts); completed(p, facts) }, nil, "got [completed completed]"},
+		{"an unknown one", 202, func(_ *push, facts chan fact) { facts <- fact{err: errors.New("unknown")} }, nil, "unknown"},
+		{"a webhook refused", 503, completed, nil, "was answered with 503"},
+		{"the stack failed", 202, func(*push, chan fact) {}, stopped, "the stack failed"},
+	} {
+		if _, err := testPlay(t, tt.answer, tt.tell, tt.failed); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: %v, want %q", tt.name, err, tt.want)
+		}
+	}
+}
