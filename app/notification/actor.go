@@ -38,9 +38,13 @@ const (
 	methodStatus = "Status"
 )
 
-// publishTimeout bounds one publication or document inside an actor's turn:
-// an ACR webhook is waiting behind it, for 5 s at most.
-const publishTimeout = 1500 * time.Millisecond
+// What follows the save of a decision must not outlast the patience of whoever
+// waits for the turn: an ACR webhook gives up after 5 s, and a reminder's turn
+// holds up the next webhook.
+const (
+	finishTimeout         = 1500 * time.Millisecond
+	finishTimeoutReminded = 4 * time.Second
+)
 
 // Store keeps the state of actors. A nil error of Save means that the state
 // survives a kill -9 of every process; Load then returns it. Load of an id that
@@ -187,6 +191,14 @@ func (a *Actor) step(ctx context.Context, id string, region replication.Region, 
 		a.Concluded(id)
 	}
 
+	// The event is safe. From here on nothing is an error of the turn.
+	limit := finishTimeout
+	if reminded {
+		limit = finishTimeoutReminded
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+
 	// What an earlier turn left over waits for the reminder, so that a broker
 	// that is down costs each webhook nothing.
 	if began := d.Changed && !before.Exists(); began || len(d.New) > 0 || reminded {
@@ -249,8 +261,6 @@ func (a *Actor) publish(ctx context.Context, s replication.State, o replication.
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
-	defer cancel()
 	if err := a.Topic.Publish(ctx, eventID, data); err != nil {
 		return fmt.Errorf("publish %s: %w", eventID, err)
 	}
@@ -262,8 +272,6 @@ func (a *Actor) putDocument(ctx context.Context, s replication.State) error {
 	if err != nil {
 		return fmt.Errorf("encode document: %w", err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
-	defer cancel()
 	if err := a.Documents.Put(ctx, s.First.ID, doc); err != nil {
 		return fmt.Errorf("store document: %w", err)
 	}

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"allregions/app/replication"
@@ -403,6 +404,39 @@ func TestBrokerDown(t *testing.T) {
 	w.pass(t, time.Minute) // the broker is back
 	w.check(t, plan.Expected)
 }
+
+// After a hard restart the scheduler is deaf for 20 s. A webhook whose event is
+// saved must be answered all the same.
+func TestDeafAfterTheSave(t *testing.T) {
+	for name, deafen := range map[string]func(*Actor, deaf){
+		"topic":      func(a *Actor, d deaf) { a.Topic = d },
+		"documents":  func(a *Actor, d deaf) { a.Documents = d },
+		"unregister": func(a *Actor, d deaf) { a.Reminders = d },
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld()
+			for _, r := range plan.Expected[:2] {
+				w.add(t, r)
+			}
+			a := w.actor()
+			deafen(a, deaf{w})
+			body, _ := json.Marshal(messageOf(event(plan.Expected[2])))
+			begin := time.Now()
+			if _, err := a.add(t.Context(), "n1", body); err != nil || time.Since(begin) > finishTimeout {
+				t.Errorf("%s: %v after %v", name, err, time.Since(begin))
+			}
+			w.pass(t, time.Minute) // it hears again
+			w.check(t, plan.Expected)
+		})
+	}
+}
+
+// deaf never answers.
+type deaf struct{ *world }
+
+func (deaf) Publish(ctx context.Context, _ string, _ []byte) error { <-ctx.Done(); return ctx.Err() }
+func (deaf) Put(ctx context.Context, _ string, _ []byte) error     { <-ctx.Done(); return ctx.Err() }
+func (deaf) Unregister(ctx context.Context, _ string) error        { <-ctx.Done(); return ctx.Err() }
 
 type brokenTopic struct{}
 

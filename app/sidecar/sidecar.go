@@ -159,14 +159,14 @@ func (t *Topic) Publish(ctx context.Context, eventID string, event []byte) error
 		dapr.PublishEventWithMetadata(map[string]string{"MessageId": eventID}))
 }
 
-// Subscribe calls handle with every event that comes out of the topic, byte for
-// byte as it was published, until ctx ends (nil) or the sidecar goes away. It
-// uses Dapr's streaming subscription, which is an alpha API: good for a tool on
-// a laptop, absent on Azure Container Apps. Subscribed, if not nil, is called
-// once the sidecar has accepted the subscription.
+// Subscribe calls handle with every CloudEvent that comes out of the topic, with
+// all its attributes, until ctx ends (nil) or the sidecar goes away. It uses
+// Dapr's streaming subscription, which is an alpha API: good for a tool on a
+// laptop, absent on Azure Container Apps. Subscribed, if not nil, is called once
+// the sidecar has accepted the subscription.
 func (t *Topic) Subscribe(ctx context.Context, subscribed func(), handle func(event []byte)) error {
 	sub, err := t.dapr.Subscribe(ctx, dapr.SubscriptionOptions{PubsubName: t.pubsub, Topic: t.topic,
-		// Otherwise Dapr parses the event and the SDK drops what it has no field for.
+		// Otherwise the SDK takes the event apart and drops what it has no field for.
 		Metadata: map[string]string{"rawPayload": "true"}})
 	if err != nil {
 		return fmt.Errorf("subscribe to %s: %w", t.topic, err)
