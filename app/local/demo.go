@@ -226,7 +226,7 @@ func (st *stage) tell(f fact) {
 	}
 	image := f.push.image + ":" + f.push.tag
 	if f.region != "" {
-		fmt.Fprintf(st.file, "%5.1fs  %-15s webhook of %s: %d, %d of %d regions\n",
+		fmt.Fprintf(st.file, "%5.1fs  %-17s webhook of %s: %d, %d of %d regions\n",
 			f.at.Sub(st.start).Seconds(), image, f.region, f.answer, len(f.push.fired), len(demoRegions))
 		return
 	}
@@ -234,7 +234,7 @@ func (st *stage) tell(f fact) {
 	if len(f.missing) > 0 {
 		missing = ", missing " + strings.Join(f.missing, ", ")
 	}
-	fmt.Fprintf(st.file, "%5.1fs  %-15s NOTIFICATION acr.replication.%s%s\n", f.at.Sub(st.start).Seconds(), image, f.outcome, missing)
+	fmt.Fprintf(st.file, "%5.1fs  %-17s NOTIFICATION acr.replication.%s%s\n", f.at.Sub(st.start).Seconds(), image, f.outcome, missing)
 }
 
 func (st *stage) draw(now time.Time) {
@@ -250,7 +250,7 @@ func (st *stage) draw(now time.Time) {
 		fmt.Fprintf(&b, "\x1b[K"+format+"\n", args...)
 		st.drawn++
 	}
-	line("%5.1fs %-15s %s", now.Sub(st.start).Seconds(), "", header())
+	line("%5.1fs %-17s %s", now.Sub(st.start).Seconds(), "", header())
 	for _, p := range st.pushes {
 		if p.title != "" {
 			line("       \x1b[2m%s\x1b[0m", p.title)
@@ -271,7 +271,7 @@ func (st *stage) draw(now time.Time) {
 			}
 			outcome += fmt.Sprintf("\x1b[%sm%s\x1b[0m ", color, o)
 		}
-		line("       %-15s %s%s", p.image+":"+p.tag, cells, outcome)
+		line("       %-17s %s%s", p.image+":"+p.tag, cells, outcome)
 	}
 	fmt.Fprint(st.file, b.String())
 }

@@ -39,6 +39,9 @@ func launch(t *testing.T, args ...string) *command {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := stack.LookAtSources(root); err != nil {
+		t.Fatal(err)
+	}
 	findDapr(t, root)
 	c := &command{Cmd: exec.Command(args[0], args[1:]...), stderr: &bytes.Buffer{}, ready: make(chan struct{}), tmp: t.TempDir()}
 	c.Dir = root

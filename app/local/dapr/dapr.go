@@ -190,7 +190,7 @@ func lock(ctx context.Context, path string, progress Progress) (unlock func(), e
 		select {
 		case <-ctx.Done():
 			f.Close()
-			return nil, errors.New("Dapr is still being built by another process; wait for it, then run this again")
+			return nil, errors.New("another process still builds Dapr; wait for it, then run this again")
 		case <-time.After(200 * time.Millisecond):
 		}
 	}

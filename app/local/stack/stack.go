@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"os"
 	"os/exec"
@@ -100,6 +101,25 @@ func Root(ctx context.Context) (string, error) {
 		return "", errors.New("this is not the repository; run it from the directory that holds dapr.yaml")
 	}
 	return root, nil
+}
+
+// LookAtSources stats every file that a stack is made of. `go test` keeps a
+// result for as long as the files that the test itself has looked at stay the
+// same; without this it would answer "(cached)" after a change of the service,
+// which the go tool and daprd read in processes of their own.
+func LookAtSources(root string) error {
+	for _, dir := range []string{"app", "components"} {
+		err := filepath.WalkDir(filepath.Join(root, dir), func(path string, _ fs.DirEntry, err error) error {
+			if err == nil {
+				_, err = os.Stat(path)
+			}
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("look at the sources: %w", err)
+		}
+	}
+	return nil
 }
 
 // Start starts a stack. It returns when webhooks can be posted, or with an

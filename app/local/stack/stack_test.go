@@ -113,6 +113,7 @@ func start(t *testing.T, o Options) (*Stack, *acr.Registry) {
 	if o.Key == "" {
 		o.Key = "test-key"
 	}
+	lookAtSources(t)
 	o.Race = raceEnabled
 	o.Progress = func(line string, volatile bool) {
 		if !volatile {
@@ -132,6 +133,17 @@ func start(t *testing.T, o Options) (*Stack, *acr.Registry) {
 		s.Stop()
 	})
 	return s, &acr.Registry{LoginServer: "contoso.azurecr.io", ServiceURL: s.URL, Key: s.Key}
+}
+
+func lookAtSources(t *testing.T) {
+	t.Helper()
+	root, err := Root(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := LookAtSources(root); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func tail(path string, n int) string {
@@ -418,7 +430,7 @@ func TestSurvivesKill(t *testing.T) {
 	s.Kill()
 
 	sub := newSubscriber()
-	s, r = start(t, Options{Timeout: timeout, Dir: dir, Events: sub.take})
+	_, r = start(t, Options{Timeout: timeout, Dir: dir, Events: sub.take})
 	st := fire(t, r, complete, "japaneast", http.StatusAccepted)
 	if len(st.Missing) != 0 || len(st.Regions) != 3 {
 		t.Errorf("after the kill: %+v", st)

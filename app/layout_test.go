@@ -1,0 +1,306 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"gopkg.in/yaml.v3"
+)
+
+const root = ".."
+
+func read(t *testing.T, name string) string {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(root, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+func TestTopLevel(t *testing.T) {
+	allowed := []string{"app", "components", "infra", "Dockerfile", "go.mod", "go.sum", "azure.yaml", "README.md", "dapr.yaml", "LICENSE"}
+	out, err := exec.Command("git", "-C", root, "ls-tree", "--name-only", "HEAD").Output()
+	if err != nil {
+		t.Skip("not a git checkout")
+	}
+	names := strings.Fields(string(out))
+	for _, name := range names {
+		if !slices.Contains(allowed, name) && !strings.HasPrefix(name, ".") {
+			t.Errorf("%s does not belong at the top", name)
+		}
+	}
+	for _, name := range allowed {
+		if _, err := os.Stat(filepath.Join(root, name)); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// imports says which of our packages a package may import. It has them all, and
+// main alone knows everybody.
+var imports = map[string][]string{
+	"allregions/app/replication":  {},
+	"allregions/app/registry":     {"replication"},
+	"allregions/app/notification": {"replication"},
+	"allregions/app/webhook":      {"notification", "replication"},
+	"allregions/app/sidecar":      {},
+	"allregions/app":              {"notification", "registry", "replication", "sidecar", "webhook"},
+
+	"allregions/app/local/process": {},
+	"allregions/app/local/dapr":    {"local/process"},
+	"allregions/app/local/acr":     {},
+	"allregions/app/local/stack":   {"local/dapr", "local/process", "sidecar"},
+	"allregions/app/local":         {"local/acr", "local/dapr", "local/stack", "registry"},
+}
+
+// others says which packages may import what is not ours.
+var others = map[string][]string{
+	"github.com/dapr/":            {"allregions/app/sidecar"},
+	"google.golang.org/grpc":      {"allregions/app/sidecar"},
+	"github.com/kelseyhightower/": {"allregions/app"},
+	"github.com/cloudevents/":     {"allregions/app/notification"},
+	"net/http":                    {"allregions/app", "allregions/app/webhook", "allregions/app/sidecar", "allregions/app/local", "allregions/app/local/acr", "allregions/app/local/stack"},
+	"os":                          {"allregions/app", "allregions/app/sidecar", "allregions/app/local", "allregions/app/local/dapr", "allregions/app/local/process", "allregions/app/local/stack"},
+}
+
+func TestImports(t *testing.T) {
+	out, err := exec.Command("go", "list", "-f", `{{.ImportPath}} {{join .Imports " "}}`, "./...").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	listed := map[string]bool{}
+	for line := range strings.Lines(string(out)) {
+		fields := strings.Fields(line)
+		pkg := fields[0]
+		listed[pkg] = true
+		allowed, ok := imports[pkg]
+		if !ok {
+			t.Errorf("%s is a new package: say in this test what it may import", pkg)
+		}
+		for _, path := range fields[1:] {
+			if ours, ok := strings.CutPrefix(path, "allregions/app/"); ok && !slices.Contains(allowed, ours) {
+				t.Errorf("%s imports %s", pkg, path)
+			}
+			if pkg == "allregions/app/replication" && strings.Contains(path, ".") {
+				t.Errorf("%s imports %s, which is not of the standard library", pkg, path)
+			}
+			for prefix, users := range others {
+				if (path == prefix || strings.HasPrefix(path, strings.TrimSuffix(prefix, "/")+"/")) && !slices.Contains(users, pkg) {
+					t.Errorf("%s imports %s", pkg, path)
+				}
+			}
+		}
+	}
+	for pkg := range imports {
+		if !listed[pkg] {
+			t.Errorf("%s is gone", pkg)
+		}
+	}
+}
+
+// The domain and the actor are told the time.
+func TestNoClock(t *testing.T) {
+	for _, dir := range []string{"replication", "notification"} {
+		files, _ := filepath.Glob(filepath.Join(dir, "*.go"))
+		for _, file := range files {
+			if strings.HasSuffix(file, "_test.go") {
+				continue
+			}
+			if m := regexp.MustCompile(`time\.(Now|Since|Until|Sleep|After|AfterFunc|NewTimer|NewTicker|Tick)\(`).FindString(read(t, filepath.Join("app", file))); m != "" {
+				t.Errorf("%s calls %s", file, m)
+			}
+		}
+	}
+}
+
+// setting is the tag of a field of Config.
+func defaultOf(t *testing.T, name string) string {
+	t.Helper()
+	for f := range reflect.TypeFor[Config]().Fields() {
+		if f.Tag.Get("envconfig") == name {
+			return f.Tag.Get("default")
+		}
+	}
+	t.Fatalf("no setting %s", name)
+	return ""
+}
+
+type component struct {
+	Kind     string
+	Metadata struct{ Name string }
+	Spec     struct {
+		Type, Version string
+		Metadata      []struct{ Name, Value string }
+	}
+	Scopes []string
+}
+
+func (c component) value(name string) string {
+	for _, m := range c.Spec.Metadata {
+		if m.Name == name {
+			return m.Value
+		}
+	}
+	return ""
+}
+
+func components(t *testing.T, dir string) map[string]component {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(root, "components", dir, "*.yaml"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("%v, %v", files, err)
+	}
+	found := map[string]component{}
+	for _, file := range files {
+		var c component
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := yaml.Unmarshal(data, &c); err != nil {
+			t.Fatalf("%s: %v", file, err)
+		}
+		if c.Kind == "Component" {
+			found[c.Metadata.Name] = c
+		}
+	}
+	return found
+}
+
+const appID = "allregions"
+
+// The components have the names that the service has by default, here and on
+// Azure, and are for it alone.
+func TestComponents(t *testing.T) {
+	for dir, types := range map[string]map[string]string{
+		"local": {"STATE_STORE": "state.sqlite", "IMAGE_STORE": "state.sqlite", "PUBSUB": "pubsub.in-memory"},
+		"azure": {"STATE_STORE": "state.azure.cosmosdb", "IMAGE_STORE": "state.azure.cosmosdb", "PUBSUB": "pubsub.azure.servicebus.topics"},
+	} {
+		found := components(t, dir)
+		if len(found) != len(types) {
+			t.Errorf("%s has %d components", dir, len(found))
+		}
+		for setting, typ := range types {
+			c, ok := found[defaultOf(t, setting)]
+			if !ok || c.Spec.Type != typ || c.Spec.Version != "v1" || !slices.Equal(c.Scopes, []string{appID}) {
+				t.Errorf("%s: %s: %+v", dir, setting, c)
+			}
+			if (c.value("actorStateStore") == "true") != (setting == "STATE_STORE") {
+				t.Errorf("%s: %s: actorStateStore is %q", dir, setting, c.value("actorStateStore"))
+			}
+			if (c.value("keyPrefix") == "none") != (setting == "IMAGE_STORE") {
+				t.Errorf("%s: %s: keyPrefix is %q", dir, setting, c.value("keyPrefix"))
+			}
+		}
+	}
+}
+
+// `dapr run -f .` runs what everything else runs.
+func TestDaprYAML(t *testing.T) {
+	var run struct {
+		Version int
+		Apps    []struct {
+			AppID              string   `yaml:"appID"`
+			AppDirPath         string   `yaml:"appDirPath"`
+			ResourcesPaths     []string `yaml:"resourcesPaths"`
+			ConfigFilePath     string   `yaml:"configFilePath"`
+			AppProtocol        string   `yaml:"appProtocol"`
+			AppPort            int      `yaml:"appPort"`
+			AppChannelAddress  string   `yaml:"appChannelAddress"`
+			APIListenAddresses string   `yaml:"apiListenAddresses"`
+			Command            []string
+			Env                map[string]string
+		}
+	}
+	decoder := yaml.NewDecoder(strings.NewReader(read(t, "dapr.yaml")))
+	decoder.KnownFields(true)
+	if err := decoder.Decode(&run); err != nil || len(run.Apps) != 1 || run.Version != 1 {
+		t.Fatalf("%+v, %v", run, err)
+	}
+	app := run.Apps[0]
+	if app.AppID != appID || app.AppProtocol != "http" || app.AppChannelAddress != "127.0.0.1" || app.APIListenAddresses != "127.0.0.1" ||
+		strconv.Itoa(app.AppPort) != defaultOf(t, "APP_PORT") || !slices.Equal(app.Command, []string{"go", "run", "./app"}) {
+		t.Errorf("%+v", app)
+	}
+	if !slices.Equal(app.ResourcesPaths, []string{"components/local"}) {
+		t.Errorf("resources %v", app.ResourcesPaths)
+	}
+	for _, path := range append(app.ResourcesPaths, app.ConfigFilePath, app.AppDirPath) {
+		if _, err := os.Stat(filepath.Join(root, path)); err != nil {
+			t.Error(err)
+		}
+	}
+	for name, value := range app.Env {
+		if !slices.Contains(settingNames(), name) {
+			t.Errorf("%s is no setting", name)
+		}
+		if d := defaultOf(t, name); d != "" && d != value {
+			t.Errorf("%s is %q, by default %q", name, value, d)
+		}
+	}
+	environment(t, app.Env)
+	if _, err := loadConfig(); err != nil {
+		t.Errorf("the service would not start: %v", err)
+	}
+}
+
+func TestDockerfile(t *testing.T) {
+	dockerfile := read(t, "Dockerfile")
+	for _, want := range []string{
+		"EXPOSE " + defaultOf(t, "PORT") + "\n", "USER nonroot:nonroot\n", "CGO_ENABLED=0",
+		"COPY go.mod go.sum ./\nRUN --mount=type=cache,target=/go/pkg/mod go mod download\n",
+		"go build -trimpath -ldflags \"-s -w\" -o /allregions ./app\n", "FROM gcr.io/distroless/static-",
+		"org.opencontainers.image.licenses=\"MIT\"",
+	} {
+		if !strings.Contains(dockerfile, want) {
+			t.Errorf("no %q", want)
+		}
+	}
+	if n := strings.Count(dockerfile, "EXPOSE"); n != 1 {
+		t.Errorf("%d EXPOSE lines", n)
+	}
+	if n := strings.Count(dockerfile, "COPY --from="); n != 1 {
+		t.Errorf("%d files in the image, want the service alone", n)
+	}
+	version := regexp.MustCompile(`(?m)^go (\d+\.\d+)`).FindStringSubmatch(read(t, "go.mod"))[1]
+	if !strings.Contains(dockerfile, " golang:"+version+"-") {
+		t.Errorf("the image is not built with Go %s", version)
+	}
+}
+
+// The README's table of settings is Config's.
+func TestREADMESettings(t *testing.T) {
+	rows := regexp.MustCompile("(?m)^\\| `([A-Z_]+)` \\| ([^|]*) \\|").FindAllStringSubmatch(read(t, "README.md"), -1)
+	var names []string
+	for _, row := range rows {
+		names = append(names, row[1])
+		want := "–"
+		if d := defaultOf(t, row[1]); d != "" {
+			want = "`" + d + "`"
+		}
+		if row[2] != want {
+			t.Errorf("%s: default %s, want %s", row[1], row[2], want)
+		}
+	}
+	if !slices.Equal(names, settingNames()) {
+		t.Errorf("settings:\n README %q\n Config %q", names, settingNames())
+	}
+}
+
+// CI runs what the README tells people to run.
+func TestREADMECommands(t *testing.T) {
+	readme, ci := read(t, "README.md"), read(t, ".ci/run")
+	for _, command := range []string{"go run ./app/local demo", "go test ./..."} {
+		if !strings.Contains(readme, "\n"+command+"\n") || !strings.Contains(ci, "\n"+command+"\n") {
+			t.Errorf("%q is not a line of both the README and CI", command)
+		}
+	}
+}
