@@ -298,6 +298,6 @@ func (st *stage) end() {
 	for _, o := range slices.Sorted(maps.Keys(counts)) {
 		parts = append(parts, fmt.Sprintf("%d %s", counts[o], o))
 	}
-	fmt.Fprintf(st.file, "\n%d pushes, %d webhooks, %d notifications on the topic: %s. Each one that was due, and no other.\n",
+	fmt.Fprintf(st.file, "\n%d pushes, %d webhooks, %d notifications on the topic: %s.\nEach one that was due, and no other.\n",
 		len(st.pushes), len(st.pushes)*len(demoRegions), n, strings.Join(parts, ", "))
 }
