@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"allregions/app/local/acr"
+	"allregions/app/local/dapr"
 	"allregions/app/local/stack"
 )
 
@@ -103,7 +104,7 @@ func demo(ctx context.Context, args []string) error {
 		_, outcome, _ := strings.Cut(e.Type, "acr.replication.")
 		facts <- fact{push: byID[e.Data.ID], at: time.Now(), outcome: outcome, missing: e.Data.Missing}
 	}
-	terminal.progress("Starting the service and Dapr on this machine ...", false)
+	o.Progress("Starting the service and Dapr on this machine ...", false)
 	s, err := stack.Start(ctx, o)
 	if err != nil {
 		return err
@@ -203,14 +204,15 @@ func shortfall(pushes []*push) string {
 // stage shows the demo: a table that is redrawn on a terminal, plain lines
 // elsewhere.
 type stage struct {
-	*display
-	pushes []*push
-	start  time.Time
-	drawn  int // lines of the table on the screen
+	file     *os.File
+	terminal bool
+	pushes   []*push
+	start    time.Time
+	drawn    int // lines of the table on the screen
 }
 
 func newStage(f *os.File, pushes []*push) *stage {
-	return &stage{display: newDisplay(f), pushes: pushes}
+	return &stage{file: f, terminal: dapr.IsTerminal(f), pushes: pushes}
 }
 
 func (st *stage) begin(url string, at time.Time) {

@@ -77,7 +77,7 @@ func build(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	programs, err := dapr.Find(ctx, root, terminal.progress)
+	programs, err := dapr.Find(ctx, root, dapr.ShowProgress(os.Stderr))
 	if err != nil {
 		return err
 	}
@@ -96,40 +96,6 @@ func parse(flags *flag.FlagSet, args []string) error {
 		return fmt.Errorf("%s takes no argument %q", flags.Name(), flags.Arg(0))
 	}
 	return nil
-}
-
-// display writes to stderr: lines, and lines that the next one overwrites.
-type display struct {
-	file     *os.File
-	terminal bool
-	volatile bool      // the cursor is behind a line to be overwritten
-	last     time.Time // of the last volatile line
-}
-
-var terminal = newDisplay(os.Stderr)
-
-func newDisplay(f *os.File) *display {
-	info, err := f.Stat()
-	return &display{file: f, terminal: err == nil && info.Mode()&os.ModeCharDevice != 0 && os.Getenv("TERM") != "dumb"}
-}
-
-// progress shows each volatile line on a terminal, and one in 15 s elsewhere.
-func (d *display) progress(line string, volatile bool) {
-	switch {
-	case volatile && d.terminal:
-		fmt.Fprintf(d.file, "\r\x1b[K%s", line)
-		d.volatile = true
-		return
-	case volatile && time.Since(d.last) < 15*time.Second:
-		return
-	case volatile:
-		d.last = time.Now()
-	}
-	if d.volatile {
-		fmt.Fprint(d.file, "\r\x1b[K")
-		d.volatile = false
-	}
-	fmt.Fprintln(d.file, line)
 }
 
 // goToolGone returns when the go tool that runs this program under `go run` has

@@ -88,7 +88,7 @@ func findDapr(t *testing.T, root string) {
 		ctx, cancel = context.WithDeadline(ctx, deadline.Add(-30*time.Second))
 		defer cancel()
 	}
-	if _, err := dapr.Find(ctx, root, func(string, bool) {}); err != nil {
+	if _, err := dapr.Find(ctx, root, dapr.TestProgress()); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"allregions/app/local/acr"
+	"allregions/app/local/dapr"
 	"allregions/app/local/stack"
 	"allregions/app/registry"
 )
@@ -44,7 +45,7 @@ func finishOptions(o *stack.Options, regions string) error {
 	if o.Key == "" {
 		o.Key = strings.ToLower(rand.Text())
 	}
-	o.Progress = terminal.progress
+	o.Progress = dapr.ShowProgress(os.Stderr)
 	return nil
 }
 
@@ -79,7 +80,7 @@ func up(ctx context.Context, args []string) error {
 	defer s.Stop()
 
 	registry := &acr.Registry{LoginServer: "contoso.azurecr.io"}
-	terminal.progress(fmt.Sprintf(`
+	o.Progress(fmt.Sprintf(`
 Ready. Webhook URL, one per region:
 
   %[1]s/webhooks/acr?region=%[2]s&code=%[3]s

@@ -36,10 +36,6 @@ var names = []string{"daprd", "placement", "scheduler"}
 // components. Without the tag daprd panics at start.
 var buildFlags = []string{"-mod=readonly", "-trimpath", "-tags", "stablecomponents"}
 
-// Progress is told of steps that take long, one line each. Volatile lines may
-// overwrite each other on a terminal, and may be dropped elsewhere.
-type Progress func(line string, volatile bool)
-
 // Find returns Dapr's programs. It takes those of `dapr init` if they are of the
 // pinned minor version, those that it built before, and builds what is missing,
 // which takes minutes. Root is the root of this repository.

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"allregions/app/local/acr"
+	"allregions/app/local/dapr"
 )
 
 // raceEnabled makes the service under test a race-detecting one, if the tests
@@ -115,11 +116,7 @@ func start(t *testing.T, o Options) (*Stack, *acr.Registry) {
 	}
 	lookAtSources(t)
 	o.Race = raceEnabled
-	o.Progress = func(line string, volatile bool) {
-		if !volatile {
-			fmt.Fprintln(os.Stderr, line) // not t.Log: a build of minutes must show at once
-		}
-	}
+	o.Progress = dapr.TestProgress()
 	s, err := Start(ctx, o)
 	if err != nil {
 		t.Fatal(err)

@@ -1,0 +1,90 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+)
+
+func freePort(t *testing.T) (Port, net.Listener) {
+	t.Helper()
+	l, err := net.Listen("tcp", ":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return Port(l.Addr().(*net.TCPAddr).Port), l
+}
+
+func testConfig(t *testing.T) (c Config, release func()) {
+	t.Helper()
+	port, l1 := freePort(t)
+	appPort, l2 := freePort(t)
+	return Config{Port: port, AppPort: appPort, Regions: Regions{"eastus"}, Timeout: Timeout(time.Minute), Keys: Keys{"k"},
+		StateStore: "s", ImageStore: "i", PubSub: "p", Topic: "t", DaprGRPCPort: 1}, func() { l1.Close(); l2.Close() }
+}
+
+func code(t *testing.T, url string) int {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		resp, err := http.Get(url)
+		if err == nil {
+			resp.Body.Close()
+			return resp.StatusCode
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+	}
+}
+
+// The process lives without a sidecar, says that it is not ready, and ends when
+// it is told to.
+func TestServe(t *testing.T) {
+	c, release := testConfig(t)
+	release()
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- serve(ctx, c, slog.New(slog.DiscardHandler)) }()
+
+	public, private := fmt.Sprintf("http://localhost:%d", c.Port), fmt.Sprintf("http://127.0.0.1:%d", c.AppPort)
+	for url, want := range map[string]int{
+		public + "/healthz":      200,
+		public + "/readyz":       503,
+		public + "/dapr/config":  404,
+		private + "/healthz":     200,
+		private + "/dapr/config": 200,
+		private + "/readyz":      404,
+	} {
+		if got := code(t, url); got != want {
+			t.Errorf("%s: %d, want %d", url, got, want)
+		}
+	}
+	stop()
+	select {
+	case err := <-ended:
+		if err != nil {
+			t.Errorf("ended with %v", err)
+		}
+	case <-time.After(drainTimeout + 5*time.Second):
+		t.Fatal("it does not end")
+	}
+}
+
+func TestPortTaken(t *testing.T) {
+	c, _ := testConfig(t)
+	if err := serve(t.Context(), c, slog.New(slog.DiscardHandler)); err == nil || !strings.HasPrefix(err.Error(), "PORT: ") {
+		t.Errorf("%v", err)
+	}
+	port, l := freePort(t)
+	l.Close()
+	c.Port = port
+	if err := serve(t.Context(), c, slog.New(slog.DiscardHandler)); err == nil || !strings.HasPrefix(err.Error(), "APP_PORT: ") {
+		t.Errorf("%v", err)
+	}
+}
