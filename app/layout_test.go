@@ -227,7 +227,7 @@ func TestDaprYAML(t *testing.T) {
 	}
 	app := run.Apps[0]
 	if app.AppID != appID || app.AppProtocol != "http" || app.AppChannelAddress != "127.0.0.1" || app.APIListenAddresses != "127.0.0.1" ||
-		strconv.Itoa(app.AppPort) != defaultOf(t, "APP_PORT") || !slices.Equal(app.Command, []string{"go", "run", "./app"}) {
+		strconv.Itoa(app.AppPort) != defaultOf(t, "APP_PORT") || len(app.Command) != 3 || !strings.Contains(app.Command[2], "go build -o .dapr/bin/ ./app && exec .dapr/bin/app") {
 		t.Errorf("%+v", app)
 	}
 	if !slices.Equal(app.ResourcesPaths, []string{"components/local"}) {
