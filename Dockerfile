@@ -1,17 +1,16 @@
-# syntax=docker/dockerfile:1
-FROM --platform=$BUILDPLATFORM golang:1.26-bookworm AS build
+# Nothing here needs BuildKit: ACR's remote build, which `azd up` uses, has none
+# (https://github.com/Azure/acr/issues/721).
+FROM golang:1.26-bookworm AS build
 WORKDIR /src
 # The modules first: this layer is built again only when they change.
 COPY go.mod go.sum ./
-RUN --mount=type=cache,target=/go/pkg/mod go mod download
+RUN go mod download
 COPY app app
-ARG TARGETOS TARGETARCH
-RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/root/.cache/go-build \
-    CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH \
-    go build -trimpath -ldflags "-s -w" -o /allregions ./app
+RUN CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o /allregions ./app
 
 FROM gcr.io/distroless/static-debian12:nonroot
-ARG VERSION=dev REVISION=unknown
+ARG VERSION=dev
+ARG REVISION=unknown
 LABEL org.opencontainers.image.title="allregions" \
       org.opencontainers.image.description="Joins the webhooks of a geo-replicated Azure Container Registry into one notification" \
       org.opencontainers.image.licenses="MIT" \
