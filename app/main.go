@@ -52,13 +52,14 @@ func serve(ctx context.Context, config Config, log *slog.Logger) error {
 
 	regions := registry.Static(config.Regions)
 	actors := dapr.Actors(notification.ActorType)
-	client := &notification.Client{Actors: actors}
-	waiters := webhook.NewWaiters(client)
+	documents := dapr.Documents(string(config.ImageStore))
+	client := &notification.Client{Actors: actors, Documents: documents}
+	waiters := webhook.NewWaiters()
 	actor := &notification.Actor{
 		Store:     actors,
 		Reminders: actors,
 		Topic:     dapr.Topic(string(config.PubSub), string(config.Topic)),
-		Documents: dapr.Documents(string(config.ImageStore)),
+		Documents: documents,
 		Plan: func(ctx context.Context) (replication.Plan, error) {
 			expected, err := regions.Expected(ctx)
 			return replication.Plan{Expected: expected, Timeout: time.Duration(config.Timeout)}, err

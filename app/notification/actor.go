@@ -3,18 +3,20 @@
 // does the reading and writing around a decision, in the one order that
 // survives a crash between any two lines:
 //
-//  1. register the reminder, if the new state needs one and the old did not
+//  1. register the reminder, if the new state needs one and the old did not;
+//     at the first event, make the image lead to this notification
 //  2. save the state, with the outcomes in it marked as unpublished
 //  3. publish, and store the document
 //  4. save the state, with what 3 did marked as done
 //  5. unregister the reminder, if nothing is left to do
 //
-// A crash after 1 leaves a reminder that finds nothing, and removes itself. A
-// crash after 2 or 3 leaves work that the reminder finds and repeats; events
+// A crash after 1 leaves a reminder that finds nothing, and removes itself, and
+// an image that leads to nothing until another region reports. A crash after 2 or 3 leaves work that the reminder finds and repeats; events
 // keep their id, so consumers can drop the second one. A crash after 4 leaves
 // a reminder that finds nothing left to do.
 //
-// Only 1 and 2 can fail a webhook. After 2 the event is safe, and the caller
+// Only the reminder of 1 and the save of 2 can fail a webhook: an image that
+// could not be indexed is left for the reminder. After 2 the event is safe, and the caller
 // gets its 2xx whatever happens to 3, 4 and 5.
 package notification
 
@@ -44,6 +46,7 @@ const (
 const (
 	finishTimeout         = 1500 * time.Millisecond
 	finishTimeoutReminded = 4 * time.Second
+	indexTimeout          = time.Second // before the save, so shorter
 )
 
 // Store keeps the state of actors. A nil error of Save means that the state
@@ -69,10 +72,15 @@ type Topic interface {
 	Publish(ctx context.Context, eventID string, event []byte) error
 }
 
-// Documents keeps one readable document per notification. A nil error of Put
-// means that doc is what a reader finds under id.
+// Documents keeps one readable document per notification, and the index that
+// leads from an image to it. A nil error of Put means that doc is what a reader
+// finds under key. A nil error of Update means that change has seen what is
+// stored under key (nothing, if there is none), and that what it returned is
+// stored, or, if it returned false, what it has seen. Change may be called more
+// than once.
 type Documents interface {
-	Put(ctx context.Context, id string, doc []byte) error
+	Put(ctx context.Context, key string, doc []byte) error
+	Update(ctx context.Context, key string, change func(old []byte) (doc []byte, ok bool, err error)) error
 }
 
 // Actor is the server side: its methods are turns of the actor with the given
@@ -182,6 +190,13 @@ func (a *Actor) step(ctx context.Context, id string, region replication.Region, 
 			}
 			hasReminder = true
 		}
+		if !before.Exists() {
+			if err := a.index(ctx, s); err != nil { // 1
+				a.leave(ctx, id, err)
+			} else {
+				s.Indexed = true
+			}
+		}
 		if err := a.save(ctx, id, s); err != nil { // 2
 			return fail(err)
 		}
@@ -203,7 +218,7 @@ func (a *Actor) step(ctx context.Context, id string, region replication.Region, 
 	// that is down costs each webhook nothing.
 	if began := d.Changed && !before.Exists(); began || len(d.New) > 0 || reminded {
 		if err := a.finish(ctx, &s, reminded); err != nil {
-			a.Log.LogAttrs(ctx, slog.LevelWarn, "left for the reminder", slog.String("notification", id), slog.Any("err", err))
+			a.leave(ctx, id, err)
 		}
 	}
 	if hasReminder && !s.NeedsReminder() {
@@ -212,6 +227,10 @@ func (a *Actor) step(ctx context.Context, id string, region replication.Region, 
 		}
 	}
 	return s, d, nil
+}
+
+func (a *Actor) leave(ctx context.Context, id string, err error) {
+	a.Log.LogAttrs(ctx, slog.LevelWarn, "left for the reminder", slog.String("notification", id), slog.Any("err", err))
 }
 
 // finish publishes what is unpublished and stores the document (3), and saves
@@ -234,6 +253,14 @@ func (a *Actor) finish(ctx context.Context, s *replication.State, reminded bool)
 		} else {
 			*s = s.DocumentStored()
 			saveIt = saveIt || reminded
+		}
+	}
+	if reminded && s.Exists() && !s.Indexed {
+		if err := a.index(ctx, *s); err != nil {
+			errs = append(errs, err)
+		} else {
+			s.Indexed = true
+			saveIt = true
 		}
 	}
 	if saveIt {

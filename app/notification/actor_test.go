@@ -119,6 +119,16 @@ func (w *world) Put(_ context.Context, id string, doc []byte) error {
 	return w.write("document", func() { w.documents[id] = doc })
 }
 
+func (w *world) Update(_ context.Context, key string, change func([]byte) ([]byte, bool, error)) error {
+	doc, ok, err := change(w.documents[key])
+	if err != nil || !ok {
+		return err
+	}
+	return w.write("index", func() { w.documents[key] = doc })
+}
+
+func (w *world) Get(_ context.Context, key string) ([]byte, error) { return w.documents[key], nil }
+
 // actor is a process that lives in w.
 func (w *world) actor() *Actor {
 	return &Actor{Store: w, Reminders: w, Topic: w, Documents: w,
@@ -131,7 +141,7 @@ func (w *world) Invoke(ctx context.Context, id, method string, body []byte) ([]b
 	return w.actor().Methods()[method](ctx, id, body)
 }
 
-func (w *world) client() *Client { return &Client{Actors: w} }
+func (w *world) client() *Client { return &Client{Actors: w, Documents: w} }
 
 // add is a webhook: it tells whether the caller got a 2xx.
 func (w *world) add(t *testing.T, r replication.Region) (accepted bool) {
@@ -192,7 +202,7 @@ func TestWriteOrderOfACompletePush(t *testing.T) {
 		w.now = w.now.Add(time.Second)
 	}
 	want := []string{
-		"register", "save", "document",
+		"register", "index", "index", "save", "document",
 		"save",
 		"save", "publish n1/replicated", "document", "save", "unregister",
 	}
@@ -381,6 +391,11 @@ func (w *world) check(t *testing.T, accepted []replication.Region) {
 	if !slices.Equal(got, want) {
 		t.Errorf("topic: %v, outcomes %v", w.topic, want)
 	}
+	for name, image := range map[string]Image{"digest": {"shop/cart", "sha256:aa", ""}, "tag": {"shop/cart", "", "v1"}, "both": {"shop/cart", "sha256:aa", "v1"}} {
+		if st, err := w.client().Find(t.Context(), image); err != nil || st.ID != "n1" {
+			t.Errorf("by %s: %q, %v", name, st.ID, err)
+		}
+	}
 	var doc struct{ Status replication.Status }
 	if json.Unmarshal(w.documents["n1"], &doc); doc.Status != s.Status() {
 		t.Errorf("the document says %q, the state %q", doc.Status, s.Status())
@@ -449,6 +464,7 @@ func TestStateSurvivesStorage(t *testing.T) {
 	s, _ = replication.Add(s, other, plan, t0.Add(time.Second))
 	s, _ = replication.Tick(s, t0.Add(3*time.Minute))
 	s = s.Published(s.Outcomes[0]).DocumentStored()
+	s.Indexed = true
 	data, err := encodeState(s)
 	if err != nil {
 		t.Fatal(err)
@@ -470,6 +486,59 @@ func TestStateSurvivesStorage(t *testing.T) {
 	}
 	if got, err := decodeState(nil); err != nil || got.Exists() {
 		t.Errorf("nothing stored: %+v, %v", got, err)
+	}
+}
+
+// An image leads to its newest notification, in whatever order the index is
+// written.
+func TestFind(t *testing.T) {
+	w := newWorld()
+	client := w.client()
+	add := func(id, tag, digest string) replication.State {
+		e := event("eastus")
+		e.ID, e.Tag, e.Digest = id, tag, digest
+		if _, err := client.Add(t.Context(), e); err != nil {
+			t.Fatal(err)
+		}
+		s, err := decodeState(w.states[id])
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.now = w.now.Add(time.Second)
+		return s
+	}
+	find := func(digest, tag string) string {
+		st, err := client.Find(t.Context(), Image{"shop/cart", digest, tag})
+		if errors.Is(err, ErrNotFound) {
+			return "none"
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return st.ID
+	}
+	old := add("old", "v1", "sha256:aa")
+	add("moved", "v1", "sha256:bb")
+	add("untagged", "", "sha256:cc")
+	if err := w.actor().index(t.Context(), old); err != nil { // a repeat by the reminder comes late
+		t.Fatal(err)
+	}
+	for _, tt := range []struct{ digest, tag, want string }{
+		{"sha256:aa", "", "old"}, {"sha256:bb", "", "moved"}, {"", "v1", "moved"},
+		{"sha256:bb", "v1", "moved"}, {"sha256:aa", "v1", "none"}, {"sha256:cc", "", "untagged"},
+		{"sha256:dd", "", "none"}, {"", "v2", "none"}, {"", "sha256:aa", "none"},
+	} {
+		if got := find(tt.digest, tt.tag); got != tt.want {
+			t.Errorf("digest %q, tag %q: %s, want %s", tt.digest, tt.tag, got, tt.want)
+		}
+	}
+	if _, err := client.Find(t.Context(), Image{"shop/car", "", "tv1"}); !errors.Is(err, ErrNotFound) {
+		t.Errorf("another repository: %v", err)
+	}
+	// A process that died before its save has left an index that leads nowhere.
+	delete(w.states, "untagged")
+	if got := find("sha256:cc", ""); got != "none" {
+		t.Errorf("leads nowhere: %s", got)
 	}
 }
 

@@ -39,7 +39,8 @@ type Invoker interface {
 // Client asks actors. Its errors, other than ErrNotFound and RefusedError, mean
 // that the actor could not be reached or could not save.
 type Client struct {
-	Actors Invoker
+	Actors    Invoker
+	Documents Lookup
 }
 
 // Result is what became of an event.

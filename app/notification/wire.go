@@ -34,6 +34,16 @@ type Status struct {
 // Concluded tells whether an outcome was reached.
 func (s Status) Concluded() bool { return s.Status != replication.Collecting }
 
+// IsArrival tells whether an image came with this. A delete that is replicated
+// means that the image is nowhere, and one in quarantine cannot be pulled.
+func (s Status) IsArrival() bool {
+	switch s.Action {
+	case "delete", "chart_delete", "quarantine":
+		return false
+	}
+	return true
+}
+
 // RegionStatus is one region that has reported. Digest and Tag are given only
 // where they are not those of the notification.
 type RegionStatus struct {
@@ -114,6 +124,7 @@ type stored struct {
 	Mismatch   bool                 `json:"mismatch,omitempty"`
 	Outcomes   []storedOutcome      `json:"outcomes,omitempty"`
 	Documented int                  `json:"documented,omitempty"`
+	Indexed    bool                 `json:"indexed,omitempty"`
 }
 
 type storedArrival struct {
@@ -135,7 +146,7 @@ type storedOutcome struct {
 func encodeState(s replication.State) ([]byte, error) {
 	st := stored{
 		First: messageOf(s.First), Expected: s.Expected, StartedAt: s.StartedAt, Deadline: s.Deadline,
-		Mismatch: s.Mismatch, Documented: s.Documented,
+		Mismatch: s.Mismatch, Documented: s.Documented, Indexed: s.Indexed,
 	}
 	for _, a := range s.Arrivals {
 		st.Arrivals = append(st.Arrivals, storedArrival{a.Region, a.ReceivedAt, pointer(a.EventTime), a.Digest, a.Tag})
@@ -158,7 +169,7 @@ func decodeState(data []byte) (replication.State, error) {
 	}
 	s := replication.State{
 		First: st.First.event(), Expected: st.Expected, StartedAt: st.StartedAt, Deadline: st.Deadline,
-		Mismatch: st.Mismatch, Documented: st.Documented,
+		Mismatch: st.Mismatch, Documented: st.Documented, Indexed: st.Indexed,
 	}
 	for _, a := range st.Arrivals {
 		s.Arrivals = append(s.Arrivals, replication.Arrival{Region: a.Region, ReceivedAt: a.ReceivedAt,

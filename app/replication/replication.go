@@ -104,6 +104,9 @@ type State struct {
 	// Documented counts the documents that are known to be stored: one at
 	// the first event and one at each outcome.
 	Documented int
+
+	// Indexed tells whether the image is known to lead to this notification.
+	Indexed bool
 }
 
 // Exists tells whether any event was ever accepted.
@@ -158,7 +161,7 @@ func (s State) Undocumented() bool { return s.Exists() && s.Documented < 1+len(s
 // event comes. The reminder is registered before a state that needs one is
 // saved, and unregistered only after one that needs none was.
 func (s State) NeedsReminder() bool {
-	return s.Exists() && (s.Status() == Collecting || len(s.Unpublished()) > 0 || s.Undocumented())
+	return s.Exists() && (s.Status() == Collecting || len(s.Unpublished()) > 0 || s.Undocumented() || !s.Indexed)
 }
 
 // Published returns the state in which o is known to be on the topic.

@@ -201,6 +201,7 @@ func TestNeedsReminder(t *testing.T) {
 		t.Error("nothing needs a reminder")
 	}
 	s, _ := Add(State{}, event("eastus"), plan, at(0))
+	s.Indexed = true
 	if s = s.DocumentStored(); !s.NeedsReminder() {
 		t.Error("collecting needs one")
 	}
@@ -215,6 +216,11 @@ func TestNeedsReminder(t *testing.T) {
 	if s = s.Published(d.New[0]); s.NeedsReminder() {
 		t.Error("all done needs none")
 	}
+	s.Indexed = false
+	if !s.NeedsReminder() {
+		t.Error("not indexed needs one")
+	}
+	s.Indexed = true
 	s.Documented--
 	if !s.NeedsReminder() {
 		t.Error("undocumented needs one")

@@ -21,8 +21,10 @@ import (
 	dapr "github.com/dapr/go-sdk/client"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 )
 
 // Client calls the sidecar's API over gRPC.
@@ -199,20 +201,54 @@ type Documents struct {
 	store string
 }
 
+var documentMetadata = map[string]string{"contentType": "application/json"}
+
 // Put stores doc under key, in place of what is there. A nil error means that
 // the store has it.
 func (d *Documents) Put(ctx context.Context, key string, doc []byte) error {
-	return d.dapr.SaveState(ctx, d.store, key, doc, map[string]string{"contentType": "application/json"})
+	return d.dapr.SaveState(ctx, d.store, key, doc, documentMetadata)
 }
 
 // Get returns the document under key, and no data if there is none.
 func (d *Documents) Get(ctx context.Context, key string) ([]byte, error) {
-	item, err := d.dapr.GetState(ctx, d.store, key, nil)
+	item, err := d.get(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	return item.Value, nil
+}
+
+// updateTries bounds how often Update loses to somebody else.
+const updateTries = 5
+
+// Update stores what change makes of the document under key (no data if there
+// is none), unless change returns false. It fails rather than overwrite what
+// change has not seen; change is called again when somebody else was faster.
+func (d *Documents) Update(ctx context.Context, key string, change func(old []byte) (doc []byte, ok bool, err error)) error {
+	for try := 1; ; try++ {
+		item, err := d.get(ctx, key)
+		if err != nil {
+			return err
+		}
+		doc, ok, err := change(item.Value)
+		if err != nil || !ok {
+			return err
+		}
+		// Without an etag, first-write means that there must be nothing yet.
+		err = d.dapr.SaveStateWithETag(ctx, d.store, key, doc, item.Etag, documentMetadata, dapr.WithConcurrency(dapr.StateConcurrencyFirstWrite))
+		if status.Code(err) != codes.Aborted || try == updateTries {
+			return err
+		}
+	}
+}
+
+func (d *Documents) get(ctx context.Context, key string) (*dapr.StateItem, error) {
+	item, err := d.dapr.GetStateWithConsistency(ctx, d.store, key, nil, dapr.StateConsistencyStrong)
 	if err != nil {
 		return nil, err
 	}
 	if item == nil {
 		return nil, errors.New("the sidecar answered nothing")
 	}
-	return item.Value, nil
+	return item, nil
 }

@@ -11,6 +11,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"strconv"
 	"time"
 
 	"allregions/app/notification"
@@ -31,10 +32,11 @@ type Notifications interface {
 	Add(ctx context.Context, e replication.Event) (notification.Result, error)
 }
 
-// Statuses reads. The error is notification.ErrNotFound if no event of id was
-// ever accepted.
+// Statuses reads. The error is notification.ErrNotFound if no event of id, or
+// about the image, was ever accepted.
 type Statuses interface {
 	Status(ctx context.Context, id string) (notification.Status, error)
+	Find(ctx context.Context, image notification.Image) (notification.Status, error)
 }
 
 // Regions knows which regions a notification that begins now waits for.
@@ -77,6 +79,7 @@ func New(c Config) *Handler {
 	h.route("/images/push", methods{http.MethodPost: h.withKey(h.receive)})
 
 	h.route("/notifications/{id}", methods{http.MethodGet: h.withKey(h.status)})
+	h.route("/images/{repository...}", methods{http.MethodGet: h.withKey(h.image)})
 
 	h.route("/healthz", methods{http.MethodGet: h.alive})
 	h.route("/readyz", methods{http.MethodGet: h.isReady})
@@ -164,39 +167,134 @@ func (h *Handler) region(ctx context.Context, r *http.Request) (replication.Regi
 // status answers where a notification stands, with ?wait= not before an outcome
 // is reached or the wait is over.
 func (h *Handler) status(w http.ResponseWriter, r *http.Request) {
+	q, err := parseQuery(r)
+	if err != nil {
+		h.fail(w, r, badRequest{err})
+		return
+	}
 	id := r.PathValue("id")
 	if !validID.MatchString(id) {
 		h.fail(w, r, notification.ErrNotFound)
 		return
 	}
-	wait, err := parseWait(r.URL.Query().Get("wait"))
+	ctx, cancel := q.wait(w, r)
+	defer cancel()
+	st, err := h.look(r, func(ctx context.Context) (notification.Status, error) { return h.Status(ctx, id) })
+	if err == nil {
+		st, err = h.outcome(ctx, r, q, st)
+	}
+	h.answer(w, r, q, st, err)
+}
+
+// image answers where the newest notification about an image stands. Its wait
+// may begin before there is any.
+func (h *Handler) image(w http.ResponseWriter, r *http.Request) {
+	q, err := parseQuery(r)
 	if err != nil {
 		h.fail(w, r, badRequest{err})
 		return
 	}
-	st, err := h.read(r, id)
-	if err == nil && !st.Concluded() && wait > 0 {
-		http.NewResponseController(w).SetWriteDeadline(time.Now().Add(wait + 2*invokeTimeout))
-		ctx, cancel := context.WithTimeout(r.Context(), wait)
-		defer cancel()
-		var concluded bool
-		if st, concluded = h.waiters.Wait(ctx, id); !concluded {
-			st, err = h.read(r, id)
+	image := notification.Image{Repository: r.PathValue("repository"), Digest: r.URL.Query().Get("digest"), Tag: r.URL.Query().Get("tag")}
+	if image.Digest == "" && image.Tag == "" {
+		h.fail(w, r, badRequest{errors.New("the URL must name the image: ?digest=sha256:... or ?tag=..., or both")})
+		return
+	}
+	ctx, cancel := q.wait(w, r)
+	defer cancel()
+	find := func(ctx context.Context) (notification.Status, error) { return h.Find(ctx, image) }
+	st, err := h.look(r, find)
+	if errors.Is(err, notification.ErrNotFound) && q.waits() {
+		found, ok := h.waiters.Wait(ctx, fmt.Sprintf("image %q", image), func(ctx context.Context) (notification.Status, bool) {
+			st, err := find(ctx)
+			return st, err == nil
+		})
+		if ok {
+			st, err = found, nil
 		}
 	}
+	if err == nil {
+		st, err = h.outcome(ctx, r, q, st)
+	}
+	h.answer(w, r, q, st, err)
+}
+
+// look reads once.
+func (h *Handler) look(r *http.Request, read func(context.Context) (notification.Status, error)) (notification.Status, error) {
+	ctx, cancel := context.WithTimeout(r.Context(), invokeTimeout)
+	defer cancel()
+	return read(ctx)
+}
+
+// outcome waits until the notification has one, or ctx ends; then it answers
+// where it stands.
+func (h *Handler) outcome(ctx context.Context, r *http.Request, q query, st notification.Status) (notification.Status, error) {
+	if st.Concluded() || !q.waits() {
+		return st, nil
+	}
+	concluded, ok := h.waiters.Wait(ctx, st.ID, func(ctx context.Context) (notification.Status, bool) {
+		st, err := h.Status(ctx, st.ID)
+		return st, err == nil && st.Concluded()
+	})
+	if ok {
+		return concluded, nil
+	}
+	return h.look(r, func(ctx context.Context) (notification.Status, error) { return h.Status(ctx, st.ID) })
+}
+
+func (h *Handler) answer(w http.ResponseWriter, r *http.Request, q query, st notification.Status, err error) {
 	switch {
 	case r.Context().Err() != nil: // nobody is there to read it
 	case err != nil:
 		h.fail(w, r, err)
 	default:
-		writeJSON(w, http.StatusOK, "application/json", st)
+		writeJSON(w, q.status(st), "application/json", st)
 	}
 }
 
-func (h *Handler) read(r *http.Request, id string) (notification.Status, error) {
-	ctx, cancel := context.WithTimeout(r.Context(), invokeTimeout)
-	defer cancel()
-	return h.Status(ctx, id)
+// query is what /notifications and /images have in common.
+type query struct {
+	timeout    time.Duration // of the wait; 0 for none
+	replicated bool          // answer with an HTTP status that says whether the image is everywhere
+}
+
+func parseQuery(r *http.Request) (q query, err error) {
+	values := r.URL.Query()
+	if q.timeout, err = parseWait(values.Get("wait")); err != nil {
+		return q, err
+	}
+	switch values.Get("require") {
+	case "":
+	case string(replication.Replicated):
+		q.replicated = true
+	default:
+		return q, errors.New("require can be replicated, and nothing else")
+	}
+	return q, nil
+}
+
+func (q query) waits() bool { return q.timeout > 0 }
+
+// wait is the context of the wait. It gives w the time for it.
+func (q query) wait(w http.ResponseWriter, r *http.Request) (context.Context, context.CancelFunc) {
+	if q.waits() {
+		http.NewResponseController(w).SetWriteDeadline(time.Now().Add(q.timeout + 4*invokeTimeout))
+	}
+	return context.WithTimeout(r.Context(), q.timeout)
+}
+
+// status is the HTTP status for st. With ?require=replicated a client that only
+// looks at it (curl --fail) fails unless the image is in every region.
+func (q query) status(st notification.Status) int {
+	switch {
+	case !q.replicated:
+		return http.StatusOK
+	case !st.Concluded():
+		return http.StatusAccepted
+	case st.Status == replication.TimedOut || !st.IsArrival():
+		return http.StatusConflict
+	default:
+		return http.StatusOK
+	}
 }
 
 func parseWait(s string) (time.Duration, error) {
@@ -204,6 +302,9 @@ func parseWait(s string) (time.Duration, error) {
 		return 0, nil
 	}
 	d, err := time.ParseDuration(s)
+	if seconds, secondsErr := strconv.Atoi(s); secondsErr == nil {
+		d, err = time.Duration(seconds)*time.Second, nil
+	}
 	if err != nil || d < 0 || d > maxWait {
 		return 0, fmt.Errorf("wait must be a duration from 0s to %s, such as 60s", maxWait)
 	}

@@ -23,6 +23,7 @@ type backend struct {
 	result notification.Result
 	err    error
 	status func(ctx context.Context, id string) (notification.Status, error)
+	find   func(ctx context.Context, image notification.Image) (notification.Status, error)
 }
 
 func (b *backend) Add(ctx context.Context, e replication.Event) (notification.Result, error) {
@@ -40,6 +41,13 @@ func (b *backend) Status(ctx context.Context, id string) (notification.Status, e
 	return b.status(ctx, id)
 }
 
+func (b *backend) Find(ctx context.Context, image notification.Image) (notification.Status, error) {
+	if b.find == nil {
+		return notification.Status{}, notification.ErrNotFound
+	}
+	return b.find(ctx, image)
+}
+
 type regions []replication.Region
 
 func (r regions) Expected(context.Context) ([]replication.Region, error) { return r, nil }
@@ -47,7 +55,7 @@ func (r regions) Expected(context.Context) ([]replication.Region, error) { retur
 const key1, key2 = "first-key", "second-key"
 
 func newHandler(b *backend, log io.Writer) *Handler {
-	return New(Config{Notifications: b, Statuses: b, Waiters: NewWaiters(b), Regions: regions{"westeurope", "eastus"},
+	return New(Config{Notifications: b, Statuses: b, Waiters: NewWaiters(), Regions: regions{"westeurope", "eastus"},
 		Keys:  NewKeys([]string{key1, key2}),
 		Ready: func(context.Context) error { return nil },
 		Log:   slog.New(slog.NewTextHandler(log, nil))})
@@ -101,6 +109,13 @@ func TestWebhookAnswers(t *testing.T) {
 		{"unknown notification", "GET", "/notifications/a", "", started(), nil, 404, "no such notification", 0},
 		{"impossible notification", "GET", "/notifications/a%7C%7Cb", "", started(), nil, 404, "no such notification", 0},
 		{"bad wait", "GET", "/notifications/a?wait=6m", "", started(), nil, 400, "from 0s to 5m0s", 0},
+		{"unknown requirement", "GET", "/notifications/a?require=perfect", "", started(), nil, 400, "require can be replicated", 0},
+		{"unknown image", "GET", "/images/shop/cart?tag=v1", "", started(), nil, 404, "no such notification", 0},
+		{"image without a name", "GET", "/images/shop/cart", "", started(), nil, 400, "?digest=sha256:... or ?tag=...", 0},
+		{"image, bad wait", "GET", "/images/shop/cart?tag=v1&wait=-1s", "", started(), nil, 400, "from 0s to 5m0s", 0},
+		{"wrong method on an image", "POST", "/images/shop/cart?tag=v1", "", started(), nil, 405, "does not answer", 0},
+		{"wrong method on a sample's URL", "GET", "/images/push?tag=v1", "", started(), nil, 405, "does not answer", 0},
+		{"huge wait in seconds", "GET", "/notifications/a?wait=301", "", started(), nil, 400, "from 0s to 5m0s", 0},
 		{"worse wait", "GET", "/notifications/a?wait=soon", "", started(), nil, 400, "from 0s to 5m0s", 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -253,6 +268,42 @@ func TestReadyz(t *testing.T) {
 	}
 	if w := call(h, "GET", "/healthz", ""); w.Code != 200 {
 		t.Errorf("healthz depends on the sidecar: %d", w.Code)
+	}
+}
+
+func TestRequireReplicated(t *testing.T) {
+	for _, tt := range []struct {
+		status replication.Status
+		action string
+		want   int
+	}{
+		{replication.Collecting, "push", 202}, {replication.Replicated, "push", 200}, {replication.Recovered, "push", 200},
+		{replication.TimedOut, "push", 409}, {replication.Replicated, "levitate", 200}, {replication.Replicated, "chart_push", 200},
+		{replication.Replicated, "delete", 409}, {replication.Replicated, "chart_delete", 409}, {replication.Replicated, "quarantine", 409},
+	} {
+		st := notification.Status{ID: "a", Action: tt.action, Status: tt.status}
+		b := &backend{
+			status: func(context.Context, string) (notification.Status, error) { return st, nil },
+			find: func(_ context.Context, image notification.Image) (notification.Status, error) {
+				if image != (notification.Image{Repository: "shop/cart", Digest: "sha256:aa", Tag: "v1"}) {
+					return st, errors.New("another image")
+				}
+				return st, nil
+			},
+		}
+		h := newHandler(b, io.Discard)
+		for _, target := range []string{"/notifications/a", "/images/shop/cart?digest=sha256:aa&tag=v1"} {
+			separator := "?"
+			if strings.Contains(target, "?") {
+				separator = "&"
+			}
+			if w := call(h, "GET", target+separator+"require=replicated", ""); w.Code != tt.want || !strings.Contains(w.Body.String(), `"id":"a"`) {
+				t.Errorf("%s, %s %s: %d, want %d: %s", target, tt.status, tt.action, w.Code, tt.want, w.Body)
+			}
+			if w := call(h, "GET", target, ""); w.Code != 200 {
+				t.Errorf("%s without a requirement: %d", target, w.Code)
+			}
+		}
 	}
 }
 

@@ -8,39 +8,44 @@ import (
 	"allregions/app/notification"
 )
 
-// pollInterval is how often the status of a notification that somebody waits
-// for is read. It is read once, however many wait for it. An outcome that this
-// process decides is seen at once (see Waiters.Wake); polling is for those that
-// another replica decides.
-const pollInterval = time.Second
+// How often something that somebody waits for is looked at. It is looked at
+// once, however many wait for it; and the more different things are waited for,
+// the rarer each, so that all together never cost more than about 200 reads a
+// second. An outcome that this process decides is seen at once (see
+// Waiters.Wake); polling is for those that another replica decides.
+const (
+	pollInterval = time.Second
+	pollSpread   = 5 * time.Millisecond // more for each thing that is waited for
+)
 
-// Waiters lets callers wait for the outcome of a notification.
+// Look reads something that somebody waits for. It returns false if it is not
+// yet what they wait for, or cannot be read now.
+type Look func(context.Context) (notification.Status, bool)
+
+// Waiters lets callers wait for what a Look sees.
 type Waiters struct {
-	statuses Statuses
-
 	mu    sync.Mutex
-	polls map[string]*poll // by notification id; present while somebody waits
+	polls map[string]*poll // by key; present while somebody waits
 }
 
-// NewWaiters returns waiters that read from statuses.
-func NewWaiters(statuses Statuses) *Waiters {
-	return &Waiters{statuses: statuses, polls: map[string]*poll{}}
-}
+// NewWaiters returns waiters of whom nobody waits.
+func NewWaiters() *Waiters { return &Waiters{polls: map[string]*poll{}} }
 
-// poll reads one notification for everybody who waits for it.
+// poll looks at one thing for everybody who waits for it.
 type poll struct {
 	waiters int           // guarded by Waiters.mu
-	wake    chan struct{} // has room for one: read again now
+	wake    chan struct{} // has room for one: look again now
 	stop    context.CancelFunc
-	done    chan struct{} // closed when status is an outcome, or nobody waits any more
+	done    chan struct{} // closed when status is there, or nobody waits any more
 	status  notification.Status
 }
 
-// Wait blocks until the notification has an outcome, and returns it, or until
-// ctx ends; then ok is false. A read that fails is repeated until then.
-func (ws *Waiters) Wait(ctx context.Context, id string) (st notification.Status, ok bool) {
-	p := ws.join(id)
-	defer ws.leave(id, p)
+// Wait blocks until look returns true, and returns what it has seen, or until
+// ctx ends; then ok is false. Callers with the same key must have a look at the
+// same thing: one of them looks for all.
+func (ws *Waiters) Wait(ctx context.Context, key string, look Look) (st notification.Status, ok bool) {
+	p := ws.join(key, look)
+	defer ws.leave(key, p)
 	select {
 	case <-p.done:
 		return p.status, true
@@ -49,11 +54,11 @@ func (ws *Waiters) Wait(ctx context.Context, id string) (st notification.Status,
 	}
 }
 
-// Wake makes those who wait for id look now. It never blocks.
-func (ws *Waiters) Wake(id string) {
+// Wake makes those who wait under key look now. It never blocks.
+func (ws *Waiters) Wake(key string) {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
-	if p := ws.polls[id]; p != nil {
+	if p := ws.polls[key]; p != nil {
 		select {
 		case p.wake <- struct{}{}:
 		default:
@@ -61,55 +66,64 @@ func (ws *Waiters) Wake(id string) {
 	}
 }
 
-func (ws *Waiters) join(id string) *poll {
+func (ws *Waiters) join(key string, look Look) *poll {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
-	p := ws.polls[id]
+	p := ws.polls[key]
 	if p == nil {
 		ctx, stop := context.WithCancel(context.Background())
-		// Awake from the start: the outcome may be there already.
+		// Awake from the start: it may be there already.
 		p = &poll{wake: make(chan struct{}, 1), stop: stop, done: make(chan struct{})}
 		p.wake <- struct{}{}
-		ws.polls[id] = p
-		go ws.run(ctx, id, p)
+		ws.polls[key] = p
+		go ws.run(ctx, key, p, look)
 	}
 	p.waiters++
 	return p
 }
 
-func (ws *Waiters) leave(id string, p *poll) {
+func (ws *Waiters) leave(key string, p *poll) {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
 	if p.waiters--; p.waiters == 0 {
 		p.stop()
-		if ws.polls[id] == p {
-			delete(ws.polls, id)
-		}
+		ws.forget(key, p)
 	}
 }
 
-func (ws *Waiters) run(ctx context.Context, id string, p *poll) {
+// forget makes the next who waits under key begin anew. The caller holds mu.
+func (ws *Waiters) forget(key string, p *poll) {
+	if ws.polls[key] == p {
+		delete(ws.polls, key)
+	}
+}
+
+func (ws *Waiters) interval() time.Duration {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	return max(pollInterval, time.Duration(len(ws.polls))*pollSpread)
+}
+
+func (ws *Waiters) run(ctx context.Context, key string, p *poll, look Look) {
 	defer close(p.done)
-	tick := time.NewTicker(pollInterval)
-	defer tick.Stop()
 	for {
+		again := time.NewTimer(ws.interval())
 		select {
 		case <-ctx.Done():
-			return
-		case <-tick.C:
+		case <-again.C:
 		case <-p.wake:
 		}
-		rctx, cancel := context.WithTimeout(ctx, invokeTimeout)
-		st, err := ws.statuses.Status(rctx, id)
+		again.Stop()
+		if ctx.Err() != nil {
+			return
+		}
+		lookCtx, cancel := context.WithTimeout(ctx, invokeTimeout)
+		st, ok := look(lookCtx)
 		cancel()
-		if err == nil && st.Concluded() {
+		if ok {
 			p.status = st
-			// Whoever joins from now on needs a poll of their own: this one
-			// has ended.
 			ws.mu.Lock()
-			if ws.polls[id] == p {
-				delete(ws.polls, id)
-			}
+			ws.forget(key, p)
 			ws.mu.Unlock()
 			return
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -42,10 +43,12 @@ func get(h *Handler, target string) *httptest.ResponseRecorder {
 }
 
 func waiting(c *changing) *Handler {
-	b := &backend{status: c.Status}
-	h := newHandler(b, io.Discard)
-	h.waiters = NewWaiters(c)
-	return h
+	return newHandler(&backend{
+		status: c.Status,
+		find: func(ctx context.Context, image notification.Image) (notification.Status, error) {
+			return c.Status(ctx, image.Tag)
+		},
+	}, io.Discard)
 }
 
 func TestWaitEndsWithTheOutcome(t *testing.T) {
@@ -112,6 +115,66 @@ func TestNothingToWaitFor(t *testing.T) {
 		if time.Since(begin) != 0 || len(h.waiters.polls) != 0 {
 			t.Errorf("waited %v, %d polls", time.Since(begin), len(h.waiters.polls))
 		}
+	})
+}
+
+// Who waits for an image may begin before its first webhook comes.
+func TestWaitForAnImage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &changing{}
+		c.set("", notification.ErrNotFound)
+		h := waiting(c)
+		begin := time.Now()
+		go func() {
+			time.Sleep(10*time.Second + 1)
+			c.set(replication.Collecting, nil)
+			time.Sleep(10 * time.Second)
+			c.set(replication.Replicated, nil)
+			h.waiters.Wake("a")
+		}()
+		w := get(h, "/images/shop/cart?tag=v1&wait=60&require=replicated")
+		if w.Code != 200 || !strings.Contains(w.Body.String(), `"replicated"`) || time.Since(begin) != 20*time.Second+1 {
+			t.Errorf("%d after %v: %s", w.Code, time.Since(begin), w.Body)
+		}
+
+		c.set("", notification.ErrNotFound)
+		begin = time.Now()
+		if w = get(h, "/images/shop/cart?tag=v1&wait=5s"); w.Code != 404 || time.Since(begin) != 5*time.Second {
+			t.Errorf("it never came: %d after %v", w.Code, time.Since(begin))
+		}
+		c.set(replication.Collecting, nil)
+		begin = time.Now()
+		if w = get(h, "/images/shop/cart?tag=v1&wait=5s&require=replicated"); w.Code != 202 || time.Since(begin) != 5*time.Second {
+			t.Errorf("it is not everywhere: %d after %v", w.Code, time.Since(begin))
+		}
+		if len(h.waiters.polls) != 0 {
+			t.Error("a poll is left")
+		}
+	})
+}
+
+// Many who wait for different things do not storm the store.
+func TestManyPolls(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &changing{}
+		c.set(replication.Collecting, nil)
+		ws := NewWaiters()
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		for i := range 2000 {
+			wg.Go(func() {
+				ws.Wait(ctx, strconv.Itoa(i), func(ctx context.Context) (notification.Status, bool) {
+					c.Status(ctx, "")
+					return notification.Status{}, false
+				})
+			})
+		}
+		time.Sleep(time.Minute)
+		if reads := c.reads.Load(); reads > 2000+70*200 {
+			t.Errorf("%d reads in a minute", reads)
+		}
+		cancel()
+		wg.Wait()
 	})
 }
 
