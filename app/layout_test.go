@@ -57,7 +57,8 @@ var imports = map[string][]string{
 	"allregions/app/local/process": {},
 	"allregions/app/local/dapr":    {"local/process"},
 	"allregions/app/local/acr":     {},
-	"allregions/app/local/stack":   {"local/dapr", "local/process", "sidecar"},
+	"allregions/app/local/cosmos":  {},
+	"allregions/app/local/stack":   {"local/cosmos", "local/dapr", "local/process", "sidecar"},
 	"allregions/app/local":         {"local/acr", "local/dapr", "local/stack", "registry"},
 }
 
@@ -67,8 +68,8 @@ var others = map[string][]string{
 	"google.golang.org/grpc":      {"allregions/app/sidecar"},
 	"github.com/kelseyhightower/": {"allregions/app"},
 	"github.com/cloudevents/":     {"allregions/app/notification"},
-	"net/http":                    {"allregions/app", "allregions/app/webhook", "allregions/app/sidecar", "allregions/app/local", "allregions/app/local/acr", "allregions/app/local/stack"},
-	"os":                          {"allregions/app", "allregions/app/sidecar", "allregions/app/local", "allregions/app/local/dapr", "allregions/app/local/process", "allregions/app/local/stack"},
+	"net/http":                    {"allregions/app", "allregions/app/webhook", "allregions/app/sidecar", "allregions/app/local", "allregions/app/local/acr", "allregions/app/local/cosmos", "allregions/app/local/stack"},
+	"os":                          {"allregions/app", "allregions/app/sidecar", "allregions/app/local", "allregions/app/local/cosmos", "allregions/app/local/dapr", "allregions/app/local/process", "allregions/app/local/stack"},
 }
 
 func TestImports(t *testing.T) {

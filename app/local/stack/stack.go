@@ -23,6 +23,7 @@ import (
 	"syscall"
 	"time"
 
+	"allregions/app/local/cosmos"
 	"allregions/app/local/dapr"
 	"allregions/app/local/process"
 	"allregions/app/sidecar"
@@ -51,6 +52,11 @@ type Options struct {
 	ServiceLog io.Writer // default: a file in Dir
 	Progress   dapr.Progress
 	Race       bool // build the service with the race detector
+
+	// Cosmos puts the state and the documents into an emulator of Azure Cosmos
+	// DB, through the components for Azure, instead of into SQLite. It forgets
+	// everything when it ends.
+	Cosmos bool
 }
 
 // Stack is a running stack.
@@ -62,6 +68,8 @@ type Stack struct {
 	// GRPCPort is the sidecar's API, HTTPPort its other one, AppPort the
 	// service's private listener, MetricsPort the sidecar's metrics.
 	GRPCPort, HTTPPort, AppPort, MetricsPort int
+
+	Cosmos cosmos.Emulator // with Options.Cosmos
 
 	options   Options
 	group     *process.Group
@@ -83,6 +91,7 @@ const (
 	PlacementProcess = "placement"
 	SidecarProcess   = "daprd"
 	ServiceProcess   = "service"
+	CosmosProcess    = "cosmos"
 )
 
 // startTimeout is how long the stack may take to be ready. After a kill -9 of
@@ -210,6 +219,12 @@ func (s *Stack) start(ctx context.Context, root string, programs dapr.Programs) 
 	); err != nil {
 		return err
 	}
+	if s.options.Cosmos {
+		var err error
+		if daprd.Components, err = s.startCosmos(ctx, root); err != nil {
+			return err
+		}
+	}
 	daprd.PlacementPort, daprd.SchedulerPort = placement.Port, scheduler.Port
 	s.AppPort, s.GRPCPort, s.HTTPPort, s.MetricsPort = daprd.AppPort, daprd.GRPCPort, daprd.HTTPPort, daprd.MetricsPort
 
@@ -251,6 +266,35 @@ func (s *Stack) start(ctx context.Context, root string, programs dapr.Programs) 
 			s.options.Progress("The service is ready; waiting for Dapr's scheduler, which takes up to half a minute after a kill -9.", true)
 		}
 		return err
+	})
+}
+
+// startCosmos returns the directory of the components that use the emulator.
+func (s *Stack) startCosmos(ctx context.Context, root string) (components string, err error) {
+	if err := freePorts(&s.Cosmos.Port); err != nil {
+		return "", err
+	}
+	program := filepath.Join(s.Dir, "cosmium")
+	if err := cosmos.Build(ctx, root, program); err != nil {
+		return "", err
+	}
+	if err := s.run(CosmosProcess, s.Cosmos.Command(program), nil); err != nil {
+		return "", err
+	}
+	components = filepath.Join(s.Dir, "components")
+	containers, err := s.Cosmos.Components(root, components)
+	if err != nil {
+		return "", err
+	}
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	return components, s.until(ctx, "the Cosmos DB emulator is not ready", func() error {
+		for _, c := range containers {
+			if err := s.Cosmos.Create(ctx, c.Database, c.Name); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 }
 

@@ -20,7 +20,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/Azure/azure-sdk-for-go/sdk/data/azcosmos"
+
 	"allregions/app/local/acr"
+	"allregions/app/local/cosmos"
 	"allregions/app/local/dapr"
 )
 
@@ -215,13 +218,61 @@ func eventually(t *testing.T, within time.Duration, what string, ok func() bool)
 	}
 }
 
-// The flow on the real Dapr. The subtests share a stack; each has notifications
-// of its own.
+// The flow on the real Dapr, on each of its state stores.
 func TestFlow(t *testing.T) {
-	t.Parallel()
+	t.Run("SQLite", func(t *testing.T) {
+		t.Parallel()
+		testFlow(t, Options{}, func(t *testing.T, s *Stack, id string) []byte {
+			data, err := s.Dapr().Documents("images").Get(t.Context(), id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return data
+		})
+	})
+	t.Run("Cosmos", func(t *testing.T) {
+		t.Parallel()
+		testFlow(t, Options{Cosmos: true}, readCosmos)
+	})
+}
+
+// readCosmos reads a document as anybody with access to the account would: not
+// through Dapr.
+func readCosmos(t *testing.T, s *Stack, id string) []byte {
+	t.Helper()
+	credential, err := azcosmos.NewKeyCredential(cosmos.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := azcosmos.NewClientWithKey(s.Cosmos.URL(), credential, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	images, err := client.NewContainer(AppID, "images")
+	if err != nil {
+		t.Fatal(err)
+	}
+	item, err := images.ReadItem(t.Context(), azcosmos.NewPartitionKeyString(id), id, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wrapped struct {
+		ID    string
+		Value json.RawMessage
+	}
+	if err := json.Unmarshal(item.Value, &wrapped); err != nil || wrapped.ID != id {
+		t.Fatalf("%s, %v", item.Value, err)
+	}
+	return wrapped.Value
+}
+
+// testFlow runs the flow on one stack that the subtests share; each has
+// notifications of its own. Document reads the document of a notification.
+func testFlow(t *testing.T, o Options, document func(t *testing.T, s *Stack, id string) []byte) {
 	const timeout = 4 * time.Second
 	sub := newSubscriber()
-	s, acrOf := start(t, Options{Timeout: timeout, Events: sub.take})
+	o.Timeout, o.Events = timeout, sub.take
+	s, acrOf := start(t, o)
 
 	t.Run("all", func(t *testing.T) {
 		t.Run("replicated", func(t *testing.T) {
@@ -333,9 +384,9 @@ func TestFlow(t *testing.T) {
 				if i == 1 {
 					continue
 				}
-				data, err := s.Dapr().Documents("images").Get(t.Context(), p.ID)
+				data := document(t, s, p.ID)
 				var doc map[string]any
-				if err != nil || json.Unmarshal(data, &doc) != nil {
+				if err := json.Unmarshal(data, &doc); err != nil {
 					t.Fatalf("%q, %v", data, err)
 				}
 				want := map[int]string{0: "collecting", 2: "replicated"}[i]
