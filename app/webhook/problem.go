@@ -56,8 +56,8 @@ func is(target error) func(error) bool {
 }
 
 func isA[E error](err error) bool {
-	var e E
-	return errors.As(err, &e)
+	_, ok := errors.AsType[E](err)
+	return ok
 }
 
 // retryAfter is the Retry-After of a 503, in seconds. ACR does not retry, but

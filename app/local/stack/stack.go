@@ -53,6 +53,10 @@ type Options struct {
 	Progress   dapr.Progress
 	Race       bool // build the service with the race detector
 
+	// Settings are further settings of the service, by name; they win over
+	// those above.
+	Settings map[string]string
+
 	// Cosmos puts the state and the documents into an emulator of Azure Cosmos
 	// DB, through the components for Azure, instead of into SQLite. It forgets
 	// everything when it ends.
@@ -316,6 +320,9 @@ func (s *Stack) serviceCommand() *exec.Cmd {
 	)
 	if s.options.Timeout > 0 {
 		cmd.Env = append(cmd.Env, "WEBHOOK_TIMEOUT="+s.options.Timeout.String())
+	}
+	for name, value := range s.options.Settings {
+		cmd.Env = append(cmd.Env, name+"="+value)
 	}
 	return cmd
 }

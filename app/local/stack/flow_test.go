@@ -1,0 +1,481 @@
+package stack
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+	"github.com/Azure/azure-sdk-for-go/sdk/data/azcosmos"
+
+	"allregions/app/local/acr"
+	"allregions/app/local/cosmos"
+)
+
+// The flow on the real Dapr, on each of its state stores.
+func TestFlow(t *testing.T) {
+	t.Run("SQLite", func(t *testing.T) {
+		t.Parallel()
+		testFlow(t, Options{}, func(t *testing.T, s *Stack, id string) []byte {
+			data, err := s.Dapr().Documents("images").Get(t.Context(), id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return data
+		})
+	})
+	t.Run("Cosmos", func(t *testing.T) {
+		t.Parallel()
+		testFlow(t, Options{Cosmos: true}, readCosmos)
+	})
+}
+
+// readCosmos reads a document as anybody with access to the account would: not
+// through Dapr.
+func readCosmos(t *testing.T, s *Stack, id string) []byte {
+	t.Helper()
+	credential, err := azcosmos.NewKeyCredential(cosmos.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := azcosmos.NewClientWithKey(s.Cosmos.URL(), credential, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	images, err := client.NewContainer(AppID, "images")
+	if err != nil {
+		t.Fatal(err)
+	}
+	item, err := images.ReadItem(t.Context(), azcosmos.NewPartitionKeyString(id), id, nil)
+	if _, ok := errors.AsType[*azcore.ResponseError](err); ok {
+		return nil // not there yet
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wrapped struct {
+		ID    string
+		Value json.RawMessage
+	}
+	if err := json.Unmarshal(item.Value, &wrapped); err != nil || wrapped.ID != id {
+		t.Fatalf("%s, %v", item.Value, err)
+	}
+	return wrapped.Value
+}
+
+// testFlow runs the flow on one stack that the subtests share; each has
+// notifications of its own. Document reads the document of a notification.
+func testFlow(t *testing.T, o Options, document func(t *testing.T, s *Stack, id string) []byte) {
+	const timeout = 4 * time.Second
+	sub := newSubscriber()
+	o.Timeout, o.Events = timeout, sub.take
+	s, acrOf := start(t, o)
+
+	t.Run("all", func(t *testing.T) {
+		t.Run("replicated", func(t *testing.T) {
+			t.Parallel()
+			p := acr.NewPush("shop/cart", "v1.4.2")
+			for i, region := range regions {
+				st := fire(t, acrOf, p, region, http.StatusAccepted)
+				want := map[bool]string{false: "collecting", true: "replicated"}[i == 2]
+				if st.Status != want || len(st.Regions) != i+1 || len(st.Missing) != 2-i {
+					t.Errorf("after %s: %+v", region, st)
+				}
+				if i == 0 && st.Deadline.Sub(st.StartedAt) != timeout {
+					t.Errorf("deadline %v after the start", st.Deadline.Sub(st.StartedAt))
+				}
+			}
+			e := sub.wait(t, p.ID, 1, soon)
+			if e.SpecVersion != "1.0" || e.ID != p.ID+"/replicated" || e.Type != "acr.replication.completed" ||
+				e.Source != "https://contoso.azurecr.io" || e.Subject != "shop/cart:v1.4.2" || e.Time.IsZero() {
+				t.Errorf("event %+v", e)
+			}
+			if d := e.Data; d.Status != "replicated" || d.Digest != p.Digest || len(d.Regions) != 3 || len(d.Missing) != 0 || d.ConcludedAt == nil || d.DurationMS == nil || d.Mismatch {
+				t.Errorf("data %+v", d)
+			}
+			if st := get200(t, s, "/notifications/"+p.ID); st.Status != "replicated" || !st.ConcludedAt.Equal(*e.Data.ConcludedAt) {
+				t.Errorf("status %+v", st)
+			}
+			eventually(t, soon, "the reminder is gone", func() bool { return reminder(t, s, p.ID) == "" })
+			// A later notification's deadline passes after this one's: nothing
+			// more may have come of this one by then.
+			later := acr.NewPush("shop/later", "v1")
+			fire(t, acrOf, later, "eastus", http.StatusAccepted)
+			sub.wait(t, later.ID, 1, timeout+soon)
+			if got := sub.of(p.ID); len(got) != 1 {
+				t.Errorf("%d events: %+v", len(got), got)
+			}
+		})
+		t.Run("timedOut, then recovered", func(t *testing.T) {
+			t.Parallel()
+			p := acr.NewPush("shop/pay", "v2")
+			began := time.Now()
+			fire(t, acrOf, p, "japaneast", http.StatusAccepted)
+			if reminder(t, s, p.ID) == "" {
+				t.Error("answered before the reminder is there")
+			}
+			fire(t, acrOf, p, "West Europe", http.StatusAccepted)
+			e := sub.wait(t, p.ID, 1, timeout+soon)
+			if e.Type != "acr.replication.timedout" || e.ID != p.ID+"/timedOut" || !slices.Equal(e.Data.Missing, []string{"eastus"}) || e.Data.Status != "timedOut" {
+				t.Errorf("event %+v", e)
+			}
+			if after := time.Since(began); after < timeout {
+				t.Errorf("timed out after %v, before the deadline", after)
+			}
+			st := fire(t, acrOf, p, "eastus", http.StatusAccepted)
+			if st.Status != "recovered" || len(st.Missing) != 0 {
+				t.Errorf("status %+v", st)
+			}
+			if e = sub.wait(t, p.ID, 2, soon); e.Type != "acr.replication.recovered" || e.ID != p.ID+"/recovered" {
+				t.Errorf("event %+v", e)
+			}
+			eventually(t, soon, "the reminder is gone", func() bool { return reminder(t, s, p.ID) == "" })
+		})
+		t.Run("interleaved, repeated, mismatched", func(t *testing.T) {
+			t.Parallel()
+			a, b := acr.NewPush("shop/api", "v7"), acr.NewPush("shop/web", "v7")
+			fire(t, acrOf, a, "eastus", http.StatusAccepted)
+			fire(t, acrOf, b, "westeurope", http.StatusAccepted)
+			fire(t, acrOf, a, "eastus", http.StatusOK)
+			fire(t, acrOf, b, "eastus", http.StatusAccepted)
+			fire(t, acrOf, a, "japaneast", http.StatusAccepted)
+			other := b
+			other.Digest = a.Digest
+			fire(t, acrOf, other, "japaneast", http.StatusAccepted)
+			fire(t, acrOf, a, "westeurope", http.StatusAccepted)
+			if e := sub.wait(t, a.ID, 1, soon); e.Data.Mismatch || len(e.Data.Regions) != 3 {
+				t.Errorf("%+v", e)
+			}
+			if e := sub.wait(t, b.ID, 1, soon); !e.Data.Mismatch {
+				t.Errorf("regions disagree, and the event does not say so: %+v", e)
+			}
+		})
+		t.Run("wait", func(t *testing.T) {
+			t.Parallel()
+			p := acr.NewPush("shop/wait", "v1")
+			fire(t, acrOf, p, "eastus", http.StatusAccepted)
+			type answer struct {
+				st status
+				at time.Time
+			}
+			done := make(chan answer, 1)
+			go func() {
+				st := get200(t, s, "/notifications/"+p.ID+"?wait=5m")
+				done <- answer{st, time.Now()}
+			}()
+			fire(t, acrOf, p, "japaneast", http.StatusAccepted)
+			fire(t, acrOf, p, "westeurope", http.StatusAccepted)
+			concluded := time.Now()
+			if a := <-done; a.st.Status != "replicated" || a.at.Sub(concluded) > soon {
+				t.Errorf("%s, %v after the outcome", a.st.Status, a.at.Sub(concluded))
+			}
+			if code, _ := request(t, http.MethodGet, s.URL+"/notifications/none?wait=60s", s.Key); code != 404 {
+				t.Errorf("unknown notification: %d", code)
+			}
+		})
+		t.Run("document", func(t *testing.T) {
+			t.Parallel()
+			p := acr.NewPush("shop/doc", "v1")
+			for i, region := range regions {
+				fire(t, acrOf, p, region, http.StatusAccepted)
+				if i == 1 {
+					continue
+				}
+				want := map[int]string{0: "collecting", 2: "replicated"}[i]
+				var data []byte
+				var doc map[string]any
+				eventually(t, soon, "the document says "+want, func() bool {
+					data = document(t, s, p.ID)
+					return json.Unmarshal(data, &doc) == nil && doc["status"] == want
+				})
+				if doc["id"] != p.ID || doc["image"] != "shop/doc" || doc["loginServer"] != "contoso.azurecr.io" {
+					t.Errorf("%s", data)
+				}
+			}
+		})
+		t.Run("every payload", func(t *testing.T) {
+			t.Parallel()
+			files, err := filepath.Glob("../../webhook/testdata/payloads/*.json")
+			if err != nil || len(files) != 7 {
+				t.Fatalf("%v, %v", files, err)
+			}
+			for _, file := range files {
+				body, err := os.ReadFile(file)
+				if err != nil {
+					t.Fatal(err)
+				}
+				var p struct {
+					ID, Action string
+					Target     struct{ Repository, Tag, Digest string }
+				}
+				if err := json.Unmarshal(body, &p); err != nil {
+					t.Fatal(err)
+				}
+				for _, region := range regions {
+					want := map[bool]int{false: 202, true: 204}[p.Action == "ping"]
+					// The samples' URLs, in turn with ours.
+					path := map[string]string{regions[0]: "/api/ImagePush", regions[1]: "/images/push", regions[2]: "/webhooks/acr"}[region]
+					if code, answer, err := acrOf.Post(t.Context(), path+"?code="+s.Key+"&region="+strings.ToUpper(region), body); code != want || err != nil {
+						t.Errorf("%s to %s: %d, %v: %s", file, path, code, err, answer)
+					}
+				}
+				if p.Action == "ping" {
+					continue
+				}
+				subject := p.Target.Repository + ":" + p.Target.Tag
+				if p.Target.Tag == "" {
+					subject = p.Target.Repository + "@" + p.Target.Digest
+				}
+				if e := sub.wait(t, p.ID, 1, soon); e.Data.Action != p.Action || e.Subject != subject || e.Type != "acr.replication.completed" {
+					t.Errorf("%s: %+v", file, e)
+				}
+				var doc struct{ Action, Status string }
+				eventually(t, soon, "the document of "+file, func() bool {
+					return json.Unmarshal(document(t, s, p.ID), &doc) == nil && doc.Action == p.Action && doc.Status == "replicated"
+				})
+			}
+		})
+		t.Run("500 wait", func(t *testing.T) {
+			t.Parallel()
+			p := acr.NewPush("shop/many", "v1")
+			fire(t, acrOf, p, "eastus", http.StatusAccepted)
+			var wg sync.WaitGroup
+			ends := make(chan time.Time, 500)
+			client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 500}}
+			defer client.CloseIdleConnections()
+			for range cap(ends) {
+				wg.Go(func() {
+					req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, s.URL+"/notifications/"+p.ID+"?wait=5m&require=replicated", nil)
+					req.Header.Set("x-functions-key", s.Key)
+					resp, err := client.Do(req)
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					defer resp.Body.Close()
+					if resp.StatusCode != http.StatusOK {
+						t.Errorf("%s", resp.Status)
+					}
+					ends <- time.Now()
+				})
+			}
+			fire(t, acrOf, p, "westeurope", http.StatusAccepted)
+			fire(t, acrOf, p, "japaneast", http.StatusAccepted)
+			concluded := time.Now()
+			wg.Wait()
+			close(ends)
+			for end := range ends {
+				if late := end.Sub(concluded); late > soon {
+					t.Fatalf("an answer came %v after the outcome", late)
+				}
+			}
+		})
+		t.Run("images", func(t *testing.T) {
+			t.Parallel()
+			p := acr.NewPush("shop/deep/er", "v3")
+			byDigest, byTag := "/images/shop/deep/er?digest="+p.Digest, "/images/shop/deep/er?tag=v3"
+			for _, path := range []string{byDigest, byTag} {
+				if code, body := request(t, http.MethodGet, s.URL+path, s.Key); code != 404 {
+					t.Errorf("before the push: %d %s", code, body)
+				}
+			}
+			done := make(chan status, 1)
+			go func() { done <- get200(t, s, byDigest+"&wait=5m&require=replicated") }()
+			fire(t, acrOf, p, "eastus", http.StatusAccepted)
+			if code, body := request(t, http.MethodGet, s.URL+byTag+"&require=replicated", s.Key); code != 202 {
+				t.Errorf("while it collects: %d %s", code, body)
+			}
+			fire(t, acrOf, p, "westeurope", http.StatusAccepted)
+			fire(t, acrOf, p, "japaneast", http.StatusAccepted)
+			if st := <-done; st.ID != p.ID || st.Status != "replicated" {
+				t.Errorf("%+v", st)
+			}
+			// The tag moves, and the new image does not reach every region.
+			moved := acr.NewPush("shop/deep/er", "v3")
+			fire(t, acrOf, moved, "eastus", http.StatusAccepted)
+			if st := get200(t, s, byTag); st.ID != moved.ID {
+				t.Errorf("the tag leads to %s", st.ID)
+			}
+			if st := get200(t, s, byDigest); st.ID != p.ID {
+				t.Errorf("the digest leads to %s", st.ID)
+			}
+			if code, body := request(t, http.MethodGet, s.URL+byTag+"&wait=60s&require=replicated", s.Key); code != 409 {
+				t.Errorf("a region is missing: %d %s", code, body)
+			}
+			if code, body := request(t, http.MethodGet, s.URL+byTag+"&digest="+p.Digest, s.Key); code != 404 {
+				t.Errorf("the tag is no longer of that digest: %d %s", code, body)
+			}
+		})
+		t.Run("refused", func(t *testing.T) {
+			t.Parallel()
+			for _, body := range []string{"", "[]", "null", "hello", `{"id":"half`, `{"id":"half-1"}`, `{"id":"../x","action":"push"}`, `{"id":"a||b","action":"push"}`,
+				`{"id":"` + strings.Repeat("a", 200) + `","action":"push"}`, `{"id":"a\u0001","action":"push"}`} {
+				if code, answer, err := acrOf.Post(t.Context(), "/webhooks/acr?region=eastus", []byte(body)); code != 400 || err != nil {
+					t.Errorf("%q: %d %s %v", body, code, answer, err)
+				}
+			}
+			if code, _ := request(t, http.MethodGet, s.URL+"/notifications/half-1", s.Key); code != 404 {
+				t.Errorf("a refused event was stored: %d", code)
+			}
+			for _, path := range []string{"/api/ImagePush", "/images/push"} {
+				if code, _ := request(t, http.MethodGet, s.URL+path, s.Key); code != 405 {
+					t.Errorf("GET %s: %d", path, code)
+				}
+			}
+			p := acr.NewPush("shop/cart", "v1")
+			code, body, err := acrOf.Fire(t.Context(), p, "mars")
+			if err != nil || code != 400 || !strings.Contains(string(body), "westeurope, eastus, japaneast") {
+				t.Errorf("unexpected region: %d %s %v", code, body, err)
+			}
+			if code, _ := request(t, http.MethodGet, s.URL+"/notifications/"+p.ID, s.Key); code != 404 {
+				t.Errorf("a refused event was stored: %d", code)
+			}
+			if r := reminder(t, s, p.ID); r != "" {
+				t.Errorf("a refused event left a reminder: %s", r)
+			}
+			if code, _ := request(t, http.MethodGet, s.URL+"/notifications/"+p.ID, ""); code != 401 {
+				t.Errorf("without a key: %d", code)
+			}
+			if code, body, err := acrOf.Post(t.Context(), "/webhooks/acr?region=eastus", []byte(`{"action":"ping"}`)); code != 204 || err != nil {
+				t.Errorf("ping: %d %s %v", code, body, err)
+			}
+		})
+		t.Run("two listeners", func(t *testing.T) {
+			t.Parallel()
+			for _, path := range []string{"/dapr/config", "/actors/Notification/n1/method/Add", "/actors/Notification/n1/method/remind/check"} {
+				for _, method := range []string{http.MethodGet, http.MethodPut} {
+					if code, _ := request(t, method, s.URL+path, s.Key); code != 404 {
+						t.Errorf("%s %s on the public listener: %d", method, path, code)
+					}
+				}
+			}
+			if code, body := request(t, http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d/dapr/config", s.AppPort), ""); code != 200 || !strings.Contains(string(body), `"Notification"`) {
+				t.Errorf("the sidecar's listener: %d %s", code, body)
+			}
+			ip := otherAddress(t)
+			if conn, err := net.Dial("tcp", net.JoinHostPort(ip, portOf(s.URL))); err != nil {
+				t.Errorf("the public listener is not on %s: %v", ip, err)
+			} else {
+				conn.Close()
+			}
+			for name, port := range map[string]int{"sidecar's listener": s.AppPort, "Dapr gRPC": s.GRPCPort, "Dapr HTTP": s.HTTPPort, "Dapr metrics": s.MetricsPort} {
+				if conn, err := net.DialTimeout("tcp", net.JoinHostPort(ip, strconv.Itoa(port)), time.Second); err == nil {
+					conn.Close()
+					t.Errorf("%s is reachable on %s", name, ip)
+				}
+			}
+		})
+	})
+	refused := 0
+	for _, e := range sub.all() {
+		if strings.HasPrefix(e.Data.ID, "half") || strings.ContainsAny(e.Data.ID, "./|") {
+			refused++
+		}
+	}
+	if refused > 0 {
+		t.Errorf("%d refused events were published", refused)
+	}
+	if log, err := os.ReadFile(s.logPath(ServiceProcess)); err != nil || bytes.Contains(log, []byte(s.Key)) || bytes.Contains(log, []byte("DATA RACE")) {
+		t.Errorf("the service's log shows the key, or a race: %v\n%s", err, tail(s.logPath(ServiceProcess), 50))
+	}
+}
+
+// otherAddress is an IPv4 address of this machine that is not loopback.
+func otherAddress(t *testing.T) string {
+	t.Helper()
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range addrs {
+		if ipnet, ok := a.(*net.IPNet); ok && !ipnet.IP.IsLoopback() && ipnet.IP.To4() != nil {
+			return ipnet.IP.String()
+		}
+	}
+	t.Skip("this machine has no address but loopback")
+	return ""
+}
+
+// Open notifications keep the regions that they began with, whatever the
+// settings say since.
+func TestRegionsChange(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	p := acr.NewPush("shop/cart", "v1")
+	s, r := start(t, Options{Dir: dir, Regions: []string{"eastus", "westeurope", "japaneast"}})
+	fire(t, r, p, "eastus", http.StatusAccepted)
+	s.Stop()
+
+	sub := newSubscriber()
+	var many []string
+	for i := range 49 {
+		many = append(many, fmt.Sprintf("region%d", i))
+	}
+	s, r = start(t, Options{Dir: dir, Regions: append(many, "westeurope"), Events: sub.take})
+	if st := fire(t, r, p, "region7", http.StatusOK); len(st.Regions) != 1 { // expected today, not awaited by this one
+		t.Errorf("%+v", st)
+	}
+	fire(t, r, p, "westeurope", http.StatusAccepted)
+	fire(t, r, p, "japaneast", http.StatusAccepted) // no longer in the settings
+	if e := sub.wait(t, p.ID, 1, soon); e.Type != "acr.replication.completed" || len(e.Data.Regions) != 3 {
+		t.Errorf("%+v", e)
+	}
+
+	// Fifty regions, at once.
+	p = acr.NewPush("shop/cart", "v2")
+	var wg sync.WaitGroup
+	for _, region := range s.options.Regions {
+		wg.Go(func() {
+			if code, body, err := r.Fire(t.Context(), p, region); code != 202 || err != nil {
+				t.Errorf("%s: %d %s %v", region, code, body, err)
+			}
+		})
+	}
+	wg.Wait()
+	if e := sub.wait(t, p.ID, 1, soon); len(e.Data.Regions) != 50 {
+		t.Errorf("%+v", e)
+	}
+	if code, body, err := r.Fire(t.Context(), acr.NewPush("shop/cart", "v3"), "eastus"); code != 400 || err != nil {
+		t.Errorf("a region that is gone: %d %s %v", code, body, err)
+	}
+}
+
+// A document store that is away costs no webhook and no notification, and the
+// reminder writes the document when it is back.
+func TestDocumentStoreAway(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	sub := newSubscriber()
+	p := acr.NewPush("shop/cart", "v1")
+	s, r := start(t, Options{Dir: dir, Events: sub.take, Settings: map[string]string{"IMAGE_STORE": "nowhere"}})
+	for _, region := range regions {
+		fire(t, r, p, region, http.StatusAccepted)
+	}
+	sub.wait(t, p.ID, 1, soon)
+	if reminder(t, s, p.ID) == "" {
+		t.Error("nobody will write the document")
+	}
+	s.Stop()
+
+	s, _ = start(t, Options{Dir: dir})
+	var doc struct{ Status string }
+	eventually(t, 75*time.Second, "the document is written", func() bool {
+		data, err := s.Dapr().Documents("images").Get(t.Context(), p.ID)
+		return err == nil && json.Unmarshal(data, &doc) == nil && doc.Status == "replicated"
+	})
+	if st := get200(t, s, "/images/shop/cart?tag=v1"); st.ID != p.ID {
+		t.Errorf("the image leads to %q", st.ID)
+	}
+	eventually(t, soon, "the reminder is gone", func() bool { return reminder(t, s, p.ID) == "" })
+}
