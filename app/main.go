@@ -65,7 +65,7 @@ func serve(ctx context.Context, config Config, log *slog.Logger) error {
 			return replication.Plan{Expected: expected, Timeout: time.Duration(config.Timeout)}, err
 		},
 		Concluded: waiters.Wake,
-		Now:       time.Now,
+		Now:       func() time.Time { return time.Now().Round(0) }, // without the monotonic clock
 		Log:       log,
 	}
 	var draining atomic.Bool

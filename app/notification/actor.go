@@ -11,13 +11,14 @@
 //  5. unregister the reminder, if nothing is left to do
 //
 // A crash after 1 leaves a reminder that finds nothing, and removes itself, and
-// an image that leads to nothing until another region reports. A crash after 2 or 3 leaves work that the reminder finds and repeats; events
-// keep their id, so consumers can drop the second one. A crash after 4 leaves
-// a reminder that finds nothing left to do.
+// an image that leads to nothing until another region reports. A crash after 2
+// or 3 leaves work that the reminder finds and repeats; events keep their id, so
+// consumers can drop the second one. A crash after 4 leaves a reminder that
+// finds nothing left to do.
 //
 // Only the reminder of 1 and the save of 2 can fail a webhook: an image that
-// could not be indexed is left for the reminder. After 2 the event is safe, and the caller
-// gets its 2xx whatever happens to 3, 4 and 5.
+// could not be indexed is left for the reminder. After 2 the event is safe, and
+// the caller gets its 2xx whatever happens to 3, 4 and 5.
 package notification
 
 import (
@@ -98,6 +99,7 @@ type Actor struct {
 	// It must not block.
 	Concluded func(id string)
 
+	// Now is wall time: it is compared with times that another process stored.
 	Now func() time.Time
 	Log *slog.Logger
 }

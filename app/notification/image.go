@@ -19,9 +19,9 @@ type Image struct {
 	Repository, Digest, Tag string
 }
 
-// indexKey is the key of the index document that a name of an image leads to. It is
-// a hash, because a repository has slashes and may be long, and it begins with
-// what no notification's id may hold.
+// indexKey is the key of the index document that a name of an image leads to. It
+// is a hash, because a repository has slashes and may be long, and it begins
+// with what no notification's id may hold.
 func indexKey(repository, name string) string {
 	hash := sha256.Sum256([]byte(repository + "\x00" + name))
 	return "image." + hex.EncodeToString(hash[:16])

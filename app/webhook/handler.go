@@ -227,18 +227,19 @@ func (h *Handler) look(r *http.Request, read func(context.Context) (notification
 
 // outcome waits until the notification has one, or ctx ends; then it answers
 // where it stands.
-func (h *Handler) outcome(ctx context.Context, r *http.Request, q query, st notification.Status) (notification.Status, error) {
-	if st.Concluded() || !q.waits() {
-		return st, nil
+func (h *Handler) outcome(ctx context.Context, r *http.Request, q query, now notification.Status) (notification.Status, error) {
+	if now.Concluded() || !q.waits() {
+		return now, nil
 	}
-	concluded, ok := h.waiters.Wait(ctx, st.ID, func(ctx context.Context) (notification.Status, bool) {
-		st, err := h.Status(ctx, st.ID)
+	read := func(ctx context.Context) (notification.Status, error) { return h.Status(ctx, now.ID) }
+	concluded, ok := h.waiters.Wait(ctx, now.ID, func(ctx context.Context) (notification.Status, bool) {
+		st, err := read(ctx)
 		return st, err == nil && st.Concluded()
 	})
 	if ok {
 		return concluded, nil
 	}
-	return h.look(r, func(ctx context.Context) (notification.Status, error) { return h.Status(ctx, st.ID) })
+	return h.look(r, read)
 }
 
 func (h *Handler) answer(w http.ResponseWriter, r *http.Request, q query, st notification.Status, err error) {

@@ -5,8 +5,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -258,6 +260,33 @@ type addFunc func(context.Context, replication.Event) (notification.Result, erro
 
 func (f addFunc) Add(ctx context.Context, e replication.Event) (notification.Result, error) {
 	return f(ctx, e)
+}
+
+func TestTruncatedBody(t *testing.T) {
+	b := &backend{result: started()}
+	server := httptest.NewServer(newHandler(b, io.Discard))
+	defer server.Close()
+	conn, err := net.Dial("tcp", server.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	// A whole event, but fewer bytes than announced.
+	fmt.Fprintf(conn, "POST /webhooks/acr?region=eastus HTTP/1.1\r\nHost: x\r\nx-functions-key: %s\r\nContent-Length: %d\r\n\r\n%s", key1, len(push)+1, push)
+	conn.(*net.TCPConn).CloseWrite()
+	answer, err := io.ReadAll(conn)
+	if err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 400") || !strings.Contains(string(answer), "could not be read to its end") || len(b.added) != 0 {
+		t.Errorf("%v, %d events: %s", err, len(b.added), answer)
+	}
+}
+
+func TestContentTypeDoesNotMatter(t *testing.T) {
+	for _, contentType := range []string{"", "application/json", "application/json; charset=utf-8", "text/plain"} {
+		b := &backend{result: started()}
+		if w := call(newHandler(b, io.Discard), "POST", "/webhooks/acr?region=eastus", push, "Content-Type", contentType); w.Code != 202 {
+			t.Errorf("%q: %d", contentType, w.Code)
+		}
+	}
 }
 
 func TestReadyz(t *testing.T) {
