@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/arm"
 	"github.com/kelseyhightower/envconfig"
 
 	"allregions/app/registry"
@@ -32,11 +33,20 @@ type Config struct {
 	// publish it.
 	AppPort Port `envconfig:"APP_PORT" default:"3001"`
 
+	// Registry is the Azure resource id of the container registry. The regions
+	// that must report are then read from it, with the identity of the process
+	// (Azure's DefaultAzureCredential; AZURE_CLIENT_ID names a user-assigned
+	// one), which needs the right to read the registry and its replications.
+	// A new replica joins by itself within 10 minutes, or with its first
+	// webhook. Without it, Regions alone counts, and Azure is never called.
+	Registry ResourceID `envconfig:"REGISTRY_RESOURCE_ID"`
+
 	// Regions are the regions that must report, comma separated: the
 	// registry's home region and every replication. Case, spaces and dashes do
 	// not matter. A region too many makes every notification time out; one too
 	// few makes them complete too early. Open notifications keep the list they
-	// began with.
+	// began with. With Registry it counts only while that cannot be read, and
+	// has not been read before.
 	Regions Regions `envconfig:"WEBHOOK_REGIONS"`
 
 	// Timeout is how long a notification waits for its regions, from its first
@@ -99,8 +109,8 @@ func loadConfig() (Config, error) {
 	if c.Port == c.AppPort {
 		errs = append(errs, fmt.Errorf("APP_PORT: %d is PORT as well; the sidecar's listener must be another one", c.AppPort))
 	}
-	if len(c.Regions) == 0 {
-		errs = append(errs, errors.New("WEBHOOK_REGIONS: not set; list the regions of the registry, such as westeurope,eastus"))
+	if len(c.Regions) == 0 && c.Registry.ID == nil {
+		errs = append(errs, errors.New("WEBHOOK_REGIONS: not set; list the regions of the registry, such as westeurope,eastus, or set REGISTRY_RESOURCE_ID"))
 	}
 	if len(c.Keys) == 0 && !c.AllowAnonymous {
 		errs = append(errs, errors.New("WEBHOOK_KEYS: not set; set a key (openssl rand -hex 24 makes one), or WEBHOOK_ALLOW_ANONYMOUS=true to let everybody in"))
@@ -144,6 +154,17 @@ func (p *Port) Decode(s string) error {
 
 // on is the listener's address on host.
 func (p Port) on(host string) string { return net.JoinHostPort(host, strconv.Itoa(int(p))) }
+
+// ResourceID is the resource id of a container registry; without an ID, none.
+type ResourceID struct{ ID *arm.ResourceID }
+
+func (r *ResourceID) Decode(s string) (err error) {
+	if strings.TrimSpace(s) == "" {
+		return nil // as if it were not set
+	}
+	r.ID, err = registry.ParseResourceID(s)
+	return err
+}
 
 // Regions is a list of expected regions.
 type Regions registry.Static

@@ -50,12 +50,17 @@ func TestDefaults(t *testing.T) {
 }
 
 func TestEverySettingIsRead(t *testing.T) {
-	environment(t, map[string]string{"PORT": "1", "APP_PORT": "2", "WEBHOOK_REGIONS": "eastus", "WEBHOOK_TIMEOUT": "1h",
+	const id = "/subscriptions/s/resourceGroups/g/providers/Microsoft.ContainerRegistry/registries/contoso"
+	environment(t, map[string]string{"REGISTRY_RESOURCE_ID": id, "PORT": "1", "APP_PORT": "2", "WEBHOOK_REGIONS": "eastus", "WEBHOOK_TIMEOUT": "1h",
 		"WEBHOOK_ALLOW_ANONYMOUS": "true", "STATE_STORE": "s", "IMAGE_STORE": "i", "PUBSUB": "p", "TOPIC": "t", "DAPR_GRPC_PORT": "3"})
 	c, err := loadConfig()
 	if err != nil {
 		t.Fatal(err)
 	}
+	if c.Registry.ID == nil || c.Registry.ID.String() != id {
+		t.Errorf("registry %v", c.Registry.ID)
+	}
+	c.Registry = ResourceID{}
 	want := Config{Port: 1, AppPort: 2, Regions: Regions(registry.Static{"eastus"}), Timeout: Timeout(time.Hour), AllowAnonymous: true,
 		StateStore: "s", ImageStore: "i", PubSub: "p", Topic: "t", DaprGRPCPort: 3}
 	if got, want := fmt.Sprintf("%#v", c), fmt.Sprintf("%#v", want); got != want {
@@ -97,6 +102,7 @@ func TestWrongSettingsAreNamed(t *testing.T) {
 		{with("WEBHOOK_REGIONS", "eastus,East US"), []string{"WEBHOOK_REGIONS: region eastus is there twice"}},
 		{with("WEBHOOK_KEYS", "s3cr3t,"), []string{"WEBHOOK_KEYS: key 2 of 2 is empty"}},
 		{with("WEBHOOK_ALLOW_ANONYMOUS", "perhaps"), []string{`WEBHOOK_ALLOW_ANONYMOUS: "perhaps" is neither true nor false`}},
+		{with("REGISTRY_RESOURCE_ID", "contoso"), []string{`REGISTRY_RESOURCE_ID: "contoso" is not the resource id of a container registry`}},
 		{with("STATE_STORE", "a b"), []string{`STATE_STORE: "a b"`}},
 		{with("TOPIC", "a/b"), []string{`TOPIC: "a/b"`}},
 		{with("WEBHOOK_TIMEUOT", "2m", "WEBHOOK_KEY", "s3cr3t"), []string{"WEBHOOK_TIMEUOT: there is no such setting", "WEBHOOK_KEY: there is no such setting"}},
@@ -111,6 +117,14 @@ func TestWrongSettingsAreNamed(t *testing.T) {
 		if err != nil && strings.Contains(err.Error(), "s3cr3t") {
 			t.Errorf("%v: the error shows a key: %v", tt.settings, err)
 		}
+	}
+}
+
+func TestRegistryStandsForRegions(t *testing.T) {
+	environment(t, map[string]string{"WEBHOOK_KEYS": "k",
+		"REGISTRY_RESOURCE_ID": "/subscriptions/s/resourceGroups/g/providers/Microsoft.ContainerRegistry/registries/contoso"})
+	if c, err := loadConfig(); err != nil || len(c.Regions) != 0 {
+		t.Errorf("%v, %v", c, err)
 	}
 }
 

@@ -21,7 +21,8 @@
 //     payloads, statuses, waiting. problem.go has the table of errors.
 //   - [allregions/app/sidecar] is Dapr: the one package that imports its SDK. It
 //     implements the interfaces that notification declares, and hosts the actor.
-//   - [allregions/app/registry] knows the expected regions.
+//   - [allregions/app/registry] knows the expected regions: from a list, or from
+//     Azure Resource Manager.
 //   - main (this package) reads the settings (config.go: the operator's manual)
 //     and wires the rest. It alone knows everybody.
 //

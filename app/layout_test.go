@@ -67,6 +67,7 @@ var others = map[string][]string{
 	"github.com/dapr/":            {"allregions/app/sidecar"},
 	"google.golang.org/grpc":      {"allregions/app/sidecar"},
 	"github.com/kelseyhightower/": {"allregions/app"},
+	"github.com/Azure/":           {"allregions/app", "allregions/app/registry"},
 	"github.com/cloudevents/":     {"allregions/app/notification"},
 	"net/http":                    {"allregions/app", "allregions/app/webhook", "allregions/app/sidecar", "allregions/app/local", "allregions/app/local/acr", "allregions/app/local/cosmos", "allregions/app/local/stack"},
 	"os":                          {"allregions/app", "allregions/app/sidecar", "allregions/app/local", "allregions/app/local/cosmos", "allregions/app/local/dapr", "allregions/app/local/process", "allregions/app/local/stack"},

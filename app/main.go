@@ -13,9 +13,10 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
+
 	"allregions/app/notification"
 	"allregions/app/registry"
-	"allregions/app/replication"
 	"allregions/app/sidecar"
 	"allregions/app/webhook"
 )
@@ -42,6 +43,25 @@ func run() int {
 	return 0
 }
 
+// expectedRegions is the fixed list, or, with a registry, what Azure says.
+func expectedRegions(ctx context.Context, config Config, saved registry.Saved, log *slog.Logger) (webhook.Regions, error) {
+	if config.Registry.ID == nil {
+		log.Info("the registry's regions", "regions", config.Regions, "from", "WEBHOOK_REGIONS")
+		return registry.Static(config.Regions), nil
+	}
+	credential, err := azidentity.NewDefaultAzureCredential(nil)
+	if err != nil {
+		return nil, fmt.Errorf("identity: %w", err)
+	}
+	arm, err := registry.NewARM(config.Registry.ID, credential, nil)
+	if err != nil {
+		return nil, err
+	}
+	discovery := registry.NewDiscovery(arm, saved, registry.Static(config.Regions), time.Now, log)
+	go discovery.Run(ctx)
+	return discovery, nil
+}
+
 // serve runs both listeners until ctx ends or one of them fails.
 func serve(ctx context.Context, config Config, log *slog.Logger) error {
 	dapr, err := sidecar.Dial(int(config.DaprGRPCPort))
@@ -50,7 +70,10 @@ func serve(ctx context.Context, config Config, log *slog.Logger) error {
 	}
 	defer dapr.Close()
 
-	regions := registry.Static(config.Regions)
+	regions, err := expectedRegions(ctx, config, dapr.Documents(string(config.StateStore)), log)
+	if err != nil {
+		return err
+	}
 	actors := dapr.Actors(notification.ActorType)
 	documents := dapr.Documents(string(config.ImageStore))
 	client := &notification.Client{Actors: actors, Documents: documents}
@@ -60,10 +83,7 @@ func serve(ctx context.Context, config Config, log *slog.Logger) error {
 		Reminders: actors,
 		Topic:     dapr.Topic(string(config.PubSub), string(config.Topic)),
 		Documents: documents,
-		Plan: func(ctx context.Context) (replication.Plan, error) {
-			expected, err := regions.Expected(ctx)
-			return replication.Plan{Expected: expected, Timeout: time.Duration(config.Timeout)}, err
-		},
+		Timeout:   time.Duration(config.Timeout),
 		Concluded: waiters.Wake,
 		Now:       func() time.Time { return time.Now().Round(0) }, // without the monotonic clock
 		Log:       log,
@@ -79,7 +99,8 @@ func serve(ctx context.Context, config Config, log *slog.Logger) error {
 			if draining.Load() {
 				return errors.New("stopping")
 			}
-			return dapr.Ready(ctx)
+			_, err := regions.Expected(ctx)
+			return errors.Join(dapr.Ready(ctx), err)
 		},
 		Log: log,
 	})
@@ -109,7 +130,7 @@ func serve(ctx context.Context, config Config, log *slog.Logger) error {
 	go func() { failed <- publicServer.Serve(publicListener) }()
 	go func() { failed <- privateServer.Serve(privateListener) }()
 	log.Info("listening", "port", config.Port, "appPort", config.AppPort,
-		"regions", regions, "timeout", time.Duration(config.Timeout).String(), "keys", len(config.Keys))
+		"timeout", time.Duration(config.Timeout).String(), "keys", len(config.Keys))
 	if len(config.Keys) == 0 {
 		log.Warn("everybody may post events and read statuses: WEBHOOK_ALLOW_ANONYMOUS is set")
 	}

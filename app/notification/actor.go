@@ -92,8 +92,8 @@ type Actor struct {
 	Topic     Topic
 	Documents Documents
 
-	// Plan is what a new notification is held to.
-	Plan func(context.Context) (replication.Plan, error)
+	// Timeout is how long a new notification waits for its regions.
+	Timeout time.Duration
 
 	// Concluded, if set, is told of every outcome that this process saved.
 	// It must not block.
@@ -112,19 +112,16 @@ func (a *Actor) Methods() map[string]func(ctx context.Context, id string, body [
 }
 
 func (a *Actor) add(ctx context.Context, id string, body []byte) ([]byte, error) {
-	var m eventMessage
+	var m addMessage
 	if err := json.Unmarshal(body, &m); err != nil {
 		return nil, fmt.Errorf("add to %s: decode event: %w", id, err)
 	}
-	if m.ID != id {
-		return nil, fmt.Errorf("add to %s: the event is of %q", id, m.ID)
+	if m.Event.ID != id {
+		return nil, fmt.Errorf("add to %s: the event is of %q", id, m.Event.ID)
 	}
-	plan, err := a.Plan(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("add to %s: %w", id, err)
-	}
-	s, d, err := a.step(ctx, id, m.Region, false, func(s replication.State, now time.Time) (replication.State, replication.Decision) {
-		return replication.Add(s, m.event(), plan, now)
+	plan := replication.Plan{Expected: m.Expected, Timeout: a.Timeout}
+	s, d, err := a.step(ctx, id, m.Event.Region, false, func(s replication.State, now time.Time) (replication.State, replication.Decision) {
+		return replication.Add(s, m.Event.event(), plan, now)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("add to %s: %w", id, err)

@@ -132,8 +132,8 @@ func (w *world) Get(_ context.Context, key string) ([]byte, error) { return w.do
 // actor is a process that lives in w.
 func (w *world) actor() *Actor {
 	return &Actor{Store: w, Reminders: w, Topic: w, Documents: w,
-		Plan: func(context.Context) (replication.Plan, error) { return plan, nil },
-		Now:  func() time.Time { return w.now }, Log: slog.New(slog.DiscardHandler)}
+		Timeout: plan.Timeout,
+		Now:     func() time.Time { return w.now }, Log: slog.New(slog.DiscardHandler)}
 }
 
 // Invoke makes the world a Dapr that reaches the actor at once.
@@ -147,7 +147,7 @@ func (w *world) client() *Client { return &Client{Actors: w, Documents: w} }
 func (w *world) add(t *testing.T, r replication.Region) (accepted bool) {
 	t.Helper()
 	defer w.survive()
-	_, err := w.client().Add(t.Context(), event(r))
+	_, err := w.client().Add(t.Context(), event(r), plan.Expected)
 	if err != nil && !errors.Is(err, errFake) {
 		t.Errorf("add %s: %v", r, err)
 	}
@@ -255,7 +255,7 @@ func TestConcludedIsTold(t *testing.T) {
 	var told []string
 	a.Concluded = func(id string) { told = append(told, id) }
 	for _, r := range plan.Expected {
-		body, _ := json.Marshal(messageOf(event(r)))
+		body, _ := json.Marshal(addMessage{messageOf(event(r)), plan.Expected})
 		if len(told) != 0 {
 			t.Errorf("told before %s", r)
 		}
@@ -270,7 +270,7 @@ func TestConcludedIsTold(t *testing.T) {
 
 func TestRefusalWritesNothing(t *testing.T) {
 	w := newWorld()
-	_, err := w.client().Add(t.Context(), event("mars"))
+	_, err := w.client().Add(t.Context(), event("mars"), plan.Expected)
 	var refused *RefusedError
 	if !errors.As(err, &refused) || !slices.Equal(refused.Expected, plan.Expected) {
 		t.Errorf("first event: %v", err)
@@ -283,7 +283,7 @@ func TestRefusalWritesNothing(t *testing.T) {
 	}
 	w.add(t, "eastus")
 	n := len(w.writes)
-	if _, err = w.client().Add(t.Context(), event("mars")); !errors.As(err, &refused) || len(w.writes) != n {
+	if _, err = w.client().Add(t.Context(), event("mars"), plan.Expected); !errors.As(err, &refused) || len(w.writes) != n {
 		t.Errorf("later event: %v, wrote %v", err, w.writes[n:])
 	}
 }
@@ -292,7 +292,7 @@ func TestDuplicateWritesNothing(t *testing.T) {
 	w := newWorld()
 	w.add(t, "eastus")
 	n := len(w.writes)
-	result, err := w.client().Add(t.Context(), event("eastus"))
+	result, err := w.client().Add(t.Context(), event("eastus"), plan.Expected)
 	if err != nil || result.New() || len(w.writes) != n {
 		t.Errorf("%+v, %v, wrote %v", result, err, w.writes[n:])
 	}
@@ -300,7 +300,7 @@ func TestDuplicateWritesNothing(t *testing.T) {
 
 func TestBrokenInputToTheActor(t *testing.T) {
 	w := newWorld()
-	for _, body := range []string{"", "{", `{"id":"other","region":"eastus"}`} {
+	for _, body := range []string{"", "{", `{"event":{"id":"other","region":"eastus"}}`} {
 		if _, err := w.actor().add(t.Context(), "n1", []byte(body)); err == nil {
 			t.Errorf("add %q: no error", body)
 		}
@@ -408,7 +408,7 @@ func TestBrokerDown(t *testing.T) {
 	a := w.actor()
 	a.Topic = brokenTopic{}
 	for _, r := range plan.Expected {
-		body, _ := json.Marshal(messageOf(event(r)))
+		body, _ := json.Marshal(addMessage{messageOf(event(r)), plan.Expected})
 		if _, err := a.add(t.Context(), "n1", body); err != nil {
 			t.Fatalf("%s: %v", r, err)
 		}
@@ -435,7 +435,7 @@ func TestDeafAfterTheSave(t *testing.T) {
 			}
 			a := w.actor()
 			deafen(a, deaf{w})
-			body, _ := json.Marshal(messageOf(event(plan.Expected[2])))
+			body, _ := json.Marshal(addMessage{messageOf(event(plan.Expected[2])), plan.Expected})
 			begin := time.Now()
 			if _, err := a.add(t.Context(), "n1", body); err != nil || time.Since(begin) > finishTimeout {
 				t.Errorf("%s: %v after %v", name, err, time.Since(begin))
@@ -497,7 +497,7 @@ func TestFind(t *testing.T) {
 	add := func(id, tag, digest string) replication.State {
 		e := event("eastus")
 		e.ID, e.Tag, e.Digest = id, tag, digest
-		if _, err := client.Add(t.Context(), e); err != nil {
+		if _, err := client.Add(t.Context(), e, plan.Expected); err != nil {
 			t.Fatal(err)
 		}
 		s, err := decodeState(w.states[id])

@@ -54,10 +54,11 @@ func (r Result) New() bool {
 	return !slices.Contains([]replication.Reason{replication.Duplicate, replication.Differs, replication.NotAwaited}, r.Reason)
 }
 
-// Add gives e to its notification. A nil error means that e is part of the
-// notification's durable state.
-func (c *Client) Add(ctx context.Context, e replication.Event) (Result, error) {
-	body, err := json.Marshal(messageOf(e))
+// Add gives e to its notification, which waits for the expected regions if e is
+// its first event. A nil error means that e is part of the notification's
+// durable state.
+func (c *Client) Add(ctx context.Context, e replication.Event, expected []replication.Region) (Result, error) {
+	body, err := json.Marshal(addMessage{messageOf(e), expected})
 	if err != nil {
 		return Result{}, fmt.Errorf("encode event: %w", err)
 	}

@@ -104,6 +104,14 @@ func (m eventMessage) event() replication.Event {
 		Tag: m.Tag, Digest: m.Digest, MediaType: m.MediaType, Size: m.Size, Region: m.Region, Time: value(m.Time)}
 }
 
+// addMessage is what Client asks of methodAdd. The expected regions count only
+// for a first event, and are those that the caller knows: the actor's host may
+// know older ones.
+type addMessage struct {
+	Event    eventMessage         `json:"event"`
+	Expected []replication.Region `json:"expected"`
+}
+
 // reply is what the actor's methods answer.
 type reply struct {
 	Reason   replication.Reason   `json:"reason"`

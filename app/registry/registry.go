@@ -42,3 +42,8 @@ func ParseStatic(names []string) (Static, error) {
 
 // Expected returns the regions that a notification that begins now waits for.
 func (s Static) Expected(context.Context) ([]replication.Region, error) { return s, nil }
+
+// Recheck tells whether the region is expected; a fixed list never learns one.
+func (s Static) Recheck(_ context.Context, region replication.Region) bool {
+	return slices.Contains(s, region)
+}

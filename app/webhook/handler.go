@@ -27,9 +27,9 @@ const (
 )
 
 // Notifications joins events. A nil error means that e is part of the
-// notification's durable state.
+// notification's durable state. The expected regions count for a first event.
 type Notifications interface {
-	Add(ctx context.Context, e replication.Event) (notification.Result, error)
+	Add(ctx context.Context, e replication.Event, expected []replication.Region) (notification.Result, error)
 }
 
 // Statuses reads. The error is notification.ErrNotFound if no event of id, or
@@ -39,9 +39,12 @@ type Statuses interface {
 	Find(ctx context.Context, image notification.Image) (notification.Status, error)
 }
 
-// Regions knows which regions a notification that begins now waits for.
+// Regions knows which regions a notification that begins now waits for. Recheck
+// looks again, if that can bring news, and tells whether a region that was not
+// expected is.
 type Regions interface {
 	Expected(ctx context.Context) ([]replication.Region, error)
+	Recheck(ctx context.Context, region replication.Region) bool
 }
 
 // Handler serves the public listener.
@@ -124,9 +127,14 @@ func (h *Handler) receive(w http.ResponseWriter, r *http.Request) {
 	// up: the rest goes on without it.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), invokeTimeout)
 	defer cancel()
-	region, err := h.region(ctx, r)
+	expected, err := h.regions.Expected(ctx)
 	if err != nil {
-		h.fail(w, r, err)
+		h.fail(w, r, fmt.Errorf("expected regions: %w", err))
+		return
+	}
+	region, err := parseRegion(r, expected)
+	if err != nil {
+		h.fail(w, r, badRequest{err})
 		return
 	}
 	e, err := p.event(region)
@@ -134,7 +142,7 @@ func (h *Handler) receive(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, badRequest{err})
 		return
 	}
-	result, err := h.Add(ctx, e)
+	result, err := h.add(ctx, e, expected)
 	if err != nil {
 		h.fail(w, r, err)
 		return
@@ -147,21 +155,30 @@ func (h *Handler) receive(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, status, "application/json", result.Status)
 }
 
-// region is the one that the URL names. It may be left out where only one is
-// possible. Whether it is expected, the notification knows.
-func (h *Handler) region(ctx context.Context, r *http.Request) (replication.Region, error) {
+// add gives e to its notification. The region of a new replica posts before
+// anybody has read of it, and does not post again: so it gets a second look.
+func (h *Handler) add(ctx context.Context, e replication.Event, expected []replication.Region) (notification.Result, error) {
+	result, err := h.Add(ctx, e, expected)
+	if !isA[*notification.RefusedError](err) || !h.regions.Recheck(ctx, e.Region) {
+		return result, err
+	}
+	if expected, err = h.regions.Expected(ctx); err != nil {
+		return result, fmt.Errorf("expected regions: %w", err)
+	}
+	return h.Add(ctx, e, expected)
+}
+
+// parseRegion returns the region that the URL names. It may be left out where
+// only one is possible. Whether it is expected, the notification knows.
+func parseRegion(r *http.Request, expected []replication.Region) (replication.Region, error) {
 	region := replication.ParseRegion(r.URL.Query().Get("region"))
-	if region != "" {
+	switch {
+	case region != "":
 		return region, nil
-	}
-	expected, err := h.regions.Expected(ctx)
-	if err != nil {
-		return "", fmt.Errorf("expected regions: %w", err)
-	}
-	if len(expected) == 1 {
+	case len(expected) == 1:
 		return expected[0], nil
 	}
-	return "", badRequest{fmt.Errorf("the URL must name the region: ?region=R with R one of %v", expected)}
+	return "", fmt.Errorf("the URL must name the region: ?region=R with R one of %v", expected)
 }
 
 // status answers where a notification stands, with ?wait= not before an outcome

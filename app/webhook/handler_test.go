@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -28,7 +29,7 @@ type backend struct {
 	find   func(ctx context.Context, image notification.Image) (notification.Status, error)
 }
 
-func (b *backend) Add(ctx context.Context, e replication.Event) (notification.Result, error) {
+func (b *backend) Add(ctx context.Context, e replication.Event, expected []replication.Region) (notification.Result, error) {
 	if _, ok := ctx.Deadline(); !ok {
 		return notification.Result{}, errors.New("a call without a time limit")
 	}
@@ -53,6 +54,7 @@ func (b *backend) Find(ctx context.Context, image notification.Image) (notificat
 type regions []replication.Region
 
 func (r regions) Expected(context.Context) ([]replication.Region, error) { return r, nil }
+func (r regions) Recheck(context.Context, replication.Region) bool       { return false }
 
 const key1, key2 = "first-key", "second-key"
 
@@ -246,7 +248,7 @@ func TestCallerGoesAway(t *testing.T) {
 	cancel()
 	r := httptest.NewRequestWithContext(ctx, "POST", "/webhooks/acr?region=eastus&code="+key1, strings.NewReader(push))
 	seen := make(chan error, 1)
-	h.Notifications = addFunc(func(ctx context.Context, e replication.Event) (notification.Result, error) {
+	h.Notifications = addFunc(func(ctx context.Context, e replication.Event, _ []replication.Region) (notification.Result, error) {
 		seen <- ctx.Err()
 		return started(), nil
 	})
@@ -256,10 +258,59 @@ func TestCallerGoesAway(t *testing.T) {
 	}
 }
 
-type addFunc func(context.Context, replication.Event) (notification.Result, error)
+type addFunc func(context.Context, replication.Event, []replication.Region) (notification.Result, error)
 
-func (f addFunc) Add(ctx context.Context, e replication.Event) (notification.Result, error) {
-	return f(ctx, e)
+func (f addFunc) Add(ctx context.Context, e replication.Event, expected []replication.Region) (notification.Result, error) {
+	return f(ctx, e, expected)
+}
+
+// learning expects a new region once it has looked again.
+type learning struct {
+	known  regions
+	looked []replication.Region
+	news   replication.Region
+}
+
+func (l *learning) Expected(context.Context) ([]replication.Region, error) {
+	if len(l.known) == 0 {
+		return nil, errors.New("nobody knows")
+	}
+	return l.known, nil
+}
+
+func (l *learning) Recheck(_ context.Context, region replication.Region) bool {
+	l.looked = append(l.looked, region)
+	if region != l.news {
+		return false
+	}
+	l.known = append(l.known, region)
+	return true
+}
+
+// A new replica's first webhook is the first news of it, and comes once.
+func TestNewReplica(t *testing.T) {
+	join := addFunc(func(_ context.Context, e replication.Event, expected []replication.Region) (notification.Result, error) {
+		if !slices.Contains(expected, e.Region) {
+			return notification.Result{}, &notification.RefusedError{Region: e.Region, Expected: expected}
+		}
+		return started(), nil
+	})
+	l := &learning{known: regions{"westeurope", "eastus"}, news: "japaneast"}
+	h := newHandler(&backend{}, io.Discard)
+	h.Notifications, h.regions = join, l
+	for _, tt := range []struct {
+		region string
+		want   int
+		looked int
+	}{{"eastus", 202, 0}, {"mars", 400, 1}, {"japaneast", 202, 2}, {"japaneast", 202, 2}} {
+		if w := call(h, "POST", "/webhooks/acr?region="+tt.region, push); w.Code != tt.want || len(l.looked) != tt.looked {
+			t.Errorf("%s: %d after %d looks: %s", tt.region, w.Code, len(l.looked), w.Body)
+		}
+	}
+	l.known = nil
+	if w := call(h, "POST", "/webhooks/acr?region=eastus", push); w.Code != 503 {
+		t.Errorf("regions unknown: %d", w.Code)
+	}
 }
 
 func TestTruncatedBody(t *testing.T) {
