@@ -85,7 +85,7 @@ func findDapr(t *testing.T, root string) {
 	ctx := t.Context()
 	if deadline, ok := t.Deadline(); ok {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithDeadline(ctx, deadline.Add(-30*time.Second))
+		ctx, cancel = context.WithDeadline(ctx, deadline.Add(-2*time.Minute))
 		defer cancel()
 	}
 	if _, err := dapr.Find(ctx, root, dapr.TestProgress()); err != nil {

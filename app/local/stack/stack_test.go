@@ -111,22 +111,15 @@ func (s *subscriber) wait(t *testing.T, id string, n int, within time.Duration) 
 // start starts a stack that ends with the test.
 func start(t *testing.T, o Options) (*Stack, *acr.Registry) {
 	t.Helper()
-	ctx := t.Context()
-	if deadline, ok := t.Deadline(); ok {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithDeadline(ctx, deadline.Add(-20*time.Second))
-		defer cancel()
-	}
 	if o.Regions == nil {
 		o.Regions = regions
 	}
 	if o.Key == "" {
 		o.Key = "test-key"
 	}
-	lookAtSources(t)
+	prepare(t)
 	o.Race = raceEnabled
-	o.Progress = dapr.TestProgress()
-	s, err := Start(ctx, o)
+	s, err := Start(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -141,13 +134,23 @@ func start(t *testing.T, o Options) (*Stack, *acr.Registry) {
 	return s, &acr.Registry{LoginServer: "contoso.azurecr.io", ServiceURL: s.URL, Key: s.Key}
 }
 
-func lookAtSources(t *testing.T) {
+// prepare builds Dapr if need be, as long as that leaves time for the tests.
+func prepare(t *testing.T) {
 	t.Helper()
 	root, err := Root(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := LookAtSources(root); err != nil {
+		t.Fatal(err)
+	}
+	ctx := t.Context()
+	if deadline, ok := t.Deadline(); ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, deadline.Add(-3*time.Minute))
+		defer cancel()
+	}
+	if _, err := dapr.Find(ctx, root, dapr.TestProgress()); err != nil {
 		t.Fatal(err)
 	}
 }
