@@ -144,6 +144,7 @@ func serve(ctx context.Context, config Config, log *slog.Logger) error {
 	// The public side first: what it has under way needs the actors.
 	log.Info("stopping")
 	draining.Store(true)
+	waiters.Close()
 	drain, cancel := context.WithTimeout(context.Background(), drainTimeout)
 	defer cancel()
 	err = errors.Join(publicServer.Shutdown(drain), privateServer.Shutdown(drain))

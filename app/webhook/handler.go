@@ -225,8 +225,11 @@ func (h *Handler) image(w http.ResponseWriter, r *http.Request) {
 			st, err := find(ctx)
 			return st, err == nil
 		})
-		if ok {
+		switch {
+		case ok:
 			st, err = found, nil
+		case h.waiters.Closed():
+			err = errStopping
 		}
 	}
 	if err == nil {
@@ -253,8 +256,11 @@ func (h *Handler) outcome(ctx context.Context, r *http.Request, q query, now not
 		st, err := read(ctx)
 		return st, err == nil && st.Concluded()
 	})
-	if ok {
+	switch {
+	case ok:
 		return concluded, nil
+	case h.waiters.Closed():
+		return notification.Status{}, errStopping
 	}
 	return h.look(r, read)
 }

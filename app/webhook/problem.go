@@ -18,6 +18,9 @@ var (
 	errNoRoute          = errors.New("there is nothing at this path")
 	errMethodNotAllowed = errors.New("the path does not answer this method")
 	errTooLarge         = errors.New("the body is larger than 1 MiB")
+	// errStopping ends a wait early. It is a 503 and not the status so far:
+	// to a pipeline that would look like the end of its wait.
+	errStopping = errors.New("this replica is stopping; ask again")
 )
 
 // problem is an RFC 9457 problem detail.
@@ -48,6 +51,7 @@ var statuses = []struct {
 	{is(errTooLarge), http.StatusRequestEntityTooLarge, true},
 	{is(errBadRequest), http.StatusBadRequest, true},
 	{isA[*notification.RefusedError], http.StatusBadRequest, true},
+	{is(errStopping), http.StatusServiceUnavailable, true},
 	{func(error) bool { return true }, http.StatusServiceUnavailable, false},
 }
 
@@ -74,16 +78,18 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 		if row.detail {
 			p.Detail = err.Error()
 		}
-		switch row.status {
-		case http.StatusUnauthorized:
+		level, msg := slog.LevelInfo, "refused"
+		switch {
+		case row.status == http.StatusUnauthorized:
 			w.Header().Set("WWW-Authenticate", "Bearer")
-		case http.StatusServiceUnavailable:
+		case row.status == http.StatusServiceUnavailable:
 			w.Header().Set("Retry-After", retryAfter)
-			p.Detail = "the notification could not be reached or stored"
-			h.log.LogAttrs(r.Context(), slog.LevelError, "cannot answer", slog.String("path", r.URL.Path), slog.Any("err", err))
-		default:
-			h.log.LogAttrs(r.Context(), slog.LevelInfo, "refused", slog.String("path", r.URL.Path), slog.Int("status", row.status), slog.Any("err", err))
+			if !row.detail {
+				p.Detail = "the notification could not be reached or stored"
+				level, msg = slog.LevelError, "cannot answer"
+			}
 		}
+		h.log.LogAttrs(r.Context(), level, msg, slog.String("path", r.URL.Path), slog.Int("status", row.status), slog.Any("err", err))
 		writeJSON(w, row.status, "application/problem+json", p)
 		return
 	}

@@ -24,12 +24,29 @@ type Look func(context.Context) (notification.Status, bool)
 
 // Waiters lets callers wait for what a Look sees.
 type Waiters struct {
+	closed chan struct{}
+
 	mu    sync.Mutex
 	polls map[string]*poll // by key; present while somebody waits
 }
 
 // NewWaiters returns waiters of whom nobody waits.
-func NewWaiters() *Waiters { return &Waiters{polls: map[string]*poll{}} }
+func NewWaiters() *Waiters {
+	return &Waiters{closed: make(chan struct{}), polls: map[string]*poll{}}
+}
+
+// Close ends every wait, now and from now on. Call it once.
+func (ws *Waiters) Close() { close(ws.closed) }
+
+// Closed tells whether Close was called.
+func (ws *Waiters) Closed() bool {
+	select {
+	case <-ws.closed:
+		return true
+	default:
+		return false
+	}
+}
 
 // poll looks at one thing for everybody who waits for it.
 type poll struct {
@@ -41,7 +58,7 @@ type poll struct {
 }
 
 // Wait blocks until look returns true, and returns what it has seen, or until
-// ctx ends; then ok is false. Callers with the same key must have a look at the
+// ctx ends or the waiters are closed; then ok is false. Callers with the same key must have a look at the
 // same thing: one of them looks for all.
 func (ws *Waiters) Wait(ctx context.Context, key string, look Look) (st notification.Status, ok bool) {
 	p := ws.join(key, look)
@@ -50,8 +67,9 @@ func (ws *Waiters) Wait(ctx context.Context, key string, look Look) (st notifica
 	case <-p.done:
 		return p.status, true
 	case <-ctx.Done():
-		return notification.Status{}, false
+	case <-ws.closed:
 	}
+	return notification.Status{}, false
 }
 
 // Wake makes those who wait under key look now. It never blocks.

@@ -153,6 +153,39 @@ func TestWaitForAnImage(t *testing.T) {
 	})
 }
 
+// A replica that stops lets nobody wait for it, and does not pass what it knows
+// so far off as the end of the wait.
+func TestWaitEndsWithTheReplica(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &changing{}
+		for _, tt := range []struct {
+			status replication.Status
+			err    error
+			target string
+		}{
+			{replication.Collecting, nil, "/notifications/a?wait=60s&require=replicated"},
+			{replication.Collecting, nil, "/images/shop/cart?tag=v1&wait=60s"},
+			{"", notification.ErrNotFound, "/images/shop/cart?tag=v1&wait=60s"},
+		} {
+			c.set(tt.status, tt.err)
+			h := waiting(c)
+			time.AfterFunc(2*time.Second, h.waiters.Close)
+			begin := time.Now()
+			w := get(h, tt.target)
+			if w.Code != 503 || w.Header().Get("Retry-After") == "" || !strings.Contains(w.Body.String(), "stopping") || time.Since(begin) != 2*time.Second {
+				t.Errorf("%s: %d after %v: %s", tt.target, w.Code, time.Since(begin), w.Body)
+			}
+		}
+		// Who asks for the status alone gets it to the end.
+		c.set(replication.Collecting, nil)
+		h := waiting(c)
+		h.waiters.Close()
+		if w := get(h, "/notifications/a"); w.Code != 200 {
+			t.Errorf("%d", w.Code)
+		}
+	})
+}
+
 // Many who wait for different things do not storm the store.
 func TestManyPolls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

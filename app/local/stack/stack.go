@@ -168,7 +168,10 @@ func Start(ctx context.Context, o Options) (_ *Stack, err error) {
 	if err := s.build(ctx, root); err != nil {
 		return nil, err
 	}
-	return s, s.start(ctx, root, programs)
+	if err := s.start(ctx, root, programs); err != nil {
+		return nil, err
+	}
+	return s, nil
 }
 
 // directory makes the stack's directory its own.

@@ -323,6 +323,7 @@ func TestSideBySide(t *testing.T) {
 // left running.
 func TestTheServiceCannotStart(t *testing.T) {
 	t.Parallel()
+	prepare(t)
 	_, err := Start(t.Context(), Options{Regions: []string{"eastus", "eastus"}, Key: "k"})
 	if err == nil || !strings.Contains(err.Error(), "service ended (exit status 1)") || strings.Contains(err.Error(), "\n") {
 		t.Fatal(err)
