@@ -41,13 +41,13 @@ const (
 	methodStatus = "Status"
 )
 
-// What follows the save of a decision must not outlast the patience of whoever
-// waits for the turn: an ACR webhook gives up after 5 s, and a reminder's turn
-// holds up the next webhook.
+// A turn has an answer by then, or fails trying to save: what is not published
+// and documented by then is left for the reminder. An ACR webhook gives up after
+// 5 s, and a reminder's turn holds up the next webhook. The bound leaves a broker
+// the second or two that its first connection takes.
 const (
-	finishTimeout         = 1500 * time.Millisecond
-	finishTimeoutReminded = 4 * time.Second
-	indexTimeout          = time.Second // before the save, so shorter
+	finishBy     = 3 * time.Second // after the turn's begin
+	indexTimeout = time.Second     // of the index, which comes before the save
 )
 
 // Store keeps the state of actors. A nil error of Save means that the state
@@ -170,6 +170,8 @@ func (a *Actor) step(ctx context.Context, id string, region replication.Region, 
 	fail := func(err error) (replication.State, replication.Decision, error) {
 		return replication.State{}, replication.Decision{}, err
 	}
+	finishCtx, cancel := context.WithTimeout(ctx, finishBy)
+	defer cancel()
 	data, err := a.Store.Load(ctx, id)
 	if err != nil {
 		return fail(fmt.Errorf("load: %w", err))
@@ -206,12 +208,7 @@ func (a *Actor) step(ctx context.Context, id string, region replication.Region, 
 	}
 
 	// The event is safe. From here on nothing is an error of the turn.
-	limit := finishTimeout
-	if reminded {
-		limit = finishTimeoutReminded
-	}
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
+	ctx = finishCtx
 
 	// What an earlier turn left over waits for the reminder, so that a broker
 	// that is down costs each webhook nothing.
