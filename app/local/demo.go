@@ -71,14 +71,12 @@ type fact struct {
 
 func demo(ctx context.Context, args []string) error {
 	o := stack.Options{Timeout: demoTimeout}
-	var regions string
 	flags := flag.NewFlagSet("demo", flag.ContinueOnError)
 	flags.IntVar(&o.Port, "port", 0, "port of the service; 0 for any free one")
 	if err := parse(flags, args); err != nil {
 		return err
 	}
-	regions = strings.Join(demoRegions, ",")
-	if err := finishOptions(&o, regions); err != nil {
+	if err := finishOptions(&o, demoRegions); err != nil {
 		return err
 	}
 	facts := make(chan fact, 64)

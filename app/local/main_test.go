@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -19,7 +18,6 @@ import (
 	"time"
 
 	"allregions/app/local/acr"
-	"allregions/app/local/dapr"
 	"allregions/app/local/stack"
 )
 
@@ -39,10 +37,9 @@ func launch(t *testing.T, args ...string) *command {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := stack.LookAtSources(root); err != nil {
+	if err := stack.PrepareTest(t.Context(), t.Deadline); err != nil {
 		t.Fatal(err)
 	}
-	findDapr(t, root)
 	c := &command{Cmd: exec.Command(args[0], args[1:]...), stderr: &bytes.Buffer{}, ready: make(chan struct{}), tmp: t.TempDir()}
 	c.Dir = root
 	c.Env = append(os.Environ(), "TMPDIR="+c.tmp, "GOTMPDIR="+t.TempDir())
@@ -77,20 +74,6 @@ func launch(t *testing.T, args ...string) *command {
 		go io.Copy(io.Discard, stderr)
 	}()
 	return c
-}
-
-// findDapr builds Dapr before the time limits of the tests begin.
-func findDapr(t *testing.T, root string) {
-	t.Helper()
-	ctx := t.Context()
-	if deadline, ok := t.Deadline(); ok {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithDeadline(ctx, deadline.Add(-2*time.Minute))
-		defer cancel()
-	}
-	if _, err := dapr.Find(ctx, root, dapr.TestProgress()); err != nil {
-		t.Fatal(err)
-	}
 }
 
 func (c *command) waitReady(t *testing.T) {

@@ -19,17 +19,9 @@ import (
 	"allregions/app/registry"
 )
 
-// stackFlags are the flags that up and demo share.
-func stackFlags(flags *flag.FlagSet, o *stack.Options, regions *string) {
-	flags.StringVar(regions, "regions", "westeurope,eastus,japaneast", "regions that must report, comma separated")
-	flags.DurationVar(&o.Timeout, "timeout", o.Timeout, "how long a notification waits for its regions")
-	flags.StringVar(&o.Key, "key", "", "key that callers must use (default: a new one)")
-	flags.IntVar(&o.Port, "port", o.Port, "port of the service; 0 for any free one")
-	flags.StringVar(&o.Dir, "data", "", "directory in which state and reminders survive (default: a temporary one)")
-}
-
-func finishOptions(o *stack.Options, regions string) error {
-	o.Regions = strings.Split(regions, ",")
+// finishOptions checks what the flags of up and demo have set, and sets the rest.
+func finishOptions(o *stack.Options, regions []string) error {
+	o.Regions = regions
 	if _, err := registry.ParseStatic(o.Regions); err != nil {
 		return fmt.Errorf("-regions: %w", err)
 	}
@@ -53,11 +45,15 @@ func up(ctx context.Context, args []string) error {
 	o := stack.Options{Port: 8080, Timeout: 2 * time.Minute}
 	var regions string
 	flags := flag.NewFlagSet("up", flag.ContinueOnError)
-	stackFlags(flags, &o, &regions)
+	flags.StringVar(&regions, "regions", "westeurope,eastus,japaneast", "regions that must report, comma separated")
+	flags.DurationVar(&o.Timeout, "timeout", o.Timeout, "how long a notification waits for its regions")
+	flags.StringVar(&o.Key, "key", "", "key that callers must use (default: a new one)")
+	flags.IntVar(&o.Port, "port", o.Port, "port of the service; 0 for any free one")
+	flags.StringVar(&o.Dir, "data", "", "directory in which state and reminders survive (default: a temporary one)")
 	if err := parse(flags, args); err != nil {
 		return err
 	}
-	if err := finishOptions(&o, regions); err != nil {
+	if err := finishOptions(&o, strings.Split(regions, ",")); err != nil {
 		return err
 	}
 	o.ServiceLog = os.Stderr

@@ -10,10 +10,9 @@ import (
 	"allregions/app/notification"
 )
 
-// The refusals of this package. Each wraps one of them, or is one of package
-// notification; everything else is a failure behind the handler.
+// The refusals of this package, beside badRequest. Those of package notification
+// are refusals, too; everything else is a failure behind the handler.
 var (
-	errBadRequest       = errors.New("bad request")
 	errUnauthorized     = errors.New("a valid key is required")
 	errNoRoute          = errors.New("there is nothing at this path")
 	errMethodNotAllowed = errors.New("the path does not answer this method")
@@ -34,8 +33,6 @@ type problem struct {
 // badRequest is an error whose text is for the caller.
 type badRequest struct{ error }
 
-func (badRequest) Is(target error) bool { return target == errBadRequest }
-
 // statuses maps errors to HTTP. The first row that fits counts; the last one
 // fits everything. Where detail is set, the error's text goes to the caller:
 // never for a failure behind the handler, whose text is for the log.
@@ -49,7 +46,7 @@ var statuses = []struct {
 	{is(notification.ErrNotFound), http.StatusNotFound, true},
 	{is(errMethodNotAllowed), http.StatusMethodNotAllowed, true},
 	{is(errTooLarge), http.StatusRequestEntityTooLarge, true},
-	{is(errBadRequest), http.StatusBadRequest, true},
+	{isA[badRequest], http.StatusBadRequest, true},
 	{isA[*notification.RefusedError], http.StatusBadRequest, true},
 	{is(errStopping), http.StatusServiceUnavailable, true},
 	{func(error) bool { return true }, http.StatusServiceUnavailable, false},
@@ -68,7 +65,7 @@ func isA[E error](err error) bool {
 // people and other senders do.
 const retryAfter = "5"
 
-// fail answers err. What is not the caller's fault is logged here, and only here.
+// fail answers err, and logs it: here, and only here.
 func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 	for _, row := range statuses {
 		if !row.is(err) {
@@ -79,10 +76,10 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 			p.Detail = err.Error()
 		}
 		level, msg := slog.LevelInfo, "refused"
-		switch {
-		case row.status == http.StatusUnauthorized:
+		switch row.status {
+		case http.StatusUnauthorized:
 			w.Header().Set("WWW-Authenticate", "Bearer")
-		case row.status == http.StatusServiceUnavailable:
+		case http.StatusServiceUnavailable:
 			w.Header().Set("Retry-After", retryAfter)
 			if !row.detail {
 				p.Detail = "the notification could not be reached or stored"

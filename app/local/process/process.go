@@ -11,7 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"os/exec"
 	"slices"
 	"sync"
@@ -152,9 +151,4 @@ func (g *Group) Kill() {
 		p.Signal(syscall.SIGKILL)
 	}
 	g.Stop(0)
-}
-
-// LogFile opens a log for a process.
-func LogFile(path string) (*os.File, error) {
-	return os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 }

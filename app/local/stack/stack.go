@@ -116,11 +116,33 @@ func Root(ctx context.Context) (string, error) {
 	return root, nil
 }
 
-// LookAtSources stats every file that a stack is made of. `go test` keeps a
+// testTime is what a test needs behind a build of Dapr.
+const testTime = 3 * time.Minute
+
+// PrepareTest is for tests that start a stack, or a program that does. It builds
+// Dapr if need be, as long as that leaves time for the tests; deadline is theirs.
+func PrepareTest(ctx context.Context, deadline func() (time.Time, bool)) error {
+	root, err := Root(ctx)
+	if err != nil {
+		return err
+	}
+	if err := lookAtSources(root); err != nil {
+		return err
+	}
+	if end, ok := deadline(); ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, end.Add(-testTime))
+		defer cancel()
+	}
+	_, err = dapr.Find(ctx, root, dapr.TestProgress())
+	return err
+}
+
+// lookAtSources stats every file that a stack is made of. `go test` keeps a
 // result for as long as the files that the test itself has looked at stay the
 // same; without this it would answer "(cached)" after a change of the service,
 // which the go tool and daprd read in processes of their own.
-func LookAtSources(root string) error {
+func lookAtSources(root string) error {
 	for _, dir := range []string{"app", "components"} {
 		err := filepath.WalkDir(filepath.Join(root, dir), func(path string, _ fs.DirEntry, err error) error {
 			if err == nil {
@@ -335,7 +357,7 @@ func portOf(url string) string { return url[strings.LastIndexByte(url, ':')+1:] 
 // run starts a process, and ends the stack when that ends.
 func (s *Stack) run(name string, cmd *exec.Cmd, log io.Writer) error {
 	if log == nil {
-		f, err := process.LogFile(s.logPath(name))
+		f, err := os.OpenFile(s.logPath(name), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 		if err != nil {
 			return fmt.Errorf("log of %s: %w", name, err)
 		}

@@ -3,7 +3,6 @@ package stack
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -20,7 +19,6 @@ import (
 	"time"
 
 	"allregions/app/local/acr"
-	"allregions/app/local/dapr"
 )
 
 // raceEnabled makes the service under test a race-detecting one, if the tests
@@ -134,23 +132,9 @@ func start(t *testing.T, o Options) (*Stack, *acr.Registry) {
 	return s, &acr.Registry{LoginServer: "contoso.azurecr.io", ServiceURL: s.URL, Key: s.Key}
 }
 
-// prepare builds Dapr if need be, as long as that leaves time for the tests.
 func prepare(t *testing.T) {
 	t.Helper()
-	root, err := Root(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := LookAtSources(root); err != nil {
-		t.Fatal(err)
-	}
-	ctx := t.Context()
-	if deadline, ok := t.Deadline(); ok {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithDeadline(ctx, deadline.Add(-3*time.Minute))
-		defer cancel()
-	}
-	if _, err := dapr.Find(ctx, root, dapr.TestProgress()); err != nil {
+	if err := PrepareTest(t.Context(), t.Deadline); err != nil {
 		t.Fatal(err)
 	}
 }
