@@ -47,7 +47,7 @@ type Discovery struct {
 	log      *slog.Logger
 	now      func() time.Time
 
-	reading sync.Mutex    // held while the source is asked
+	reading chan struct{} // has room for the one who asks the source
 	news    chan struct{} // has room for one: something is there to be saved
 
 	mu      sync.Mutex
@@ -59,7 +59,8 @@ type Discovery struct {
 
 // NewDiscovery returns a Discovery that knows nothing until Run runs.
 func NewDiscovery(source Source, saved Saved, fallback Static, now func() time.Time, log *slog.Logger) *Discovery {
-	return &Discovery{source: source, saved: saved, fallback: fallback, now: now, log: log, news: make(chan struct{}, 1)}
+	return &Discovery{source: source, saved: saved, fallback: fallback, now: now, log: log,
+		reading: make(chan struct{}, 1), news: make(chan struct{}, 1)}
 }
 
 // Run reads the regions now, and again every 10 minutes, until ctx ends.
@@ -68,7 +69,7 @@ func (d *Discovery) Run(ctx context.Context) {
 	for {
 		if !d.now().Before(next) {
 			interval := refreshInterval
-			if d.read(ctx, readTimeout) != nil {
+			if d.read(ctx, readTimeout, 0) != nil {
 				interval = retryInterval
 			}
 			next = d.now().Add(interval)
@@ -104,26 +105,31 @@ func (d *Discovery) Expected(context.Context) ([]replication.Region, error) {
 // Recheck reads the regions again because one posted that is not expected; at
 // most once a minute. It tells whether the region is expected now.
 func (d *Discovery) Recheck(ctx context.Context, region replication.Region) bool {
-	d.mu.Lock()
-	due := d.now().Sub(d.asked) >= recheckInterval
-	d.mu.Unlock()
-	if due {
-		d.read(ctx, recheckTimeout) // its error is logged, and changes nothing
-	}
+	d.read(ctx, recheckTimeout, recheckInterval) // its error is logged, and changes nothing
 	regions, err := d.Expected(ctx)
 	return err == nil && slices.Contains(regions, region)
 }
 
-// read asks the source.
-func (d *Discovery) read(ctx context.Context, timeout time.Duration) error {
-	d.reading.Lock()
-	defer d.reading.Unlock()
-	d.mu.Lock()
-	d.asked = d.now()
-	d.mu.Unlock()
-
+// read asks the source, unless that was done less than minAge ago. It waits for
+// whoever is asking already, and has its answer then.
+func (d *Discovery) read(ctx context.Context, timeout, minAge time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
+	select {
+	case d.reading <- struct{}{}:
+		defer func() { <-d.reading }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	d.mu.Lock()
+	fresh := d.now().Sub(d.asked) < minAge
+	if !fresh {
+		d.asked = d.now()
+	}
+	d.mu.Unlock()
+	if fresh {
+		return nil
+	}
 	regions, err := d.source.Regions(ctx)
 	d.mu.Lock()
 	d.err = err

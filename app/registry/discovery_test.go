@@ -189,3 +189,50 @@ func TestStaticLearnsNothing(t *testing.T) {
 		t.Error("a fixed list has changed")
 	}
 }
+
+// slow is a registry that takes its time.
+type slow struct{ *world }
+
+func (s slow) Regions(ctx context.Context) ([]replication.Region, error) {
+	time.Sleep(time.Second)
+	return s.world.Regions(ctx)
+}
+
+// The webhooks of a new region come for many pushes at once: one of them has the
+// regions read, and all of them get what it learns.
+func TestRecheckAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{docs: map[string][]byte{}}
+		w.set([]replication.Region{"westeurope"}, nil, nil)
+		d := NewDiscovery(slow{w}, w, nil, time.Now, slog.New(slog.DiscardHandler))
+		ctx, stop := context.WithCancel(t.Context())
+		defer stop()
+		go d.Run(ctx)
+		time.Sleep(recheckInterval + 2*time.Second)
+		w.set([]replication.Region{"westeurope", "eastus"}, nil, nil)
+		var wg sync.WaitGroup
+		for range 100 {
+			wg.Go(func() {
+				if !d.Recheck(t.Context(), "eastus") {
+					t.Error("a new region was refused while it was being read")
+				}
+			})
+		}
+		wg.Wait()
+		if w.asked != 2 {
+			t.Errorf("asked %d times", w.asked)
+		}
+
+		// Who cannot wait for a reading does not.
+		time.Sleep(recheckInterval)
+		brief, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		wg.Go(func() { d.Recheck(t.Context(), "mars") })
+		synctest.Wait()
+		begin := time.Now()
+		if d.Recheck(brief, "mars") || time.Since(begin) != 100*time.Millisecond {
+			t.Errorf("answered after %v", time.Since(begin))
+		}
+		wg.Wait()
+	})
+}
