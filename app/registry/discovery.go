@@ -136,7 +136,7 @@ func (d *Discovery) read(ctx context.Context, timeout, minAge time.Duration) err
 	before := d.regions
 	if err == nil {
 		d.regions = regions
-		d.unsaved = d.unsaved || !slices.Equal(before, regions)
+		d.unsaved = true // also when nothing is new: the store may forget what is old
 	}
 	d.mu.Unlock()
 	if err != nil {
@@ -145,10 +145,10 @@ func (d *Discovery) read(ctx context.Context, timeout, minAge time.Duration) err
 	}
 	if !slices.Equal(before, regions) {
 		d.log.LogAttrs(ctx, slog.LevelInfo, "the registry's regions", slog.Any("regions", regions), slog.String("from", "registry"))
-		select {
-		case d.news <- struct{}{}:
-		default:
-		}
+	}
+	select {
+	case d.news <- struct{}{}:
+	default:
 	}
 	return nil
 }

@@ -100,6 +100,15 @@ func TestDiscovery(t *testing.T) {
 		w.set([]replication.Region{"westeurope"}, nil, nil)
 		time.Sleep(retryInterval + time.Second)
 		expect(t, d, "westeurope")
+
+		// A store that forgets what is old (Cosmos DB's TTL) does not forget them.
+		w.mu.Lock()
+		delete(w.docs, savedKey)
+		w.mu.Unlock()
+		time.Sleep(refreshInterval + time.Second)
+		if w.saved() == "" {
+			t.Error("not saved again")
+		}
 		stop()
 	})
 }
