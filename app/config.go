@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
 	"os"
 	"reflect"
 	"regexp"
@@ -49,6 +50,29 @@ type Config struct {
 	// has not been read before.
 	Regions Regions `envconfig:"WEBHOOK_REGIONS"`
 
+	// PublicURL is the https URL of the public listener as Azure reaches it. With
+	// Registry, the service then sees to the registry's webhooks itself: at
+	// start, every hour, and when a region comes, every expected region gets one
+	// that calls PublicURL with the first of Keys in a header; what differs is
+	// mended, and logged. That needs the right to read and write webhooks. A
+	// webhook that does not carry our tag is never touched.
+	PublicURL PublicURL `envconfig:"PUBLIC_URL"`
+
+	// Registration turns that off: "off" leaves all webhooks alone. Those that
+	// are there go on; "allregions deregister" deletes them.
+	Registration Switch `envconfig:"WEBHOOK_REGISTRATION" default:"on"`
+
+	// Actions are what the webhooks that we register report, comma separated:
+	// push, delete, quarantine, chart_push, chart_delete. Each one makes
+	// notifications of its own.
+	Actions Actions `envconfig:"WEBHOOK_ACTIONS" default:"push"`
+
+	// Owner marks the webhooks that we register, in their tag "allregions" and,
+	// as a hash, in their names, so that several services can share a registry.
+	// By default it is PublicURL. Changing it leaves the old webhooks behind:
+	// they still call, which makes duplicates, and those change nothing.
+	Owner Owner `envconfig:"WEBHOOK_OWNER"`
+
 	// Timeout is how long a notification waits for its regions, from its first
 	// event: a Go duration (90s, 2m) or hours:minutes:seconds (0:02:00), from 1s
 	// to 30 days. Too short gives timedOut followed by recovered; too long
@@ -57,6 +81,8 @@ type Config struct {
 
 	// Keys are the keys that callers may use, comma separated. Two at a time
 	// allow rotation: add the new one, change the webhooks, remove the old one.
+	// Webhooks that we register send the first: "old,new", then "new,old", then
+	// "new", and every replica knows what it is sent all the time.
 	// Whoever has one can post events and read statuses. Without any the
 	// service does not start, unless AllowAnonymous is set.
 	Keys Keys `envconfig:"WEBHOOK_KEYS"`
@@ -95,16 +121,7 @@ func loadConfig() (Config, error) {
 	var c Config
 	errs := []error{unknownSettings(os.Environ())}
 	if err := envconfig.Process("", &c); err != nil {
-		var parse *envconfig.ParseError
-		if errors.As(err, &parse) {
-			err = fmt.Errorf("%s: %q is not a %s: %w", parse.KeyName, parse.Value, strings.TrimPrefix(parse.TypeName, "main."), parse.Err)
-			if inner := parse.Err; strings.HasPrefix(parse.TypeName, "main.") {
-				err = fmt.Errorf("%s: %w", parse.KeyName, inner)
-			} else if parse.TypeName == "bool" {
-				err = fmt.Errorf("%s: %q is neither true nor false", parse.KeyName, parse.Value)
-			}
-		}
-		return c, errors.Join(append(errs, err)...)
+		return c, errors.Join(append(errs, wrongSetting(err))...)
 	}
 	if c.Port == c.AppPort {
 		errs = append(errs, fmt.Errorf("APP_PORT: %d is PORT as well; the sidecar's listener must be another one", c.AppPort))
@@ -116,6 +133,56 @@ func loadConfig() (Config, error) {
 		errs = append(errs, errors.New("WEBHOOK_KEYS: not set; set a key (openssl rand -hex 24 makes one), or WEBHOOK_ALLOW_ANONYMOUS=true to let everybody in"))
 	}
 	return c, errors.Join(errs...)
+}
+
+// target is what the registry's webhooks are to call. It is false if we are to
+// leave them alone, with the reason.
+func (c Config) target() (target registry.Target, why string, ok bool) {
+	switch {
+	case !bool(c.Registration):
+		return target, "WEBHOOK_REGISTRATION is off", false
+	case c.PublicURL.URL == nil:
+		return target, "PUBLIC_URL is not set", false
+	}
+	target = registry.Target{URL: c.PublicURL.URL, Actions: c.Actions, Owner: c.Owner.or(c.PublicURL)}
+	if len(c.Keys) > 0 {
+		target.Key = c.Keys[0]
+	}
+	return target, "", true
+}
+
+// removal is what it takes to delete the webhooks that we registered.
+type removal struct {
+	Registry  ResourceID `envconfig:"REGISTRY_RESOURCE_ID"`
+	PublicURL PublicURL  `envconfig:"PUBLIC_URL"`
+	Owner     Owner      `envconfig:"WEBHOOK_OWNER"`
+}
+
+func loadRemoval() (r removal, err error) {
+	if err := envconfig.Process("", &r); err != nil {
+		return r, wrongSetting(err)
+	}
+	if r.Registry.ID == nil {
+		err = errors.New("REGISTRY_RESOURCE_ID: not set")
+	}
+	if r.Owner.or(r.PublicURL) == "" {
+		err = errors.Join(err, errors.New("WEBHOOK_OWNER: not set, and neither is PUBLIC_URL"))
+	}
+	return r, err
+}
+
+// wrongSetting names the variable that envconfig could not read.
+func wrongSetting(err error) error {
+	var parse *envconfig.ParseError
+	switch {
+	case !errors.As(err, &parse):
+		return err
+	case strings.HasPrefix(parse.TypeName, "main."):
+		return fmt.Errorf("%s: %w", parse.KeyName, parse.Err) // which says what it is not
+	case parse.TypeName == "bool":
+		return fmt.Errorf("%s: %q is neither true nor false", parse.KeyName, parse.Value)
+	}
+	return fmt.Errorf("%s: %q is not a %s: %w", parse.KeyName, parse.Value, parse.TypeName, parse.Err)
 }
 
 // unknownSettings reports variables that look like settings and are none.
@@ -176,6 +243,75 @@ func (r *Regions) Decode(s string) error {
 	regions, err := registry.ParseStatic(strings.Split(s, ","))
 	*r = Regions(regions)
 	return err
+}
+
+// PublicURL is the address of the public listener; without a URL, unknown.
+type PublicURL struct{ URL *url.URL }
+
+// maxTag is how long the value of a tag on Azure may be: it has the owner.
+const maxTag = 256
+
+func (p *PublicURL) Decode(s string) error {
+	s = strings.TrimSpace(s)
+	if s == "" {
+		return nil // as if it were not set
+	}
+	u, err := url.Parse(s)
+	// Not quoted: whoever puts a password into it has a secret in it.
+	if err != nil || u.Scheme != "https" || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || len(s) > maxTag {
+		return errors.New("not a URL such as https://allregions.example.com: https, a host, perhaps a path, and nothing else")
+	}
+	p.URL = u
+	return nil
+}
+
+// Switch is on or off.
+type Switch bool
+
+func (b *Switch) Decode(s string) error {
+	switch strings.ToLower(strings.TrimSpace(s)) {
+	case "on", "true":
+		*b = true
+	case "off", "false":
+		*b = false
+	default:
+		return fmt.Errorf("%q is neither on nor off", s)
+	}
+	return nil
+}
+
+// Actions are actions of ACR's webhooks.
+type Actions []string
+
+func (a *Actions) Decode(s string) error {
+	*a = nil
+	for name := range strings.SplitSeq(s, ",") {
+		name = strings.TrimSpace(name)
+		if !slices.Contains(registry.Actions(), name) {
+			return fmt.Errorf("%q is none of %s", name, strings.Join(registry.Actions(), ", "))
+		}
+		*a = append(*a, name)
+	}
+	return nil
+}
+
+// Owner is the owner of webhooks.
+type Owner string
+
+func (o *Owner) Decode(s string) error {
+	if s = strings.TrimSpace(s); len(s) > maxTag {
+		return fmt.Errorf("longer than the %d characters of a tag", maxTag)
+	}
+	*o = Owner(s)
+	return nil
+}
+
+// or is the owner that counts.
+func (o Owner) or(u PublicURL) string {
+	if o == "" && u.URL != nil {
+		return u.URL.String()
+	}
+	return string(o)
 }
 
 // Timeout is a duration in one of two notations.

@@ -42,7 +42,7 @@ func TestDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := Config{Port: 8080, AppPort: 3001, Regions: Regions{"westeurope", "eastus"}, Timeout: Timeout(2 * time.Minute),
+	want := Config{Port: 8080, AppPort: 3001, Regions: Regions{"westeurope", "eastus"}, Registration: true, Actions: Actions{"push"}, Timeout: Timeout(2 * time.Minute),
 		Keys: Keys{"k1", "k2"}, StateStore: "statestore", ImageStore: "images", PubSub: "pubsub", Topic: "acr-notifications", DaprGRPCPort: 50001}
 	if got, want := fmt.Sprintf("%#v", c), fmt.Sprintf("%#v", want); got != want {
 		t.Errorf("\n got %s\nwant %s", got, want)
@@ -52,6 +52,7 @@ func TestDefaults(t *testing.T) {
 func TestEverySettingIsRead(t *testing.T) {
 	const id = "/subscriptions/s/resourceGroups/g/providers/Microsoft.ContainerRegistry/registries/contoso"
 	environment(t, map[string]string{"REGISTRY_RESOURCE_ID": id, "PORT": "1", "APP_PORT": "2", "WEBHOOK_REGIONS": "eastus", "WEBHOOK_TIMEOUT": "1h",
+		"PUBLIC_URL": "https://h/p", "WEBHOOK_REGISTRATION": "off", "WEBHOOK_ACTIONS": "push, delete", "WEBHOOK_OWNER": "prod",
 		"WEBHOOK_ALLOW_ANONYMOUS": "true", "STATE_STORE": "s", "IMAGE_STORE": "i", "PUBSUB": "p", "TOPIC": "t", "DAPR_GRPC_PORT": "3"})
 	c, err := loadConfig()
 	if err != nil {
@@ -60,8 +61,11 @@ func TestEverySettingIsRead(t *testing.T) {
 	if c.Registry.ID == nil || c.Registry.ID.String() != id {
 		t.Errorf("registry %v", c.Registry.ID)
 	}
-	c.Registry = ResourceID{}
-	want := Config{Port: 1, AppPort: 2, Regions: Regions(registry.Static{"eastus"}), Timeout: Timeout(time.Hour), AllowAnonymous: true,
+	if c.PublicURL.URL == nil || c.PublicURL.URL.String() != "https://h/p" {
+		t.Errorf("public URL %v", c.PublicURL.URL)
+	}
+	c.Registry, c.PublicURL = ResourceID{}, PublicURL{}
+	want := Config{Port: 1, AppPort: 2, Regions: Regions(registry.Static{"eastus"}), Actions: Actions{"push", "delete"}, Owner: "prod", Timeout: Timeout(time.Hour), AllowAnonymous: true,
 		StateStore: "s", ImageStore: "i", PubSub: "p", Topic: "t", DaprGRPCPort: 3}
 	if got, want := fmt.Sprintf("%#v", c), fmt.Sprintf("%#v", want); got != want {
 		t.Errorf("\n got %s\nwant %s", got, want)
@@ -103,6 +107,17 @@ func TestWrongSettingsAreNamed(t *testing.T) {
 		{with("WEBHOOK_KEYS", "s3cr3t,"), []string{"WEBHOOK_KEYS: key 2 of 2 is empty"}},
 		{with("WEBHOOK_ALLOW_ANONYMOUS", "perhaps"), []string{`WEBHOOK_ALLOW_ANONYMOUS: "perhaps" is neither true nor false`}},
 		{with("REGISTRY_RESOURCE_ID", "contoso"), []string{`REGISTRY_RESOURCE_ID: "contoso" is not the resource id of a container registry`}},
+		{with("PUBLIC_URL", "http://allregions.example.com"), []string{"PUBLIC_URL: not a URL such as https://allregions.example.com"}},
+		{with("PUBLIC_URL", "allregions.example.com"), []string{"PUBLIC_URL: not a URL"}},
+		{with("PUBLIC_URL", "https://"), []string{"PUBLIC_URL: not a URL"}},
+		{with("PUBLIC_URL", "https://user:s3cr3t@allregions.example.com"), []string{"PUBLIC_URL: not a URL"}},
+		{with("PUBLIC_URL", "https://allregions.example.com?code=s3cr3t"), []string{"PUBLIC_URL: not a URL"}},
+		{with("PUBLIC_URL", "https://s3cr3t\x7f"), []string{"PUBLIC_URL: not a URL"}},
+		{with("PUBLIC_URL", "https://h/"+strings.Repeat("x", 250)), []string{"PUBLIC_URL: not a URL"}},
+		{with("WEBHOOK_REGISTRATION", "maybe"), []string{`WEBHOOK_REGISTRATION: "maybe" is neither on nor off`}},
+		{with("WEBHOOK_ACTIONS", "push,pull"), []string{`WEBHOOK_ACTIONS: "pull" is none of chart_delete, chart_push, delete, push, quarantine`}},
+		{with("WEBHOOK_ACTIONS", ""), []string{`WEBHOOK_ACTIONS: "" is none of`}},
+		{with("WEBHOOK_OWNER", strings.Repeat("x", 257)), []string{"WEBHOOK_OWNER: longer than the 256"}},
 		{with("STATE_STORE", "a b"), []string{`STATE_STORE: "a b"`}},
 		{with("TOPIC", "a/b"), []string{`TOPIC: "a/b"`}},
 		{with("WEBHOOK_TIMEUOT", "2m", "WEBHOOK_KEY", "s3cr3t"), []string{"WEBHOOK_TIMEUOT: there is no such setting", "WEBHOOK_KEY: there is no such setting"}},
@@ -125,6 +140,58 @@ func TestRegistryStandsForRegions(t *testing.T) {
 		"REGISTRY_RESOURCE_ID": "/subscriptions/s/resourceGroups/g/providers/Microsoft.ContainerRegistry/registries/contoso"})
 	if c, err := loadConfig(); err != nil || len(c.Regions) != 0 {
 		t.Errorf("%v, %v", c, err)
+	}
+}
+
+func TestTarget(t *testing.T) {
+	azure := []string{"REGISTRY_RESOURCE_ID", "/subscriptions/s/resourceGroups/g/providers/Microsoft.ContainerRegistry/registries/contoso"}
+	for _, tt := range []struct {
+		settings []string
+		want     string
+	}{
+		{nil, "left alone: PUBLIC_URL is not set"},
+		{[]string{"PUBLIC_URL", "https://h/p", "WEBHOOK_REGISTRATION", "OFF"}, "left alone: WEBHOOK_REGISTRATION is off"},
+		{[]string{"PUBLIC_URL", "https://h/p"}, "https://h/p k1 [push] https://h/p"},
+		{[]string{"PUBLIC_URL", " https://h/p ", "WEBHOOK_OWNER", "prod", "WEBHOOK_ACTIONS", "delete,push", "WEBHOOK_KEYS", "new,old"}, "https://h/p new [delete push] prod"},
+		{[]string{"PUBLIC_URL", "https://h", "WEBHOOK_KEYS", "", "WEBHOOK_ALLOW_ANONYMOUS", "true"}, "https://h  [push] https://h"},
+	} {
+		environment(t, with(append(azure, tt.settings...)...))
+		c, err := loadConfig()
+		if err != nil {
+			t.Errorf("%q: %v", tt.settings, err)
+			continue
+		}
+		target, why, ok := c.target()
+		got := "left alone: " + why
+		if ok {
+			got = fmt.Sprintf("%s %s %s %s", target.URL, target.Key, target.Actions, target.Owner)
+		}
+		if got != tt.want {
+			t.Errorf("%q: %s, want %s", tt.settings, got, tt.want)
+		}
+	}
+}
+
+// azd's predown hook has no keys, and need not have a URL.
+func TestRemoval(t *testing.T) {
+	const id = "/subscriptions/s/resourceGroups/g/providers/Microsoft.ContainerRegistry/registries/contoso"
+	for want, settings := range map[string]map[string]string{
+		"prod":                               {"REGISTRY_RESOURCE_ID": id, "WEBHOOK_OWNER": "prod", "PUBLIC_URL": "https://h"},
+		"https://h":                          {"REGISTRY_RESOURCE_ID": id, "PUBLIC_URL": "https://h"},
+		"REGISTRY_RESOURCE_ID: not set":      {"WEBHOOK_OWNER": "prod"},
+		"WEBHOOK_OWNER: not set, and":        {"REGISTRY_RESOURCE_ID": id},
+		`REGISTRY_RESOURCE_ID: "x" is not`:   {"REGISTRY_RESOURCE_ID": "x", "WEBHOOK_OWNER": "prod"},
+		"PUBLIC_URL: not a URL such as http": {"REGISTRY_RESOURCE_ID": id, "PUBLIC_URL": "http://h"},
+	} {
+		environment(t, settings)
+		r, err := loadRemoval()
+		got := r.Owner.or(r.PublicURL)
+		if err != nil {
+			got = err.Error()
+		}
+		if !strings.HasPrefix(got, want) {
+			t.Errorf("%v: %s, want %s", settings, got, want)
+		}
 	}
 }
 

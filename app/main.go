@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -25,17 +26,32 @@ import (
 // SIGTERM. Container Apps kills the container 30 s after it.
 const drainTimeout = 10 * time.Second
 
-func main() { os.Exit(run()) }
+func main() { os.Exit(run(os.Args[1:], os.Stderr)) }
 
-func run() int {
-	log := slog.New(slog.NewJSONHandler(os.Stderr, nil))
-	config, err := loadConfig()
-	if err != nil {
-		fmt.Fprintf(os.Stderr, "allregions: cannot start:\n%v\n", err)
-		return 1
-	}
+const usage = `usage: allregions             runs the service, set up by its environment
+       allregions deregister  deletes the registry's webhooks that the service has registered
+`
+
+func run(args []string, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	switch {
+	case len(args) == 1 && args[0] == "deregister":
+		if err := deregister(ctx, stderr); err != nil {
+			fmt.Fprintf(stderr, "allregions: webhooks are left at the registry:\n%v\n", err)
+			return 1
+		}
+		return 0
+	case len(args) > 0:
+		fmt.Fprint(stderr, usage)
+		return 2
+	}
+	log := slog.New(slog.NewJSONHandler(stderr, nil))
+	config, err := loadConfig()
+	if err != nil {
+		fmt.Fprintf(stderr, "allregions: cannot start:\n%v\n", err)
+		return 1
+	}
 	if err := serve(ctx, config, log); err != nil {
 		log.Error("stopped", "err", err)
 		return 1
@@ -49,17 +65,54 @@ func expectedRegions(ctx context.Context, config Config, saved registry.Saved, l
 		log.Info("the registry's regions", "regions", config.Regions, "from", "WEBHOOK_REGIONS")
 		return registry.Static(config.Regions), nil
 	}
-	credential, err := azidentity.NewDefaultAzureCredential(nil)
-	if err != nil {
-		return nil, fmt.Errorf("identity: %w", err)
-	}
-	arm, err := registry.NewARM(config.Registry.ID, credential, nil)
+	arm, err := azureRegistry(config.Registry)
 	if err != nil {
 		return nil, err
 	}
 	discovery := registry.NewDiscovery(arm, saved, registry.Static(config.Regions), time.Now, log)
 	go discovery.Run(ctx)
+
+	target, why, ok := config.target()
+	if !ok {
+		log.Info("the registry's webhooks are left alone", "why", why)
+		return discovery, nil
+	}
+	registration, err := registry.NewRegistration(arm, target, log)
+	if err != nil {
+		return nil, err
+	}
+	go registration.Run(ctx, discovery.Expected, time.Now)
 	return discovery, nil
+}
+
+func azureRegistry(id ResourceID) (*registry.ARM, error) {
+	credential, err := azidentity.NewDefaultAzureCredential(nil)
+	if err != nil {
+		return nil, fmt.Errorf("identity: %w", err)
+	}
+	return registry.NewARM(id.ID, credential, nil)
+}
+
+// deregister deletes the webhooks that the service has registered, with the
+// rights of whoever runs it. It is for the day when the service goes.
+func deregister(ctx context.Context, out io.Writer) error {
+	settings, err := loadRemoval()
+	if err != nil {
+		return err
+	}
+	arm, err := azureRegistry(settings.Registry)
+	if err != nil {
+		return err
+	}
+	registration, err := registry.NewRegistration(arm, registry.Target{Owner: settings.Owner.or(settings.PublicURL)}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return err
+	}
+	removed, err := registration.Remove(ctx)
+	for _, name := range removed {
+		fmt.Fprintln(out, "deleted webhook", name)
+	}
+	return err
 }
 
 // serve runs both listeners until ctx ends or one of them fails.

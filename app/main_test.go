@@ -76,6 +76,25 @@ func TestServe(t *testing.T) {
 	}
 }
 
+func TestArguments(t *testing.T) {
+	environment(t, nil)
+	for _, tt := range []struct {
+		args []string
+		code int
+		says string
+	}{
+		{nil, 1, "WEBHOOK_KEYS: not set"},
+		{[]string{"deregister"}, 1, "REGISTRY_RESOURCE_ID: not set"},
+		{[]string{"help"}, 2, "usage: "},
+		{[]string{"deregister", "now"}, 2, "usage: "},
+	} {
+		var stderr strings.Builder
+		if code := run(tt.args, &stderr); code != tt.code || !strings.Contains(stderr.String(), tt.says) {
+			t.Errorf("%q: %d\n%s", tt.args, code, stderr.String())
+		}
+	}
+}
+
 func TestPortTaken(t *testing.T) {
 	c, _ := testConfig(t)
 	if err := serve(t.Context(), c, slog.New(slog.DiscardHandler)); err == nil || !strings.HasPrefix(err.Error(), "PORT: ") {

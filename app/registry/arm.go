@@ -19,6 +19,7 @@ import (
 type ARM struct {
 	registries   *armcontainerregistry.RegistriesClient
 	replications *armcontainerregistry.ReplicationsClient
+	webhooks     *armcontainerregistry.WebhooksClient
 	group, name  string
 }
 
@@ -38,7 +39,7 @@ func NewARM(id *arm.ResourceID, credential azcore.TokenCredential, options *arm.
 	if err != nil {
 		return nil, fmt.Errorf("registry %s: %w", id.Name, err)
 	}
-	return &ARM{factory.NewRegistriesClient(), factory.NewReplicationsClient(), id.ResourceGroupName, id.Name}, nil
+	return &ARM{factory.NewRegistriesClient(), factory.NewReplicationsClient(), factory.NewWebhooksClient(), id.ResourceGroupName, id.Name}, nil
 }
 
 // Regions returns the regions in which the registry has a working replica: the

@@ -1,0 +1,372 @@
+package registry
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/runtime"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/to"
+	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/containerregistry/armcontainerregistry"
+
+	"allregions/app/replication"
+)
+
+// How often the webhooks are looked at.
+const (
+	registerInterval = time.Hour
+	registerRetry    = time.Minute      // after a failure
+	registerTimeout  = 5 * time.Minute  // for all regions
+	noticeInterval   = 10 * time.Second // within which a new region is noticed
+	pollInterval     = 2 * time.Second  // of an operation that Azure has begun
+)
+
+// ownerTag is the tag that tells whose a webhook is. One that does not carry it
+// with the value that we would give it is never touched, only deleted by who
+// made it; taking the tag away takes the webhook away from us.
+const ownerTag = "allregions"
+
+// Actions are those that ACR's webhooks can report.
+func Actions() []string {
+	var actions []string
+	for _, a := range armcontainerregistry.PossibleWebhookActionValues() {
+		actions = append(actions, string(a))
+	}
+	return actions
+}
+
+// Target is what the webhooks of a registry are to call.
+type Target struct {
+	// URL is the public listener as the registry reaches it; the path of the
+	// handler is added to its path.
+	URL *url.URL
+
+	// Key is a secret: it is sent as "Authorization: Bearer", and never logged.
+	// Empty sends none.
+	Key string
+
+	// Actions are reported, of those that [Actions] lists.
+	Actions []string
+
+	// Owner tells this service's webhooks from those of another service at the
+	// same registry; it goes into their tag, and as a hash into their names. A
+	// URL may change, an owner should not: the webhooks of the old one stay.
+	Owner string
+}
+
+// name is the webhook's in a region: letters and digits only, at most 50, and
+// unique in the registry, also among several owners.
+func (t Target) name(region replication.Region) string {
+	sum := sha256.Sum256([]byte(t.Owner))
+	return "allregions" + hex.EncodeToString(sum[:3]) + string(region)
+}
+
+func (t Target) uri(region replication.Region) string {
+	u := t.URL.JoinPath("webhooks/acr")
+	u.RawQuery = url.Values{"region": {string(region)}}.Encode()
+	return u.String()
+}
+
+func (t Target) authorization() string {
+	if t.Key == "" {
+		return ""
+	}
+	return "Bearer " + t.Key
+}
+
+// webhook is what ACR has of a region's webhook, as far as it matters here.
+type webhook struct {
+	Owner         string
+	Region        replication.Region
+	State         armcontainerregistry.ProvisioningState
+	Enabled       bool
+	Scope         string // "" is the whole registry
+	Actions       []string
+	URI           string
+	Authorization string // a secret
+}
+
+// step is what has to be done about one region's webhook, and why.
+type step struct {
+	do  string
+	why string // "" for create and keep; names what differs, never a value
+}
+
+const (
+	keep   = "keep"   // it is as it must be
+	create = "create" // there is none
+	update = "update" // it is ours, and not as it must be
+	await  = "await"  // somebody is changing it
+	refuse = "refuse" // its name is taken by one that is not ours
+)
+
+// String is "update: disabled", for logs.
+func (s step) String() string {
+	if s.why == "" {
+		return s.do
+	}
+	return s.do + ": " + s.why
+}
+
+// plan decides about the webhook of a region; have is nil if there is none.
+func (t Target) plan(region replication.Region, have *webhook) step {
+	switch {
+	case have == nil:
+		return step{create, ""}
+	case have.Owner != t.Owner:
+		return step{refuse, "another one has its name"}
+	case have.Region != region:
+		return step{refuse, "it is in another region"}
+	}
+	switch have.State {
+	case armcontainerregistry.ProvisioningStateCreating, armcontainerregistry.ProvisioningStateUpdating, armcontainerregistry.ProvisioningStateDeleting:
+		return step{await, strings.ToLower(string(have.State))}
+	}
+	sorted := func(s []string) []string { return slices.Compact(slices.Sorted(slices.Values(s))) }
+	var why []string
+	for reason, differs := range map[string]bool{
+		"provisioning failed": have.State == armcontainerregistry.ProvisioningStateFailed || have.State == armcontainerregistry.ProvisioningStateCanceled,
+		"disabled":            !have.Enabled,
+		"scope":               have.Scope != "",
+		"actions":             !slices.Equal(sorted(have.Actions), sorted(t.Actions)),
+		"uri":                 have.URI != t.uri(region),
+		"key":                 have.Authorization != t.authorization(),
+	} {
+		if differs {
+			why = append(why, reason)
+		}
+	}
+	if len(why) == 0 {
+		return step{keep, ""}
+	}
+	slices.Sort(why)
+	return step{update, strings.Join(why, ", ")}
+}
+
+// Registration sees to it that every expected region has a webhook that calls
+// the target. It needs the rights Microsoft.ContainerRegistry/registries/webhooks/
+// read, write and getCallbackConfig/action, and delete to remove them.
+type Registration struct {
+	webhooks        *armcontainerregistry.WebhooksClient
+	group, registry string
+	target          Target
+	log             *slog.Logger
+}
+
+// NewRegistration returns one for the registry that a reads. The target's owner
+// must not be empty: then every webhook without a tag would be ours.
+func NewRegistration(a *ARM, target Target, log *slog.Logger) (*Registration, error) {
+	if target.Owner == "" {
+		return nil, errors.New("webhooks without an owner")
+	}
+	return &Registration{webhooks: a.webhooks, group: a.group, registry: a.name, target: target, log: log}, nil
+}
+
+// Run looks at the webhooks as soon as the regions are known, when they change,
+// and every hour, until ctx ends. Several replicas may do that at once: they all
+// want the same.
+func (r *Registration) Run(ctx context.Context, expected func(context.Context) ([]replication.Region, error), now func() time.Time) {
+	var done []replication.Region
+	var next time.Time
+	for {
+		regions, err := expected(ctx)
+		if err == nil && (!slices.Equal(regions, done) || !now().Before(next)) {
+			interval := registerInterval
+			if err := r.Ensure(ctx, regions); err != nil && ctx.Err() == nil {
+				r.log.LogAttrs(ctx, slog.LevelWarn, "not all webhooks of the registry are as they must be", slog.Any("err", err))
+				interval = registerRetry
+			}
+			done, next = regions, now().Add(interval)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(noticeInterval):
+		}
+	}
+}
+
+// Ensure makes the webhooks of these regions what they must be. After a nil
+// error they are. One that cannot be mended does not keep the others from it.
+func (r *Registration) Ensure(ctx context.Context, regions []replication.Region) error {
+	ctx, cancel := context.WithTimeout(ctx, registerTimeout)
+	defer cancel()
+	listed, err := r.list(ctx)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, region := range regions {
+		if err := r.ensure(ctx, region, listed[r.target.name(region)]); err != nil {
+			errs = append(errs, fmt.Errorf("webhook of %s: %w", region, r.redact(err)))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// ensure does what plan says. The other headers of the webhook stay.
+func (r *Registration) ensure(ctx context.Context, region replication.Region, listed *armcontainerregistry.Webhook) error {
+	name := r.target.name(region)
+	var have *webhook
+	headers := map[string]*string{}
+	if listed != nil {
+		have = fromARM(listed)
+		// Only of our own do we read where it points: that has secrets in it.
+		if have.Owner == r.target.Owner {
+			config, err := r.webhooks.GetCallbackConfig(ctx, r.group, r.registry, name, nil)
+			if err != nil {
+				return fmt.Errorf("read %s: %w", name, err)
+			}
+			have.URI = text(config.ServiceURI)
+			for header, value := range config.CustomHeaders {
+				if strings.EqualFold(header, "Authorization") {
+					have.Authorization = text(value)
+				} else {
+					headers[header] = value
+				}
+			}
+		}
+	}
+	if value := r.target.authorization(); value != "" {
+		headers["Authorization"] = to.Ptr(value)
+	}
+
+	todo := r.target.plan(region, have)
+	level := slog.LevelInfo
+	if todo.do == keep {
+		level = slog.LevelDebug
+	}
+	r.log.LogAttrs(ctx, level, "webhook", slog.String("region", string(region)), slog.String("name", name), slog.String("decision", todo.String()))
+	switch todo.do {
+	case create:
+		return r.create(ctx, region, headers)
+	case update:
+		return r.update(ctx, region, headers)
+	case await, refuse:
+		return fmt.Errorf("%s: %s", name, todo)
+	}
+	return nil
+}
+
+func (r *Registration) create(ctx context.Context, region replication.Region, headers map[string]*string) error {
+	poller, err := r.webhooks.BeginCreate(ctx, r.group, r.registry, r.target.name(region), armcontainerregistry.WebhookCreateParameters{
+		Location: to.Ptr(string(region)),
+		Tags:     map[string]*string{ownerTag: to.Ptr(r.target.Owner)},
+		Properties: &armcontainerregistry.WebhookPropertiesCreateParameters{
+			ServiceURI:    to.Ptr(r.target.uri(region)),
+			Actions:       r.target.actions(),
+			CustomHeaders: headers,
+			Status:        to.Ptr(armcontainerregistry.WebhookStatusEnabled),
+		},
+	}, nil)
+	return completed(ctx, "create", poller, err)
+}
+
+func (r *Registration) update(ctx context.Context, region replication.Region, headers map[string]*string) error {
+	poller, err := r.webhooks.BeginUpdate(ctx, r.group, r.registry, r.target.name(region), armcontainerregistry.WebhookUpdateParameters{
+		Properties: &armcontainerregistry.WebhookPropertiesUpdateParameters{
+			ServiceURI:    to.Ptr(r.target.uri(region)),
+			Actions:       r.target.actions(),
+			CustomHeaders: headers,
+			Scope:         to.Ptr(""),
+			Status:        to.Ptr(armcontainerregistry.WebhookStatusEnabled),
+		},
+	}, nil)
+	return completed(ctx, "update", poller, err)
+}
+
+// Remove deletes every webhook of the target's owner, in whatever region, and
+// returns the names of those that it deleted. After a nil error none is left.
+func (r *Registration) Remove(ctx context.Context) ([]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, registerTimeout)
+	defer cancel()
+	listed, err := r.list(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var removed []string
+	var errs []error
+	for name, w := range listed {
+		if fromARM(w).Owner != r.target.Owner {
+			continue
+		}
+		poller, err := r.webhooks.BeginDelete(ctx, r.group, r.registry, name, nil)
+		if err := completed(ctx, "delete", poller, err); err != nil {
+			errs = append(errs, fmt.Errorf("webhook %s: %w", name, err))
+			continue
+		}
+		removed = append(removed, name)
+	}
+	slices.Sort(removed)
+	return removed, errors.Join(errs...)
+}
+
+// list returns all webhooks of the registry by name, ours or not. Half a list is
+// an error: what is not on it would be created.
+func (r *Registration) list(ctx context.Context) (map[string]*armcontainerregistry.Webhook, error) {
+	found := map[string]*armcontainerregistry.Webhook{}
+	for pager := r.webhooks.NewListPager(r.group, r.registry, nil); pager.More(); {
+		page, err := pager.NextPage(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("list the webhooks of %s: %w", r.registry, err)
+		}
+		for _, w := range page.Value {
+			if w != nil {
+				found[text(w.Name)] = w
+			}
+		}
+	}
+	return found, nil
+}
+
+// completed waits for an operation that was begun, unless it could not be.
+func completed[T any](ctx context.Context, operation string, poller *runtime.Poller[T], err error) error {
+	if err == nil {
+		_, err = poller.PollUntilDone(ctx, &runtime.PollUntilDoneOptions{Frequency: pollInterval})
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", operation, err)
+	}
+	return nil
+}
+
+// redact takes the key out of an error, in case that Azure quotes the request.
+func (r *Registration) redact(err error) error {
+	if r.target.Key == "" || !strings.Contains(err.Error(), r.target.Key) {
+		return err
+	}
+	return errors.New(strings.ReplaceAll(err.Error(), r.target.Key, "[key]"))
+}
+
+func (t Target) actions() []*armcontainerregistry.WebhookAction {
+	var actions []*armcontainerregistry.WebhookAction
+	for _, a := range t.Actions {
+		actions = append(actions, to.Ptr(armcontainerregistry.WebhookAction(a)))
+	}
+	return actions
+}
+
+// fromARM has no URI and no Authorization: those are read apart.
+func fromARM(w *armcontainerregistry.Webhook) *webhook {
+	have := &webhook{Region: replication.ParseRegion(text(w.Location)), Owner: text(w.Tags[ownerTag])}
+	if p := w.Properties; p != nil {
+		have.Scope = text(p.Scope)
+		have.Enabled = p.Status != nil && *p.Status == armcontainerregistry.WebhookStatusEnabled
+		if p.ProvisioningState != nil {
+			have.State = *p.ProvisioningState
+		}
+		for _, a := range p.Actions {
+			if a != nil {
+				have.Actions = append(have.Actions, string(*a))
+			}
+		}
+	}
+	return have
+}

@@ -1,0 +1,382 @@
+package registry
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	azfake "github.com/Azure/azure-sdk-for-go/sdk/azcore/fake"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/to"
+	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/containerregistry/armcontainerregistry"
+	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/containerregistry/armcontainerregistry/fake"
+
+	"allregions/app/replication"
+)
+
+const testKey = "s3cr3t-key"
+
+func target() Target {
+	return Target{URL: &url.URL{Scheme: "https", Host: "allregions.example.com", Path: "/acr/"}, Key: testKey, Actions: []string{"push", "delete"}, Owner: "prod"}
+}
+
+func TestPlan(t *testing.T) {
+	good := webhook{Owner: "prod", Region: "eastus", State: armcontainerregistry.ProvisioningStateSucceeded, Enabled: true,
+		Actions: []string{"delete", "push"}, URI: "https://allregions.example.com/acr/webhooks/acr?region=eastus", Authorization: "Bearer " + testKey}
+	for _, tt := range []struct {
+		name   string
+		change func(*webhook)
+		want   string
+	}{
+		{"as it must be", func(*webhook) {}, "keep"},
+		{"actions twice", func(w *webhook) { w.Actions = []string{"push", "delete", "push"} }, "keep"},
+		{"somebody else's", func(w *webhook) { w.Owner = "test" }, "refuse: another one has its name"},
+		{"nobody's", func(w *webhook) { w.Owner = "" }, "refuse: another one has its name"},
+		{"elsewhere", func(w *webhook) { w.Region = "westus" }, "refuse: it is in another region"},
+		{"being changed", func(w *webhook) { w.State, w.Enabled = armcontainerregistry.ProvisioningStateUpdating, false }, "await: updating"},
+		{"being deleted", func(w *webhook) { w.State = armcontainerregistry.ProvisioningStateDeleting }, "await: deleting"},
+		{"failed", func(w *webhook) { w.State = armcontainerregistry.ProvisioningStateFailed }, "update: provisioning failed"},
+		{"disabled", func(w *webhook) { w.Enabled = false }, "update: disabled"},
+		{"scoped", func(w *webhook) { w.Scope = "shop/cart:*" }, "update: scope"},
+		{"an action less", func(w *webhook) { w.Actions = []string{"push"} }, "update: actions"},
+		{"an action more", func(w *webhook) { w.Actions = []string{"push", "delete", "quarantine"} }, "update: actions"},
+		{"another address", func(w *webhook) { w.URI = "https://old.example.com/webhooks/acr?region=eastus" }, "update: uri"},
+		{"an old key", func(w *webhook) { w.Authorization = "Bearer old" }, "update: key"},
+		{"all of it", func(w *webhook) { *w = webhook{Owner: "prod", Region: "eastus"} }, "update: actions, disabled, key, uri"},
+	} {
+		w := good
+		tt.change(&w)
+		if got := target().plan("eastus", &w).String(); got != tt.want {
+			t.Errorf("%s: %s, want %s", tt.name, got, tt.want)
+		}
+	}
+	if got := target().plan("eastus", nil).String(); got != "create" {
+		t.Errorf("none: %s", got)
+	}
+}
+
+func TestWebhookNames(t *testing.T) {
+	one, two := target(), target()
+	two.Owner = "test"
+	names := map[string]bool{}
+	for _, region := range []replication.Region{"eastus", "eastus2", "usgovvirginia", "australiasoutheast", "southafricanorth"} {
+		for _, owner := range []Target{one, two} {
+			name := owner.name(region)
+			if names[name] || len(name) < 5 || len(name) > 50 || strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789") != "" {
+				t.Errorf("%q", name)
+			}
+			names[name] = true
+		}
+	}
+}
+
+// registryWebhooks is what ACR keeps of the webhooks of a registry.
+type registryWebhooks struct {
+	webhooks map[string]*armcontainerregistry.Webhook
+	configs  map[string]armcontainerregistry.CallbackConfig
+	calls    []string                // of writes, and of reads of secrets
+	fail     func(call string) error // asked before each of them
+	lists    int
+}
+
+func newRegistryWebhooks() *registryWebhooks {
+	return &registryWebhooks{webhooks: map[string]*armcontainerregistry.Webhook{}, configs: map[string]armcontainerregistry.CallbackConfig{}, fail: func(string) error { return nil }}
+}
+
+// put is what somebody else does.
+func (f *registryWebhooks) put(name, location, owner string, config armcontainerregistry.CallbackConfig) {
+	f.webhooks[name] = &armcontainerregistry.Webhook{Name: to.Ptr(name), Location: to.Ptr(location), Tags: map[string]*string{"team": to.Ptr("shop")},
+		Properties: &armcontainerregistry.WebhookProperties{Actions: []*armcontainerregistry.WebhookAction{to.Ptr(armcontainerregistry.WebhookActionPush)},
+			Status: to.Ptr(armcontainerregistry.WebhookStatusEnabled), ProvisioningState: to.Ptr(armcontainerregistry.ProvisioningStateSucceeded)}}
+	if owner != "" {
+		f.webhooks[name].Tags[ownerTag] = to.Ptr(owner)
+	}
+	f.configs[name] = config
+}
+
+// did is the calls since the last time.
+func (f *registryWebhooks) did() []string {
+	calls := f.calls
+	f.calls = nil
+	slices.Sort(calls)
+	return calls
+}
+
+func (f *registryWebhooks) call(call string, errResp *azfake.ErrorResponder) bool {
+	f.calls = append(f.calls, call)
+	if err := f.fail(call); err != nil {
+		errResp.SetError(err)
+		return false
+	}
+	return true
+}
+
+// server answers as ACR does, an operation that takes a moment included.
+func (f *registryWebhooks) server() *fake.ServerFactory {
+	s := azure(nil)
+	s.WebhooksServer = fake.WebhooksServer{
+		NewListPager: func(string, string, *armcontainerregistry.WebhooksClientListOptions) (resp azfake.PagerResponder[armcontainerregistry.WebhooksClientListResponse]) {
+			f.lists++
+			resp.AddPage(http.StatusOK, armcontainerregistry.WebhooksClientListResponse{}, nil) // ARM may send empty pages
+			for _, name := range slices.Sorted(maps.Keys(f.webhooks)) {
+				resp.AddPage(http.StatusOK, armcontainerregistry.WebhooksClientListResponse{WebhookListResult: armcontainerregistry.WebhookListResult{Value: []*armcontainerregistry.Webhook{f.webhooks[name]}}}, nil)
+			}
+			return
+		},
+		GetCallbackConfig: func(_ context.Context, _, _, name string, _ *armcontainerregistry.WebhooksClientGetCallbackConfigOptions) (resp azfake.Responder[armcontainerregistry.WebhooksClientGetCallbackConfigResponse], errResp azfake.ErrorResponder) {
+			if f.call("config "+name, &errResp) {
+				resp.SetResponse(http.StatusOK, armcontainerregistry.WebhooksClientGetCallbackConfigResponse{CallbackConfig: f.configs[name]}, nil)
+			}
+			return
+		},
+		BeginCreate: func(_ context.Context, _, _, name string, p armcontainerregistry.WebhookCreateParameters, _ *armcontainerregistry.WebhooksClientBeginCreateOptions) (resp azfake.PollerResponder[armcontainerregistry.WebhooksClientCreateResponse], errResp azfake.ErrorResponder) {
+			if f.call("create "+name, &errResp) {
+				f.webhooks[name] = &armcontainerregistry.Webhook{Name: to.Ptr(name), Location: p.Location, Tags: p.Tags, Properties: &armcontainerregistry.WebhookProperties{
+					Actions: p.Properties.Actions, Scope: p.Properties.Scope, Status: p.Properties.Status, ProvisioningState: to.Ptr(armcontainerregistry.ProvisioningStateSucceeded)}}
+				f.configs[name] = armcontainerregistry.CallbackConfig{ServiceURI: p.Properties.ServiceURI, CustomHeaders: p.Properties.CustomHeaders}
+				resp.AddNonTerminalResponse(http.StatusCreated, nil)
+				resp.SetTerminalResponse(http.StatusOK, armcontainerregistry.WebhooksClientCreateResponse{Webhook: *f.webhooks[name]}, nil)
+			}
+			return
+		},
+		BeginUpdate: func(_ context.Context, _, _, name string, p armcontainerregistry.WebhookUpdateParameters, _ *armcontainerregistry.WebhooksClientBeginUpdateOptions) (resp azfake.PollerResponder[armcontainerregistry.WebhooksClientUpdateResponse], errResp azfake.ErrorResponder) {
+			if f.call("update "+name, &errResp) {
+				have := f.webhooks[name]
+				if p.Tags != nil {
+					have.Tags = p.Tags
+				}
+				have.Properties.Actions, have.Properties.Scope, have.Properties.Status = p.Properties.Actions, p.Properties.Scope, p.Properties.Status
+				f.configs[name] = armcontainerregistry.CallbackConfig{ServiceURI: p.Properties.ServiceURI, CustomHeaders: p.Properties.CustomHeaders}
+				resp.SetTerminalResponse(http.StatusOK, armcontainerregistry.WebhooksClientUpdateResponse{Webhook: *have}, nil)
+			}
+			return
+		},
+		BeginDelete: func(_ context.Context, _, _, name string, _ *armcontainerregistry.WebhooksClientBeginDeleteOptions) (resp azfake.PollerResponder[armcontainerregistry.WebhooksClientDeleteResponse], errResp azfake.ErrorResponder) {
+			if f.call("delete "+name, &errResp) {
+				delete(f.webhooks, name)
+				resp.AddNonTerminalResponse(http.StatusAccepted, nil)
+				resp.SetTerminalResponse(http.StatusNoContent, armcontainerregistry.WebhooksClientDeleteResponse{}, nil)
+			}
+			return
+		},
+	}
+	return s
+}
+
+// registration works on f; everything that it logs goes to the buffer.
+func registration(t *testing.T, f *registryWebhooks, target Target) (*Registration, *bytes.Buffer) {
+	t.Helper()
+	var log bytes.Buffer
+	r, err := NewRegistration(reader(t, fake.NewServerFactoryTransport(f.server()), nil), target,
+		slog.New(slog.NewJSONHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r, &log
+}
+
+// The clock is synctest's: Azure's operations are polled every 2 s.
+func TestWebhooksAreMadeAndMended(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newRegistryWebhooks()
+		foreign := armcontainerregistry.CallbackConfig{ServiceURI: to.Ptr("https://ci.example.com"), CustomHeaders: map[string]*string{"Authorization": to.Ptr("theirs")}}
+		f.put("ci", "eastus", "", foreign)
+		other := target()
+		other.Owner = "test"
+		f.put(other.name("eastus"), "eastus", "test", foreign)
+		before := maps.Clone(f.configs)
+
+		r, log := registration(t, f, target())
+		regions := []replication.Region{"westeurope", "eastus"}
+		if err := r.Ensure(t.Context(), regions); err != nil {
+			t.Fatal(err)
+		}
+		west, east := r.target.name("westeurope"), r.target.name("eastus")
+		if got, want := f.did(), []string{"create " + east, "create " + west}; !slices.Equal(got, want) {
+			t.Fatalf("%q, want %q", got, want)
+		}
+		w, config := f.webhooks[west], f.configs[west]
+		if *w.Location != "westeurope" || *w.Tags[ownerTag] != "prod" || *w.Properties.Status != "enabled" || text(w.Properties.Scope) != "" || len(w.Properties.Actions) != 2 {
+			t.Errorf("%+v", w)
+		}
+		if *config.ServiceURI != "https://allregions.example.com/acr/webhooks/acr?region=westeurope" || len(config.CustomHeaders) != 1 || *config.CustomHeaders["Authorization"] != "Bearer "+testKey {
+			t.Errorf("%s %v", *config.ServiceURI, config.CustomHeaders)
+		}
+
+		// As it is, so it stays: nothing is written.
+		if err := r.Ensure(t.Context(), regions); err != nil {
+			t.Fatal(err)
+		}
+		if got, want := f.did(), []string{"config " + east, "config " + west}; !slices.Equal(got, want) {
+			t.Errorf("the second time: %q, want %q", got, want)
+		}
+
+		// Drift is mended; a header and tags that somebody added stay.
+		f.webhooks[west].Properties.Status = to.Ptr(armcontainerregistry.WebhookStatusDisabled)
+		f.webhooks[west].Properties.Scope = to.Ptr("shop/cart:*")
+		f.webhooks[west].Tags["team"] = to.Ptr("shop")
+		f.configs[west] = armcontainerregistry.CallbackConfig{ServiceURI: config.ServiceURI,
+			CustomHeaders: map[string]*string{"authorization": to.Ptr("Bearer old"), "X-Gateway": to.Ptr("g")}}
+		if err := r.Ensure(t.Context(), regions); err != nil {
+			t.Fatal(err)
+		}
+		if got, want := f.did(), []string{"config " + east, "config " + west, "update " + west}; !slices.Equal(got, want) {
+			t.Errorf("after drift: %q, want %q", got, want)
+		}
+		w, config = f.webhooks[west], f.configs[west]
+		if *w.Properties.Status != "enabled" || *w.Properties.Scope != "" || *w.Tags["team"] != "shop" || *w.Tags[ownerTag] != "prod" ||
+			len(config.CustomHeaders) != 2 || *config.CustomHeaders["Authorization"] != "Bearer "+testKey || *config.CustomHeaders["X-Gateway"] != "g" {
+			t.Errorf("%+v, %v", w, config.CustomHeaders)
+		}
+		if !strings.Contains(log.String(), `"decision":"update: disabled, key, scope"`) {
+			t.Errorf("the log does not say why:\n%s", log)
+		}
+
+		// What is gone is made again.
+		delete(f.webhooks, east)
+		if err := r.Ensure(t.Context(), regions); err != nil || f.webhooks[east] == nil {
+			t.Errorf("%v, %v", err, f.webhooks[east])
+		}
+		f.did()
+
+		// All of ours go, and nothing else.
+		removed, err := r.Remove(t.Context())
+		if want := slices.Sorted(slices.Values([]string{west, east})); err != nil || !slices.Equal(removed, want) {
+			t.Errorf("%q, %v, want %q", removed, err, want)
+		}
+		if len(f.webhooks) != 2 || !maps.EqualFunc(before, map[string]armcontainerregistry.CallbackConfig{"ci": f.configs["ci"], other.name("eastus"): f.configs[other.name("eastus")]},
+			func(a, b armcontainerregistry.CallbackConfig) bool { return a.ServiceURI == b.ServiceURI }) {
+			t.Errorf("left: %v", f.webhooks)
+		}
+		if strings.Contains(log.String(), testKey) {
+			t.Errorf("the key is in the log:\n%s", log)
+		}
+	})
+}
+
+// One that only looks like ours is not even read.
+func TestWebhookOfAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newRegistryWebhooks()
+		r, _ := registration(t, f, target())
+		name := r.target.name("eastus")
+		f.put(name, "eastus", "", armcontainerregistry.CallbackConfig{ServiceURI: to.Ptr("https://ci.example.com")})
+		err := r.Ensure(t.Context(), []replication.Region{"eastus", "westeurope"})
+		if err == nil || !strings.Contains(err.Error(), "webhook of eastus: "+name+": refuse: another one has its name") || strings.Contains(err.Error(), "westeurope") {
+			t.Errorf("%v", err)
+		}
+		if got, want := f.did(), []string{"create " + r.target.name("westeurope")}; !slices.Equal(got, want) {
+			t.Errorf("%q, want %q", got, want)
+		}
+		if removed, err := r.Remove(t.Context()); err != nil || len(removed) != 1 || f.webhooks[name] == nil {
+			t.Errorf("%q, %v", removed, err)
+		}
+	})
+	if _, err := NewRegistration(&ARM{}, Target{}, nil); err == nil {
+		t.Error("without an owner everything without a tag would be ours")
+	}
+}
+
+func TestWebhooksFail(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, tt := range []struct{ call, want string }{
+			{"create", "webhook of eastus: create: "},
+			{"config", "webhook of westeurope: read "},
+			{"update", "webhook of westeurope: update: "},
+		} {
+			f := newRegistryWebhooks()
+			r, log := registration(t, f, target())
+			f.put(r.target.name("westeurope"), "westeurope", "prod", armcontainerregistry.CallbackConfig{})
+			f.fail = func(call string) error {
+				if strings.HasPrefix(call, tt.call) {
+					return fmt.Errorf("broken, and your request was Bearer %s", testKey)
+				}
+				return nil
+			}
+			err := r.Ensure(t.Context(), []replication.Region{"eastus", "westeurope"})
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("%s: %v", tt.call, err)
+				continue
+			}
+			if strings.Contains(err.Error(), testKey) || strings.Contains(log.String(), testKey) {
+				t.Errorf("%s: the key is out: %v", tt.call, err)
+			}
+			// The other region's webhook does not suffer from it.
+			if tt.call == "create" != (f.configs[r.target.name("westeurope")].ServiceURI != nil) {
+				t.Errorf("%s: %v", tt.call, f.configs)
+			}
+			f.fail = func(string) error { return nil }
+			if err := r.Ensure(t.Context(), []replication.Region{"eastus", "westeurope"}); err != nil {
+				t.Errorf("%s: afterwards: %v", tt.call, err)
+			}
+		}
+
+		f := newRegistryWebhooks()
+		r, _ := registration(t, f, target())
+		f.put("one", "eastus", "prod", armcontainerregistry.CallbackConfig{})
+		f.put("two", "eastus", "prod", armcontainerregistry.CallbackConfig{})
+		f.fail = func(call string) error {
+			if call == "delete one" {
+				return errAway
+			}
+			return nil
+		}
+		if removed, err := r.Remove(t.Context()); err == nil || !slices.Equal(removed, []string{"two"}) {
+			t.Errorf("%q, %v", removed, err)
+		}
+
+		// Who may not list them changes none.
+		r.webhooks = reader(t, &transport{answers: []int{403, 403}}, nil).webhooks
+		if err := r.Ensure(t.Context(), []replication.Region{"eastus"}); err == nil || !strings.Contains(err.Error(), "list the webhooks of contoso: ") {
+			t.Errorf("%v", err)
+		}
+		if removed, err := r.Remove(t.Context()); err == nil || removed != nil {
+			t.Errorf("%q, %v", removed, err)
+		}
+	})
+}
+
+// At start, when a region comes, every hour, and a minute after a failure.
+func TestWhenWebhooksAreLookedAt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newRegistryWebhooks()
+		r, _ := registration(t, f, target())
+		w := &world{docs: map[string][]byte{}, sourceErr: errAway}
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		go func() { defer close(ended); r.Run(ctx, w.Regions, time.Now) }()
+		looked := func(after time.Duration, want int) {
+			t.Helper()
+			time.Sleep(after)
+			synctest.Wait()
+			if f.lists != want {
+				t.Errorf("looked %d times, want %d", f.lists, want)
+			}
+		}
+		looked(time.Minute, 0) // the regions are not known
+		w.set([]replication.Region{"westeurope"}, nil, nil)
+		looked(20*time.Second, 1)
+		looked(50*time.Minute, 1)
+		w.set([]replication.Region{"westeurope", "eastus"}, nil, nil)
+		looked(20*time.Second, 2)
+		if f.webhooks[r.target.name("eastus")] == nil {
+			t.Error("the new region has no webhook")
+		}
+		looked(time.Hour+20*time.Second, 3)
+
+		f.fail = func(string) error { return errAway }
+		looked(time.Hour, 4)
+		looked(time.Minute, 5)
+		looked(time.Minute, 6)
+		stop()
+		<-ended
+	})
+}
