@@ -22,8 +22,9 @@ import (
 // Config is the operator's manual: every setting, its unit, its default, and
 // what follows from it. Settings are environment variables. They are read and
 // checked once, at start; a wrong one ends the process with a line that names
-// it. A variable whose name begins with WEBHOOK_ and is not listed here is
-// refused, so that a misspelt setting is not a silent default.
+// it. An empty variable is one that is not set. A variable whose name begins
+// with WEBHOOK_ and is not listed here is refused, so that a misspelt setting is
+// not a silent default.
 type Config struct {
 	// Port is the TCP port of the public listener, on all interfaces: webhooks,
 	// statuses, health. Container Apps' ingress points at it.
@@ -119,6 +120,7 @@ const (
 // that is wrong, and quotes none that may hold a secret.
 func loadConfig() (Config, error) {
 	var c Config
+	unsetEmpty(settingNames[Config]())
 	errs := []error{unknownSettings(os.Environ())}
 	if err := envconfig.Process("", &c); err != nil {
 		return c, errors.Join(append(errs, wrongSetting(err))...)
@@ -151,22 +153,26 @@ func (c Config) target() (target registry.Target, why string, ok bool) {
 	return target, "", true
 }
 
-// removal is what it takes to delete the webhooks that we registered.
+// removal is what deregister has to know: what there is of us at the registry.
 type removal struct {
 	Registry  ResourceID `envconfig:"REGISTRY_RESOURCE_ID"`
 	PublicURL PublicURL  `envconfig:"PUBLIC_URL"`
 	Owner     Owner      `envconfig:"WEBHOOK_OWNER"`
+
+	// RoleAssignment and Role are the resource ids of the service's right at the
+	// registry and of its definition, if those go, too. They are outputs of
+	// infra/allregions.bicep.
+	RoleAssignment string `envconfig:"REGISTRY_ROLE_ASSIGNMENT_ID"`
+	Role           string `envconfig:"REGISTRY_ROLE_ID"`
 }
 
 func loadRemoval() (r removal, err error) {
+	unsetEmpty(settingNames[removal]())
 	if err := envconfig.Process("", &r); err != nil {
 		return r, wrongSetting(err)
 	}
-	if r.Registry.ID == nil {
-		err = errors.New("REGISTRY_RESOURCE_ID: not set")
-	}
-	if r.Owner.or(r.PublicURL) == "" {
-		err = errors.Join(err, errors.New("WEBHOOK_OWNER: not set, and neither is PUBLIC_URL"))
+	if r.Registry.ID != nil && r.Owner.or(r.PublicURL) == "" {
+		err = errors.New("WEBHOOK_OWNER: not set, and neither is PUBLIC_URL")
 	}
 	return r, err
 }
@@ -187,7 +193,7 @@ func wrongSetting(err error) error {
 
 // unknownSettings reports variables that look like settings and are none.
 func unknownSettings(environ []string) error {
-	known := settingNames()
+	known := settingNames[Config]()
 	var errs []error
 	for _, kv := range slices.Sorted(slices.Values(environ)) {
 		name, _, _ := strings.Cut(kv, "=")
@@ -198,9 +204,20 @@ func unknownSettings(environ []string) error {
 	return errors.Join(errs...)
 }
 
-func settingNames() []string {
+// unsetEmpty makes an empty variable one that is not set. Pipelines and Bicep
+// pass on what they have, and what they have not as "".
+func unsetEmpty(names []string) {
+	for _, name := range names {
+		if strings.TrimSpace(os.Getenv(name)) == "" {
+			os.Unsetenv(name)
+		}
+	}
+}
+
+// settingNames are the variables that a struct for envconfig is read from.
+func settingNames[T any]() []string {
 	var names []string
-	for f := range reflect.TypeFor[Config]().Fields() {
+	for f := range reflect.TypeFor[T]().Fields() {
 		names = append(names, f.Tag.Get("envconfig"))
 	}
 	return names
@@ -226,9 +243,6 @@ func (p Port) on(host string) string { return net.JoinHostPort(host, strconv.Ito
 type ResourceID struct{ ID *arm.ResourceID }
 
 func (r *ResourceID) Decode(s string) (err error) {
-	if strings.TrimSpace(s) == "" {
-		return nil // as if it were not set
-	}
 	r.ID, err = registry.ParseResourceID(s)
 	return err
 }
@@ -237,9 +251,6 @@ func (r *ResourceID) Decode(s string) (err error) {
 type Regions registry.Static
 
 func (r *Regions) Decode(s string) error {
-	if strings.TrimSpace(s) == "" {
-		return nil // as if it were not set
-	}
 	regions, err := registry.ParseStatic(strings.Split(s, ","))
 	*r = Regions(regions)
 	return err
@@ -253,9 +264,6 @@ const maxTag = 256
 
 func (p *PublicURL) Decode(s string) error {
 	s = strings.TrimSpace(s)
-	if s == "" {
-		return nil // as if it were not set
-	}
 	u, err := url.Parse(s)
 	// Not quoted: whoever puts a password into it has a secret in it.
 	if err != nil || u.Scheme != "https" || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || len(s) > maxTag {
@@ -339,9 +347,6 @@ func (t *Timeout) Decode(s string) error {
 type Keys []string
 
 func (k *Keys) Decode(s string) error {
-	if strings.TrimSpace(s) == "" {
-		return nil // as if it were not set
-	}
 	parts := strings.Split(s, ",")
 	for i, key := range parts {
 		key = strings.TrimSpace(key)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -14,7 +15,7 @@ import (
 // environment makes exactly these settings set.
 func environment(t *testing.T, settings map[string]string) {
 	t.Helper()
-	for _, name := range settingNames() {
+	for _, name := range settingNames[Config]() {
 		t.Setenv(name, "") // restored at the end
 		os.Unsetenv(name)
 	}
@@ -46,6 +47,20 @@ func TestDefaults(t *testing.T) {
 		Keys: Keys{"k1", "k2"}, StateStore: "statestore", ImageStore: "images", PubSub: "pubsub", Topic: "acr-notifications", DaprGRPCPort: 50001}
 	if got, want := fmt.Sprintf("%#v", c), fmt.Sprintf("%#v", want); got != want {
 		t.Errorf("\n got %s\nwant %s", got, want)
+	}
+}
+
+// Whoever passes settings on has "" for those that he has not.
+func TestEmptyIsNotSet(t *testing.T) {
+	settings := map[string]string{}
+	for _, name := range settingNames[Config]() {
+		settings[name] = " "[:len(name)%2]
+	}
+	maps.Copy(settings, minimum)
+	environment(t, settings)
+	c, err := loadConfig()
+	if err != nil || c.Port != 8080 || !bool(c.Registration) || c.PublicURL.URL != nil || time.Duration(c.Timeout) != 2*time.Minute {
+		t.Errorf("%+v, %v", c, err)
 	}
 }
 
@@ -116,7 +131,7 @@ func TestWrongSettingsAreNamed(t *testing.T) {
 		{with("PUBLIC_URL", "https://h/"+strings.Repeat("x", 250)), []string{"PUBLIC_URL: not a URL"}},
 		{with("WEBHOOK_REGISTRATION", "maybe"), []string{`WEBHOOK_REGISTRATION: "maybe" is neither on nor off`}},
 		{with("WEBHOOK_ACTIONS", "push,pull"), []string{`WEBHOOK_ACTIONS: "pull" is none of chart_delete, chart_push, delete, push, quarantine`}},
-		{with("WEBHOOK_ACTIONS", ""), []string{`WEBHOOK_ACTIONS: "" is none of`}},
+		{with("WEBHOOK_ACTIONS", "push,"), []string{`WEBHOOK_ACTIONS: "" is none of`}},
 		{with("WEBHOOK_OWNER", strings.Repeat("x", 257)), []string{"WEBHOOK_OWNER: longer than the 256"}},
 		{with("STATE_STORE", "a b"), []string{`STATE_STORE: "a b"`}},
 		{with("TOPIC", "a/b"), []string{`TOPIC: "a/b"`}},
@@ -178,7 +193,7 @@ func TestRemoval(t *testing.T) {
 	for want, settings := range map[string]map[string]string{
 		"prod":                               {"REGISTRY_RESOURCE_ID": id, "WEBHOOK_OWNER": "prod", "PUBLIC_URL": "https://h"},
 		"https://h":                          {"REGISTRY_RESOURCE_ID": id, "PUBLIC_URL": "https://h"},
-		"REGISTRY_RESOURCE_ID: not set":      {"WEBHOOK_OWNER": "prod"},
+		"other":                              {"WEBHOOK_OWNER": "other", "REGISTRY_RESOURCE_ID": " ", "PUBLIC_URL": ""},
 		"WEBHOOK_OWNER: not set, and":        {"REGISTRY_RESOURCE_ID": id},
 		`REGISTRY_RESOURCE_ID: "x" is not`:   {"REGISTRY_RESOURCE_ID": "x", "WEBHOOK_OWNER": "prod"},
 		"PUBLIC_URL: not a URL such as http": {"REGISTRY_RESOURCE_ID": id, "PUBLIC_URL": "http://h"},
@@ -205,7 +220,7 @@ func TestKeysAreNotPrinted(t *testing.T) {
 }
 
 func TestSettingNames(t *testing.T) {
-	names := settingNames()
+	names := settingNames[Config]()
 	if slices.Contains(names, "") {
 		t.Errorf("a setting without a name: %q", names)
 	}

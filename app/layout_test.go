@@ -241,7 +241,7 @@ func TestDaprYAML(t *testing.T) {
 		}
 	}
 	for name, value := range app.Env {
-		if !slices.Contains(settingNames(), name) {
+		if !slices.Contains(settingNames[Config](), name) {
 			t.Errorf("%s is no setting", name)
 		}
 		if d := defaultOf(t, name); d != "" && d != value {
@@ -285,7 +285,9 @@ func TestDockerfile(t *testing.T) {
 
 // The README's table of settings is Config's.
 func TestREADMESettings(t *testing.T) {
-	rows := regexp.MustCompile("(?m)^\\| `([A-Z_]+)` \\| ([^|]*) \\|").FindAllStringSubmatch(read(t, "README.md"), -1)
+	_, section, _ := strings.Cut(read(t, "README.md"), "\n## Settings\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	rows := regexp.MustCompile("(?m)^\\| `([A-Z_]+)` \\| ([^|]*) \\|").FindAllStringSubmatch(section, -1)
 	var names []string
 	for _, row := range rows {
 		names = append(names, row[1])
@@ -297,8 +299,8 @@ func TestREADMESettings(t *testing.T) {
 			t.Errorf("%s: default %s, want %s", row[1], row[2], want)
 		}
 	}
-	if !slices.Equal(names, settingNames()) {
-		t.Errorf("settings:\n README %q\n Config %q", names, settingNames())
+	if !slices.Equal(names, settingNames[Config]()) {
+		t.Errorf("settings:\n README %q\n Config %q", names, settingNames[Config]())
 	}
 }
 

@@ -29,7 +29,7 @@ const drainTimeout = 10 * time.Second
 func main() { os.Exit(run(os.Args[1:], os.Stderr)) }
 
 const usage = `usage: allregions             runs the service, set up by its environment
-       allregions deregister  deletes the registry's webhooks that the service has registered
+       allregions deregister  deletes what the service has at the registry: webhooks, and its role
 `
 
 func run(args []string, stderr io.Writer) int {
@@ -38,7 +38,7 @@ func run(args []string, stderr io.Writer) int {
 	switch {
 	case len(args) == 1 && args[0] == "deregister":
 		if err := deregister(ctx, stderr); err != nil {
-			fmt.Fprintf(stderr, "allregions: webhooks are left at the registry:\n%v\n", err)
+			fmt.Fprintf(stderr, "allregions: not all is deleted at the registry:\n%v\n", err)
 			return 1
 		}
 		return 0
@@ -93,12 +93,17 @@ func azureRegistry(id ResourceID) (*registry.ARM, error) {
 	return registry.NewARM(id.ID, credential, nil)
 }
 
-// deregister deletes the webhooks that the service has registered, with the
-// rights of whoever runs it. It is for the day when the service goes.
+// deregister deletes what there is of the service at the registry: the webhooks
+// that it has registered, then its role there. It does so with the rights of
+// whoever runs it, on the day when the service goes.
 func deregister(ctx context.Context, out io.Writer) error {
 	settings, err := loadRemoval()
 	if err != nil {
 		return err
+	}
+	if settings.Registry.ID == nil {
+		fmt.Fprintln(out, "REGISTRY_RESOURCE_ID is not set: there is no registry with anything of ours")
+		return nil
 	}
 	arm, err := azureRegistry(settings.Registry)
 	if err != nil {
@@ -112,7 +117,19 @@ func deregister(ctx context.Context, out io.Writer) error {
 	for _, name := range removed {
 		fmt.Fprintln(out, "deleted webhook", name)
 	}
-	return err
+	errs := []error{err}
+	// In this order: a role that is assigned cannot be deleted.
+	for _, id := range []string{settings.RoleAssignment, settings.Role} {
+		if id == "" {
+			continue
+		}
+		if err := arm.RemoveRole(ctx, id); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		fmt.Fprintln(out, "deleted", id)
+	}
+	return errors.Join(errs...)
 }
 
 // serve runs both listeners until ctx ends or one of them fails.

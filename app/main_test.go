@@ -84,7 +84,7 @@ func TestArguments(t *testing.T) {
 		says string
 	}{
 		{nil, 1, "WEBHOOK_KEYS: not set"},
-		{[]string{"deregister"}, 1, "REGISTRY_RESOURCE_ID: not set"},
+		{[]string{"deregister"}, 0, "REGISTRY_RESOURCE_ID is not set"},
 		{[]string{"help"}, 2, "usage: "},
 		{[]string{"deregister", "now"}, 2, "usage: "},
 	} {
