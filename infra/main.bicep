@@ -1,20 +1,183 @@
+// Everything but the service: `azd provision`. The service itself is
+// allregions.bicep, which `azd deploy` runs with the image that it has built.
+// Nothing in here may lie in, or depend on, a resource group that is not ours:
+// azd 1.22.4 to 1.23 deletes each group that a resource of this deployment is in.
 targetScope = 'subscription'
 
 @minLength(1)
-@maxLength(64)
-@description('Name of the azd environment; resources are named and tagged after it.')
+@maxLength(40)
+@description('Name of the azd environment; resources are tagged, and their group is named, after it.')
 param environmentName string
 
 @minLength(1)
-@description('Region of the resources. The registry\'s replicas may be anywhere.')
+@description('Region of the resources. The replicas of the registry may be anywhere.')
 param location string
 
-resource resourceGroup 'Microsoft.Resources/resourceGroups@2024-03-01' = {
+@description('Object id of who deploys: gets the right to read and change the webhook key. Empty gives it to nobody.')
+param principalId string = ''
+
+@description('User or ServicePrincipal.')
+param principalType string = 'User'
+
+@description('Whether the service runs already: then its key stays as it is. azd knows.')
+param serviceExists bool = false
+
+@description('Resource id of the registry to watch, in whatever resource group or subscription. allregions.bicep gives the rights there.')
+param registryResourceId string = ''
+
+@description('Instead of registryResourceId: regions, comma separated, of a new Premium registry whose home is location.')
+param newRegistryRegions string = ''
+
+@description('Instead of both: the regions of a registry that the service has no rights at, comma separated. Its webhooks are then yours to make.')
+param webhookRegions string = ''
+
+@description('Names, comma separated, of further subscriptions on the topic of the outcomes: one for each app that listens.')
+param subscriptions string = ''
+
+@minValue(31)
+@maxValue(3650)
+@description('Days after which a notification that nobody has touched is deleted. More than the longest timeout, which is 30 days.')
+param retentionDays int = 90
+
+@description('0 for serverless; otherwise the most RU/s, from 1000, that the database may use.')
+param cosmosThroughput int = 0
+
+@secure()
+@description('The first key of the webhooks. Used once, while the service does not exist; later keys are made in the vault.')
+param webhookKey string = newGuid()
+
+var token = uniqueString(subscription().id, environmentName, location)
+var tags = { 'azd-env-name': environmentName }
+var topic = 'acr-notifications'
+var newRegistry = !empty(newRegistryRegions)
+var registryId = !empty(registryResourceId)
+  ? registryResourceId
+  : newRegistry || !empty(webhookRegions)
+      ? ''
+      : fail('Which registry? azd env set EXISTING_REGISTRY_ID <its resource id>, or NEW_REGISTRY_REGIONS <regions>, or WEBHOOK_REGIONS <its regions>.')
+
+resource group 'Microsoft.Resources/resourceGroups@2024-11-01' = {
   name: 'rg-${environmentName}'
   location: location
-  tags: {
-    'azd-env-name': environmentName
+  tags: tags
+}
+
+module identity 'identity.bicep' = {
+  scope: group
+  name: 'identity'
+  params: {
+    name: 'id-allregions-${token}'
+    location: location
+    tags: tags
   }
 }
 
-output AZURE_RESOURCE_GROUP string = resourceGroup.name
+module monitoring 'monitoring.bicep' = {
+  scope: group
+  name: 'monitoring'
+  params: {
+    workspaceName: 'log-${token}'
+    insightsName: 'appi-${token}'
+    location: location
+    tags: tags
+  }
+}
+
+module vault 'vault.bicep' = {
+  scope: group
+  name: 'vault'
+  params: {
+    name: 'kv-${token}'
+    location: location
+    tags: tags
+    identityPrincipalId: identity.outputs.principalId
+    deployerPrincipalId: principalId
+    deployerPrincipalType: principalType
+    writeKey: !serviceExists
+    webhookKey: webhookKey
+  }
+}
+
+module images 'images.bicep' = {
+  scope: group
+  name: 'images'
+  params: {
+    name: 'cr${token}'
+    location: location
+    tags: tags
+    pullerPrincipalId: identity.outputs.principalId
+  }
+}
+
+module cosmos 'cosmos.bicep' = {
+  scope: group
+  name: 'cosmos'
+  params: {
+    name: 'cosmos-${token}'
+    location: location
+    tags: tags
+    retentionDays: retentionDays
+    throughput: cosmosThroughput
+    principalId: identity.outputs.principalId
+  }
+}
+
+module serviceBus 'servicebus.bicep' = {
+  scope: group
+  name: 'servicebus'
+  params: {
+    name: 'sb-${token}'
+    location: location
+    tags: tags
+    topic: topic
+    subscriptions: empty(subscriptions) ? [] : split(replace(subscriptions, ' ', ''), ',')
+    principalId: identity.outputs.principalId
+  }
+}
+
+module environment 'environment.bicep' = {
+  scope: group
+  name: 'environment'
+  params: {
+    name: 'cae-${token}'
+    location: location
+    tags: tags
+    workspaceName: monitoring.outputs.workspaceName
+    insightsName: monitoring.outputs.insightsName
+  }
+}
+
+module dapr 'dapr.bicep' = {
+  scope: group
+  name: 'dapr'
+  params: {
+    environmentName: environment.outputs.name
+    cosmosAccount: cosmos.outputs.name
+    serviceBusNamespace: serviceBus.outputs.name
+    clientId: identity.outputs.clientId
+  }
+}
+
+module registry 'registry.bicep' = if (newRegistry && empty(registryResourceId)) {
+  scope: group
+  name: 'registry'
+  params: {
+    name: 'images${token}'
+    location: location
+    tags: tags
+    regions: split(toLower(replace(newRegistryRegions, ' ', '')), ',')
+  }
+}
+
+// azd keeps these in its environment, from where allregions.bicepparam reads them.
+output AZURE_RESOURCE_GROUP string = group.name
+output AZURE_CONTAINER_REGISTRY_ENDPOINT string = images.outputs.loginServer
+output AZURE_CONTAINER_APPS_ENVIRONMENT_NAME string = environment.outputs.name
+output AZURE_IDENTITY_NAME string = identity.outputs.name
+output AZURE_KEY_VAULT_NAME string = vault.outputs.name
+output AZURE_SERVICE_BUS_NAMESPACE string = serviceBus.outputs.name
+output REGISTRY_RESOURCE_ID string = newRegistry && empty(registryResourceId) ? registry!.outputs.id : registryId
+
+// What the webhooks that the service registers are marked with: the same after
+// `azd down` and `azd up`.
+output WEBHOOK_OWNER string = '${environmentName}-${token}'

@@ -1,0 +1,460 @@
+package main
+
+import (
+	"encoding/json"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"gopkg.in/yaml.v3"
+
+	"allregions/app/local/cosmos"
+)
+
+// These tests hold infra/, which has names of its own, to what the service and
+// components/ have. Whether it is Bicep at all is for bicepcheck and az.
+
+// submatches are the first groups of all matches, without repetitions.
+func submatches(pattern, text string) []string {
+	var found []string
+	for _, m := range regexp.MustCompile(pattern).FindAllStringSubmatch(text, -1) {
+		if !slices.Contains(found, m[1]) {
+			found = append(found, m[1])
+		}
+	}
+	return found
+}
+
+// bicep is each file of infra/ by its name.
+func bicep(t *testing.T) map[string]string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(root, "infra", "*.bicep"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("%v, %v", files, err)
+	}
+	texts := map[string]string{}
+	for _, file := range files {
+		texts[filepath.Base(file)] = read(t, filepath.Join("infra", filepath.Base(file)))
+	}
+	return texts
+}
+
+func oneOf(t *testing.T, pattern, text string) string {
+	t.Helper()
+	found := submatches(pattern, text)
+	if len(found) != 1 {
+		t.Fatalf("%s is there %d times", pattern, len(found))
+	}
+	return found[0]
+}
+
+func TestInfraNames(t *testing.T) {
+	files := bicep(t)
+	app := files["allregions.bicep"]
+	for what, pair := range map[string][2]string{
+		"topic":           {oneOf(t, `var topic = '(.*)'`, files["main.bicep"]), defaultOf(t, "TOPIC")},
+		"public port":     {oneOf(t, `var publicPort = (.*)`, app), defaultOf(t, "PORT")},
+		"app port":        {oneOf(t, `var appPort = (.*)`, app), defaultOf(t, "APP_PORT")},
+		"ingress":         {oneOf(t, `targetPort: (\w+)`, app), "publicPort"},
+		"probes":          {oneOf(t, `\bport: (\w+)`, app), "publicPort"},
+		"sidecar":         {oneOf(t, `appPort: (\w+)`, app), "appPort"},
+		"protocol":        {oneOf(t, `appProtocol: (\S+)`, app), "'http'"},
+		"app id":          {oneOf(t, `appId: (\w+)`, app), "appId"},
+		"revisions":       {oneOf(t, `activeRevisionsMode: (\S+)`, app), "'Single'"},
+		"partition key":   {oneOf(t, `paths: \['(/.*?)'\]`, files["cosmos.bicep"]), cosmos.PartitionKey},
+		"fewest replicas": {oneOf(t, `@minValue\((\d+)\)\nparam minReplicas`, app), "1"},
+	} {
+		if pair[0] != pair[1] {
+			t.Errorf("%s: %s, want %s", what, pair[0], pair[1])
+		}
+	}
+	for _, path := range []string{"/healthz", "/readyz"} {
+		if !strings.Contains(app, "path: '"+path+"'") {
+			t.Errorf("no probe of %s", path)
+		}
+	}
+	// The identity with which the service calls Azure is that of the components.
+	for _, want := range []string{"name: 'AZURE_CLIENT_ID', value: identity.properties.clientId", "name: 'WEBHOOK_KEYS', secretRef: 'webhook-keys'"} {
+		if !strings.Contains(app, want) {
+			t.Errorf("no %q", want)
+		}
+	}
+	set := submatches(`\{ name: '([A-Z_]+)'`, app)
+	for _, name := range set {
+		if !slices.Contains(settingNames[Config](), name) && name != "AZURE_CLIENT_ID" && name != "GOMEMLIMIT" {
+			t.Errorf("%s is no setting", name)
+		}
+	}
+	for _, name := range []string{"PUBLIC_URL", "REGISTRY_RESOURCE_ID", "WEBHOOK_REGIONS", "WEBHOOK_OWNER"} {
+		if !slices.Contains(set, name) {
+			t.Errorf("%s is not set", name)
+		}
+	}
+}
+
+// The components on Azure are components/azure, and have names from nowhere else.
+func TestInfraComponents(t *testing.T) {
+	files := bicep(t)
+	var want []string
+	entries, err := os.ReadDir(filepath.Join(root, "components", "azure"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		want = append(want, "../components/azure/"+e.Name())
+	}
+	got := submatches(`loadYamlContent\('(.*?)'\)`, files["dapr.bicep"])
+	slices.Sort(got)
+	if !slices.Equal(got, want) {
+		t.Errorf("deployed: %q, want %q", got, want)
+	}
+	// Each placeholder is replaced, and each replaced one is there.
+	var placeholders []string
+	for _, c := range components(t, "azure") {
+		for _, m := range c.Spec.Metadata {
+			placeholders = append(placeholders, submatches(`(<.*?>)`, m.Value)...)
+		}
+	}
+	slices.Sort(placeholders)
+	replaced := submatches(`'(<.*?>)'`, files["dapr.bicep"])
+	slices.Sort(replaced)
+	if placeholders = slices.Compact(placeholders); !slices.Equal(replaced, placeholders) {
+		t.Errorf("replaced: %q, want %q", replaced, placeholders)
+	}
+	found := components(t, "azure")
+	for name, text := range files {
+		for component, c := range found {
+			for _, literal := range []string{component, c.value("database"), c.value("collection")} {
+				// "images" is a module and a variable, too: in quotes, after name: or id:.
+				if literal != "" && regexp.MustCompile(`(name|id): '`+literal+`'`).MatchString(text) && name != "main.bicep" {
+					t.Errorf("%s has %q, which components/azure has", name, literal)
+				}
+			}
+		}
+	}
+}
+
+func TestInfraConventions(t *testing.T) {
+	ids := regexp.MustCompile(`var (\w+) = '[0-9a-f]{8}-[0-9a-f]{4}-`)
+	for name, text := range bicep(t) {
+		for _, version := range submatches(`@(\d{4}-\d\d-\d\d[^']*)'`, text) {
+			if strings.HasSuffix(version, "-preview") && !(name == "environment.bicep" && strings.Contains(text, "diagnosticSettings@"+version)) {
+				t.Errorf("%s uses %s, which is not generally available", name, version)
+			}
+		}
+		if strings.Contains(text, "listKeys") || strings.Contains(strings.ToLower(text), "connectionstrings(") {
+			t.Errorf("%s asks for keys", name)
+		}
+		lines := strings.Split(text, "\n")
+		for i, line := range lines {
+			if ids.MatchString(line) && (i < 2 || !strings.HasPrefix(lines[i-1], "// https://learn.microsoft.com/") || !strings.HasPrefix(lines[i-2], "// ")) {
+				t.Errorf("%s: %s: no name or no link above", name, line)
+			}
+		}
+	}
+	// What main.bicep deploys into a resource group, some azd delete the group of.
+	for name, text := range bicep(t) {
+		if name != "allregions.bicep" && regexp.MustCompile(`scope: (resourceGroup|subscription)\(`).MatchString(text) {
+			t.Errorf("%s reaches into a resource group that may not be ours", name)
+		}
+	}
+	for _, scope := range submatches(`(?s)module \w+ '.*?scope: (\w+)`, read(t, "infra/main.bicep")) {
+		if scope != "group" {
+			t.Errorf("a module in %s", scope)
+		}
+	}
+	// The service's roles are said once each, in English, in the README.
+	for _, action := range submatches(`'(Microsoft\.ContainerRegistry/registries/[\w/]+)'`, read(t, "infra/rights.bicep")) {
+		if strings.HasSuffix(action, "/delete") || strings.Contains(action, "*") || strings.Contains(action, "pull") {
+			t.Errorf("the service may %s", action)
+		}
+	}
+}
+
+// userSettings are what a user may `azd env set`, and what azd or a deployment
+// sets: with them, the parameters of infra are complete.
+func userSettings(t *testing.T) (user []string) {
+	t.Helper()
+	fromAZD := []string{"AZURE_ENV_NAME", "AZURE_LOCATION", "AZURE_PRINCIPAL_ID", "AZURE_PRINCIPAL_TYPE", "SERVICE_ALLREGIONS_RESOURCE_EXISTS", "SERVICE_ALLREGIONS_IMAGE_NAME"}
+	outputs := submatches(`(?m)^output (\w+)`, read(t, "infra/main.bicep"))
+	var parameters struct {
+		Parameters map[string]struct{ Value string }
+	}
+	if err := json.Unmarshal([]byte(read(t, "infra/main.parameters.json")), &parameters); err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, p := range parameters.Parameters {
+		names = append(names, submatches(`^\$\{(\w+)(?:=\w+)?\}$`, p.Value)...)
+	}
+	if len(names) != len(parameters.Parameters) {
+		t.Errorf("%d variables for %d parameters", len(names), len(parameters.Parameters))
+	}
+	for _, name := range names {
+		if slices.Contains(outputs, name) {
+			t.Errorf("%s is a parameter and an output: the second deployment gets what the first one put out", name)
+		}
+	}
+	names = append(names, submatches(`readEnvironmentVariable\('(\w+)'`, read(t, "infra/allregions.bicepparam"))...)
+	for _, name := range names {
+		if !slices.Contains(fromAZD, name) && !slices.Contains(outputs, name) && !slices.Contains(user, name) {
+			user = append(user, name)
+		}
+	}
+	slices.Sort(user)
+	return user
+}
+
+type azureYAML struct {
+	Name             string
+	Metadata         struct{ Template string }
+	RequiredVersions struct{ AZD string } `yaml:"requiredVersions"`
+	Infra            struct{ Provider, Path string }
+	Services         map[string]struct {
+		Project, Host, Language string
+		Docker                  struct {
+			Path, Context string
+			RemoteBuild   bool `yaml:"remoteBuild"`
+		}
+	}
+	Pipeline struct{ Variables []string }
+	Hooks    map[string]struct {
+		Posix, Windows struct {
+			Shell, Run      string
+			ContinueOnError bool `yaml:"continueOnError"`
+		}
+	}
+}
+
+func loadAzureYAML(t *testing.T) (a azureYAML) {
+	t.Helper()
+	decoder := yaml.NewDecoder(strings.NewReader(read(t, "azure.yaml")))
+	decoder.KnownFields(true)
+	if err := decoder.Decode(&a); err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+func TestAzureYAML(t *testing.T) {
+	a := loadAzureYAML(t)
+	service, ok := a.Services[appID]
+	if len(a.Services) != 1 || !ok || service.Host != "containerapp" || service.Language != "docker" || !service.Docker.RemoteBuild {
+		t.Errorf("%+v", a.Services)
+	}
+	for _, file := range []string{service.Docker.Path, a.Infra.Path + "/main.bicep", a.Infra.Path + "/" + appID + ".bicep", a.Infra.Path + "/" + appID + ".bicepparam"} {
+		if _, err := os.Stat(filepath.Join(root, file)); err != nil {
+			t.Error(err)
+		}
+	}
+	if !strings.Contains(read(t, "infra/allregions.bicep"), "'azd-service-name': '"+appID+"'") {
+		t.Error("azd will not find the service")
+	}
+	if a.RequiredVersions.AZD != ">= 1.24.1" {
+		t.Errorf("azd %s", a.RequiredVersions.AZD)
+	}
+
+	// A pipeline knows all that a laptop knows.
+	var workflow struct {
+		Jobs map[string]struct {
+			Permissions map[string]string
+			Env         map[string]string
+			Needs       string
+			Steps       []struct{ Uses, Run string }
+		}
+	}
+	if err := yaml.Unmarshal([]byte(read(t, ".github/workflows/azure-dev.yml")), &workflow); err != nil {
+		t.Fatal(err)
+	}
+	deploy, check := workflow.Jobs["deploy"], workflow.Jobs["check"]
+	if deploy.Permissions["id-token"] != "write" || deploy.Needs != "check" {
+		t.Errorf("%+v", deploy)
+	}
+	parameters := read(t, "infra/main.parameters.json")
+	for _, name := range userSettings(t) {
+		if !strings.Contains(parameters, "${"+name) && !slices.Contains(a.Pipeline.Variables, name) {
+			t.Errorf("azd pipeline config does not take %s along", name)
+		}
+		if deploy.Env[name] != "${{ vars."+name+" }}" {
+			t.Errorf("the workflow has %s as %q", name, deploy.Env[name])
+		}
+	}
+	for _, name := range a.Pipeline.Variables {
+		if !slices.Contains(userSettings(t), name) {
+			t.Errorf("nothing reads %s", name)
+		}
+	}
+	var runs []string
+	for _, s := range check.Steps {
+		runs = append(runs, s.Run)
+	}
+	for _, want := range []string{".ci/run", "az bicep build --file infra/main.bicep", "az bicep build --file infra/allregions.bicep"} {
+		if !strings.Contains(strings.Join(runs, "\n"), want) {
+			t.Errorf("the workflow does not run %s", want)
+		}
+	}
+	if !strings.Contains(read(t, ".ci/run"), "infra/main.bicep infra/main.parameters.json infra/allregions.bicepparam\n") {
+		t.Error(".ci/run does not check all of infra")
+	}
+}
+
+// What azd prints in the end, in both cases, and what it runs before the end.
+func TestHooks(t *testing.T) {
+	a := loadAzureYAML(t)
+	for name, hook := range a.Hooks {
+		if hook.Posix.Shell != "sh" || hook.Windows.Shell != "pwsh" || hook.Posix.ContinueOnError != hook.Windows.ContinueOnError {
+			t.Errorf("%s: %+v", name, hook)
+		}
+		// Both shells read the same variables, and only such as there are.
+		known := append(append(submatches(`(?m)^output (\w+)`, read(t, "infra/main.bicep")), submatches(`(?m)^output (\w+)`, read(t, "infra/allregions.bicep"))...), userSettings(t)...)
+		posix, windows := submatches(`\$\{?([A-Z_]{4,})`, hook.Posix.Run), submatches(`\$env:([A-Z_]+)`, hook.Windows.Run)
+		slices.Sort(posix)
+		slices.Sort(windows)
+		if !slices.Equal(posix, windows) {
+			t.Errorf("%s: sh reads %q, pwsh %q", name, posix, windows)
+		}
+		for _, v := range posix {
+			if !slices.Contains(known, v) {
+				t.Errorf("%s: nothing sets %s", name, v)
+			}
+		}
+	}
+	env := []string{"PATH=" + os.Getenv("PATH"), "PUBLIC_URL=https://allregions.example.com", "AZURE_KEY_VAULT_NAME=kv", "WEBHOOK_OWNER=prod-x", "WEBHOOK_REGIONS=eastus,westus"}
+	for want, more := range map[string]string{
+		"az acr webhook ping -r contoso -n NAME\n":                             "REGISTRY_RESOURCE_ID=/subscriptions/s/resourceGroups/g/providers/Microsoft.ContainerRegistry/registries/contoso",
+		"--uri 'https://allregions.example.com/webhooks/acr?region=REGION' --": "REGISTRY_RESOURCE_ID=",
+	} {
+		cmd := exec.Command("sh", "-euc", a.Hooks["postdeploy"].Posix.Run)
+		cmd.Env = append(env, more)
+		out, err := cmd.CombinedOutput()
+		if err != nil || !strings.Contains(string(out), want) || !strings.Contains(string(out), "https://allregions.example.com/webhooks/acr?region=REGION\n") {
+			t.Errorf("%s: %v\n%s", more, err, out)
+		}
+	}
+	if !strings.Contains(a.Hooks["postdeploy"].Posix.Run, "[?tags.allregions==") {
+		t.Error("the webhooks are looked for under another tag than the one that they have")
+	}
+	for _, run := range []string{a.Hooks["predown"].Posix.Run, a.Hooks["predown"].Windows.Run} {
+		if run != "go run ./app deregister" || !a.Hooks["predown"].Posix.ContinueOnError {
+			t.Errorf("predown: %q", run)
+		}
+	}
+	// What deregister reads, a deployment puts out.
+	outputs := append(submatches(`(?m)^output (\w+)`, read(t, "infra/main.bicep")), submatches(`(?m)^output (\w+)`, read(t, "infra/allregions.bicep"))...)
+	for _, name := range settingNames[removal]() {
+		if !slices.Contains(outputs, name) {
+			t.Errorf("no output %s", name)
+		}
+	}
+}
+
+// The README's table of what one may `azd env set` has all of it.
+func TestREADMEAzure(t *testing.T) {
+	_, section, _ := strings.Cut(read(t, "README.md"), "\n## Azure\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	rows := submatches("(?m)^\\| `([A-Z_]+)` \\|", section)
+	slices.Sort(rows)
+	if want := userSettings(t); !slices.Equal(rows, want) {
+		t.Errorf("README: %q\nwant %q", rows, want)
+	}
+	for _, action := range submatches(`'(Microsoft\.ContainerRegistry/registries/[\w/]+)'`, read(t, "infra/rights.bicep")) {
+		short := strings.TrimPrefix(action, "Microsoft.ContainerRegistry/registries/")
+		if !strings.Contains(section, "`"+short+"`") && !strings.Contains(section, "`registries/"+short+"`") {
+			t.Errorf("the README does not say that the service may %s", action)
+		}
+	}
+}
+
+// Each key of a component is one that Dapr's component reads, and the ones that
+// it requires are there. Dapr ignores a misspelt key.
+func TestComponentMetadata(t *testing.T) {
+	cmd := exec.Command("go", "mod", "download", "-json", "github.com/dapr/components-contrib")
+	cmd.Dir = filepath.Join(root, "app", "local", "runtime")
+	cmd.Env = append(os.Environ(), "GOWORK=off")
+	out, err := cmd.Output()
+	var module struct{ Dir string }
+	if err := json.Unmarshal(out, &module); err != nil || module.Dir == "" {
+		t.Fatalf("components-contrib: %v, %s", err, out)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	type key struct {
+		Name     string
+		Required bool
+	}
+	type profile struct {
+		Name     string
+		Metadata []key
+	}
+	// Dapr reads these itself, whatever the component.
+	everyState := []string{"actorStateStore", "keyPrefix"}
+	azureAD := []string{"azureClientId", "azureTenantId", "azureClientSecret", "azureEnvironment"} // of components-contrib's builtin profiles
+	for _, dir := range []string{"local", "azure"} {
+		for name, c := range components(t, dir) {
+			kind, path, _ := strings.Cut(c.Spec.Type, ".")
+			data, err := os.ReadFile(filepath.Join(module.Dir, kind, strings.ReplaceAll(path, ".", "/"), "metadata.yaml"))
+			if os.IsNotExist(err) { // azure.cosmosdb is in azure/cosmosdb, sqlite in sqlite
+				data, err = os.ReadFile(filepath.Join(module.Dir, kind, path, "metadata.yaml"))
+			}
+			if err != nil {
+				t.Error(err)
+				continue
+			}
+			var doc struct {
+				Type, Name, Version    string
+				Metadata               []key
+				AuthenticationProfiles []profile `yaml:"authenticationProfiles"`
+				Builtin                []profile `yaml:"builtinAuthenticationProfiles"`
+			}
+			if err := yaml.Unmarshal(data, &doc); err != nil {
+				t.Errorf("%s: %v", c.Spec.Type, err)
+				continue
+			}
+			if doc.Type+"."+doc.Name != c.Spec.Type || doc.Version != c.Spec.Version {
+				t.Errorf("%s/%s is %s/%s, Dapr has %s.%s/%s", dir, name, c.Spec.Type, c.Spec.Version, doc.Type, doc.Name, doc.Version)
+			}
+			allowed := map[string]bool{}
+			take := func(keys []key) {
+				for _, k := range keys {
+					allowed[k.Name] = allowed[k.Name] || k.Required
+				}
+			}
+			take(doc.Metadata)
+			for _, p := range doc.Builtin {
+				take(p.Metadata) // required with this profile, which all of ours on Azure have
+				if p.Name == "azuread" {
+					for _, k := range azureAD {
+						allowed[k] = false
+					}
+					allowed["azureClientId"] = true // of a user-assigned identity, that is
+				}
+			}
+			for _, p := range doc.AuthenticationProfiles {
+				if dir == "local" {
+					take(p.Metadata)
+				}
+			}
+			if kind == "state" {
+				for _, k := range everyState {
+					allowed[k] = false
+				}
+			}
+			for _, m := range c.Spec.Metadata {
+				if _, ok := allowed[m.Name]; !ok {
+					t.Errorf("%s/%s: %s does not know %q; it knows %q", dir, name, c.Spec.Type, m.Name, slices.Sorted(maps.Keys(allowed)))
+				}
+			}
+			for k, required := range allowed {
+				if required && c.value(k) == "" {
+					t.Errorf("%s/%s: %s requires %q", dir, name, c.Spec.Type, k)
+				}
+			}
+		}
+	}
+}

@@ -1,0 +1,171 @@
+// The service. `azd deploy` runs this with the image that it has built, so that
+// image, settings and probes change together: there is never a placeholder that
+// answers webhooks, and `azd provision` leaves the running image alone.
+targetScope = 'resourceGroup'
+
+param environmentName string
+param location string = resourceGroup().location
+param containerEnvironmentName string
+param identityName string
+param imagesEndpoint string
+param vaultName string
+
+@description('The image, with its registry and tag.')
+param image string
+
+@description('Resource id of the registry to watch. Empty: webhookRegions count.')
+param registryResourceId string
+
+@description('The regions of a registry that the service has no rights at, comma separated.')
+param webhookRegions string = ''
+
+@description('How long a notification waits for its regions. Empty: the service\'s default.')
+param webhookTimeout string = ''
+
+@description('What the registered webhooks report, comma separated. Empty: the service\'s default.')
+param webhookActions string = ''
+
+@description('on or off: whether the service registers webhooks. Empty: the service\'s default.')
+param webhookRegistration string = ''
+
+@description('Marks the registered webhooks.')
+param webhookOwner string
+
+@description('https URL of the service as Azure reaches it, if it is not the one that Container Apps gives: a gateway, or a domain of your own.')
+param publicUrl string = ''
+
+// At least one: Dapr's reminders, which are the timeouts, need a running
+// replica, and ACR tries a webhook once and waits 5 s, which is no time to start
+// one in. Two, so that the loss of one loses no webhook.
+@minValue(1)
+param minReplicas int = 2
+
+@minValue(1)
+param maxReplicas int = 5
+
+var appId = loadYamlContent('../components/azure/statestore.yaml').scopes[0]
+var publicPort = 8080
+var appPort = 3001
+var url = empty(publicUrl) ? 'https://${appId}.${environment.properties.defaultDomain}' : publicUrl
+var probe = { port: publicPort, scheme: 'HTTP' }
+
+resource environment 'Microsoft.App/managedEnvironments@2025-07-01' existing = {
+  name: containerEnvironmentName
+}
+
+resource identity 'Microsoft.ManagedIdentity/userAssignedIdentities@2024-11-30' existing = {
+  name: identityName
+}
+
+resource vault 'Microsoft.KeyVault/vaults@2024-11-01' existing = {
+  name: vaultName
+}
+
+resource app 'Microsoft.App/containerApps@2025-07-01' = {
+  name: appId
+  location: location
+  tags: {
+    'azd-env-name': environmentName
+    'azd-service-name': 'allregions'
+  }
+  identity: {
+    type: 'UserAssigned'
+    userAssignedIdentities: { '${identity.id}': {} }
+  }
+  properties: {
+    environmentId: environment.id
+    workloadProfileName: 'Consumption'
+    configuration: {
+      activeRevisionsMode: 'Single' // several would each host actors
+      ingress: {
+        external: true
+        targetPort: publicPort // and no other: appPort asks for no key
+        transport: 'auto'
+        allowInsecure: false
+      }
+      dapr: {
+        enabled: true
+        appId: appId
+        appPort: appPort
+        appProtocol: 'http' // actors need it
+        logLevel: 'info'
+      }
+      registries: [{ server: imagesEndpoint, identity: identity.id }]
+      secrets: [
+        {
+          // Without a version: Container Apps takes over a new one by itself.
+          name: 'webhook-keys'
+          keyVaultUrl: '${vault.properties.vaultUri}secrets/webhook-keys'
+          identity: identity.id
+        }
+      ]
+    }
+    template: {
+      terminationGracePeriodSeconds: 30
+      containers: [
+        {
+          name: appId
+          image: image
+          // The image runs as nonroot (65532).
+          resources: { cpu: json('0.5'), memory: '1Gi' }
+          env: [
+            { name: 'AZURE_CLIENT_ID', value: identity.properties.clientId }
+            { name: 'PUBLIC_URL', value: url }
+            { name: 'REGISTRY_RESOURCE_ID', value: registryResourceId }
+            { name: 'WEBHOOK_REGIONS', value: webhookRegions }
+            { name: 'WEBHOOK_TIMEOUT', value: webhookTimeout }
+            { name: 'WEBHOOK_ACTIONS', value: webhookActions }
+            { name: 'WEBHOOK_REGISTRATION', value: webhookRegistration }
+            { name: 'WEBHOOK_OWNER', value: webhookOwner }
+            { name: 'WEBHOOK_KEYS', secretRef: 'webhook-keys' }
+            { name: 'GOMEMLIMIT', value: '900MiB' } // of memory, above
+          ]
+          probes: [
+            {
+              type: 'Startup'
+              httpGet: union(probe, { path: '/healthz' })
+              periodSeconds: 3
+              failureThreshold: 10
+            }
+            {
+              type: 'Liveness'
+              httpGet: union(probe, { path: '/healthz' })
+              periodSeconds: 10
+              failureThreshold: 3
+            }
+            {
+              // 503 until the sidecar hosts actors, and while it is away.
+              type: 'Readiness'
+              httpGet: union(probe, { path: '/readyz' })
+              periodSeconds: 5
+              failureThreshold: 3
+            }
+          ]
+        }
+      ]
+      scale: {
+        minReplicas: minReplicas
+        maxReplicas: max(minReplicas, maxReplicas)
+        // A wait for an outcome counts as long as it lasts.
+        rules: [{ name: 'http', http: { metadata: { concurrentRequests: '100' } } }]
+      }
+    }
+  }
+}
+
+// Here and not in main.bicep: see there.
+var registryParts = split(registryResourceId, '/')
+
+module rights 'rights.bicep' = if (!empty(registryResourceId)) {
+  scope: resourceGroup(empty(registryResourceId) ? subscription().subscriptionId : registryParts[2], empty(registryResourceId) ? resourceGroup().name : registryParts[4])
+  name: 'allregions-rights-${uniqueString(webhookOwner)}'
+  params: {
+    registryName: last(registryParts)
+    principalId: identity.properties.principalId
+    owner: webhookOwner
+  }
+}
+
+output PUBLIC_URL string = url
+output REGISTRY_ROLE_ID string = empty(registryResourceId) ? '' : rights!.outputs.roleId
+output REGISTRY_ROLE_ASSIGNMENT_ID string = empty(registryResourceId) ? '' : rights!.outputs.assignmentId

@@ -1,0 +1,89 @@
+// What must last: the actors' state, and one readable document per notification.
+param name string
+param location string
+param tags object
+param retentionDays int
+param throughput int
+param principalId string
+
+// The database and the containers have the names that the Dapr components have.
+var state = loadYamlContent('../components/azure/statestore.yaml').spec.metadata
+var images = loadYamlContent('../components/azure/images.yaml').spec.metadata
+var stateNames = toObject(state, m => m.name, m => m.value)
+var imageNames = toObject(images, m => m.name, m => m.value)
+
+resource account 'Microsoft.DocumentDB/databaseAccounts@2025-04-15' = {
+  name: name
+  location: location
+  tags: tags
+  kind: 'GlobalDocumentDB'
+  properties: {
+    databaseAccountOfferType: 'Standard'
+    capabilities: throughput == 0 ? [{ name: 'EnableServerless' }] : []
+    locations: [{ locationName: location, failoverPriority: 0 }]
+    // Not Session: an actor that moves to another replica reads what the last
+    // one wrote through another sidecar, which has another session.
+    consistencyPolicy: { defaultConsistencyLevel: 'Strong' }
+    disableLocalAuth: true
+    disableKeyBasedMetadataWriteAccess: true
+    minimalTlsVersion: 'Tls12'
+    backupPolicy: {
+      type: 'Periodic'
+      periodicModeProperties: { backupIntervalInMinutes: 240, backupRetentionIntervalInHours: 8, backupStorageRedundancy: 'Local' }
+    }
+  }
+}
+
+resource database 'Microsoft.DocumentDB/databaseAccounts/sqlDatabases@2025-04-15' = {
+  parent: account
+  name: stateNames.database
+  properties: {
+    resource: { id: stateNames.database }
+    options: throughput == 0 ? {} : { autoscaleSettings: { maxThroughput: throughput } }
+  }
+}
+
+resource stateContainer 'Microsoft.DocumentDB/databaseAccounts/sqlDatabases/containers@2025-04-15' = {
+  parent: database
+  name: stateNames.collection
+  properties: {
+    resource: {
+      id: stateNames.collection
+      // Dapr knows no other.
+      partitionKey: { kind: 'Hash', paths: ['/partitionKey'] }
+      // From the last write: a notification is written until it has an outcome.
+      defaultTtl: retentionDays * 24 * 60 * 60
+      // Read by key only. Not mode none, which the TTL does not work with.
+      indexingPolicy: { indexingMode: 'consistent', automatic: true, includedPaths: [], excludedPaths: [{ path: '/*' }] }
+    }
+  }
+}
+
+resource imageContainer 'Microsoft.DocumentDB/databaseAccounts/sqlDatabases/containers@2025-04-15' = {
+  parent: database
+  name: imageNames.collection
+  properties: {
+    resource: {
+      id: imageNames.collection
+      partitionKey: { kind: 'Hash', paths: ['/partitionKey'] }
+      defaultTtl: retentionDays * 24 * 60 * 60
+    }
+  }
+}
+
+// Cosmos DB Built-in Data Contributor. On the account, not the database: a
+// client reads the account's metadata first.
+// https://learn.microsoft.com/azure/cosmos-db/nosql/reference-data-plane-security#cosmos-db-built-in-data-contributor
+var dataContributor = '00000000-0000-0000-0000-000000000002'
+
+resource readsAndWrites 'Microsoft.DocumentDB/databaseAccounts/sqlRoleAssignments@2025-04-15' = {
+  parent: account
+  name: guid(account.id, principalId, dataContributor)
+  properties: {
+    principalId: principalId
+    roleDefinitionId: '${account.id}/sqlRoleDefinitions/${dataContributor}'
+    scope: account.id
+  }
+}
+
+output name string = account.name

@@ -1,0 +1,40 @@
+// The Container Apps environment, its logs and Dapr's traces.
+param name string
+param location string
+param tags object
+param workspaceName string
+param insightsName string
+
+resource workspace 'Microsoft.OperationalInsights/workspaces@2025-02-01' existing = {
+  name: workspaceName
+}
+
+resource insights 'Microsoft.Insights/components@2020-02-02' existing = {
+  name: insightsName
+}
+
+resource environment 'Microsoft.App/managedEnvironments@2025-07-01' = {
+  name: name
+  location: location
+  tags: tags
+  properties: {
+    // Through diagnostic settings, which need no key of the workspace.
+    appLogsConfiguration: { destination: 'azure-monitor' }
+    daprAIConnectionString: insights.properties.ConnectionString
+    workloadProfiles: [{ name: 'Consumption', workloadProfileType: 'Consumption' }]
+    zoneRedundant: false
+  }
+}
+
+// The one preview version in here: the generally available ones, of 2016 and
+// before, know no category groups.
+resource logs 'Microsoft.Insights/diagnosticSettings@2021-05-01-preview' = {
+  scope: environment
+  name: 'logs'
+  properties: {
+    workspaceId: workspace.id
+    logs: [{ categoryGroup: 'allLogs', enabled: true }]
+  }
+}
+
+output name string = environment.name

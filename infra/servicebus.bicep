@@ -1,0 +1,85 @@
+// Where the outcomes go out.
+param name string
+param location string
+param tags object
+param topic string
+
+@description('Names of further subscriptions, beside that of the service.')
+param subscriptions array
+param principalId string
+
+// Dapr subscribes under the name of the app.
+var appId = loadYamlContent('../components/azure/pubsub.yaml').scopes[0]
+
+resource namespace 'Microsoft.ServiceBus/namespaces@2024-01-01' = {
+  name: name
+  location: location
+  tags: tags
+  sku: { name: 'Standard', tier: 'Standard' } // Basic has no topics
+  properties: {
+    disableLocalAuth: true
+    minimumTlsVersion: '1.2'
+  }
+}
+
+resource outcomes 'Microsoft.ServiceBus/namespaces/topics@2024-01-01' = {
+  parent: namespace
+  name: topic
+  properties: {
+    // An event that is published again has the MessageId of the first time.
+    requiresDuplicateDetection: true
+    duplicateDetectionHistoryTimeWindow: 'PT1H'
+    defaultMessageTimeToLive: 'P14D'
+    maxSizeInMegabytes: 5120
+    supportOrdering: false
+  }
+}
+
+// Nobody may be listening to this one, and a full topic takes no more events:
+// what is not fetched in a week goes, instead of to the dead letters.
+resource own 'Microsoft.ServiceBus/namespaces/topics/subscriptions@2024-01-01' = {
+  parent: outcomes
+  name: appId
+  properties: {
+    maxDeliveryCount: 10
+    lockDuration: 'PT1M'
+    defaultMessageTimeToLive: 'P7D'
+    deadLetteringOnMessageExpiration: false
+    deadLetteringOnFilterEvaluationExceptions: true
+  }
+}
+
+resource others 'Microsoft.ServiceBus/namespaces/topics/subscriptions@2024-01-01' = [
+  for subscription in subscriptions: {
+    parent: outcomes
+    name: subscription
+    properties: {
+      maxDeliveryCount: 10
+      lockDuration: 'PT1M'
+      deadLetteringOnMessageExpiration: true
+      deadLetteringOnFilterEvaluationExceptions: true
+    }
+  }
+]
+
+// Azure Service Bus Data Sender
+// https://learn.microsoft.com/azure/role-based-access-control/built-in-roles/integration#azure-service-bus-data-sender
+var dataSender = '69a216fc-b8fb-44d8-bc22-1f3c2cd27a39'
+
+// Azure Service Bus Data Receiver
+// https://learn.microsoft.com/azure/role-based-access-control/built-in-roles/integration#azure-service-bus-data-receiver
+var dataReceiver = '4f6d3b9b-027b-4f4c-9142-0e5a2a2247e0'
+
+resource sendsAndReceives 'Microsoft.Authorization/roleAssignments@2022-04-01' = [
+  for role in [dataSender, dataReceiver]: {
+    scope: namespace
+    name: guid(namespace.id, principalId, role)
+    properties: {
+      principalId: principalId
+      principalType: 'ServicePrincipal'
+      roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', role)
+    }
+  }
+]
+
+output name string = namespace.name
