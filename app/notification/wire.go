@@ -52,6 +52,7 @@ type RegionStatus struct {
 	EventTime  *time.Time         `json:"eventTime,omitempty"` // as ACR gave it
 	Digest     string             `json:"digest,omitempty"`
 	Tag        string             `json:"tag,omitempty"`
+	Via        replication.Via    `json:"via,omitempty"` // queue or event-log, if it did not come straight from the webhook
 }
 
 func statusOf(s replication.State) Status {
@@ -63,7 +64,7 @@ func statusOf(s replication.State) Status {
 		Regions: []RegionStatus{}, Missing: []replication.Region{}, Mismatch: s.Mismatch,
 	}
 	for _, a := range s.Arrivals {
-		r := RegionStatus{Region: a.Region, ReceivedAt: a.ReceivedAt, EventTime: pointer(a.EventTime)}
+		r := RegionStatus{Region: a.Region, ReceivedAt: a.ReceivedAt, EventTime: pointer(a.EventTime), Via: a.Via}
 		if a.Digest != s.First.Digest {
 			r.Digest = a.Digest
 		}
@@ -93,15 +94,17 @@ type eventMessage struct {
 	Size       int64              `json:"size,omitempty,string"` // Cosmos rounds numbers above 2^53
 	Region     replication.Region `json:"region"`
 	Time       *time.Time         `json:"time,omitempty"`
+	ReceivedAt *time.Time         `json:"receivedAt,omitempty"`
+	Via        replication.Via    `json:"via,omitempty"`
 }
 
 func messageOf(e replication.Event) eventMessage {
-	return eventMessage{e.ID, e.Action, e.Registry, e.Repository, e.Tag, e.Digest, e.MediaType, e.Size, e.Region, pointer(e.Time)}
+	return eventMessage{e.ID, e.Action, e.Registry, e.Repository, e.Tag, e.Digest, e.MediaType, e.Size, e.Region, pointer(e.Time), pointer(e.ReceivedAt), e.Via}
 }
 
 func (m eventMessage) event() replication.Event {
 	return replication.Event{ID: m.ID, Action: m.Action, Registry: m.Registry, Repository: m.Repository,
-		Tag: m.Tag, Digest: m.Digest, MediaType: m.MediaType, Size: m.Size, Region: m.Region, Time: value(m.Time)}
+		Tag: m.Tag, Digest: m.Digest, MediaType: m.MediaType, Size: m.Size, Region: m.Region, Time: value(m.Time), ReceivedAt: value(m.ReceivedAt), Via: m.Via}
 }
 
 // addMessage is what Client asks of methodAdd. The expected regions count only
@@ -141,6 +144,7 @@ type storedArrival struct {
 	EventTime  *time.Time         `json:"eventTime,omitempty"`
 	Digest     string             `json:"digest"`
 	Tag        string             `json:"tag,omitempty"`
+	Via        replication.Via    `json:"via,omitempty"`
 }
 
 type storedOutcome struct {
@@ -157,7 +161,7 @@ func encodeState(s replication.State) ([]byte, error) {
 		Mismatch: s.Mismatch, Documented: s.Documented, Indexed: s.Indexed,
 	}
 	for _, a := range s.Arrivals {
-		st.Arrivals = append(st.Arrivals, storedArrival{a.Region, a.ReceivedAt, pointer(a.EventTime), a.Digest, a.Tag})
+		st.Arrivals = append(st.Arrivals, storedArrival{a.Region, a.ReceivedAt, pointer(a.EventTime), a.Digest, a.Tag, a.Via})
 	}
 	for _, o := range s.Outcomes {
 		st.Outcomes = append(st.Outcomes, storedOutcome(o))
@@ -181,7 +185,7 @@ func decodeState(data []byte) (replication.State, error) {
 	}
 	for _, a := range st.Arrivals {
 		s.Arrivals = append(s.Arrivals, replication.Arrival{Region: a.Region, ReceivedAt: a.ReceivedAt,
-			EventTime: value(a.EventTime), Digest: a.Digest, Tag: a.Tag})
+			EventTime: value(a.EventTime), Digest: a.Digest, Tag: a.Tag, Via: a.Via})
 	}
 	for _, o := range st.Outcomes {
 		s.Outcomes = append(s.Outcomes, replication.Outcome(o))

@@ -53,7 +53,22 @@ type Event struct {
 	Size       int64     // bytes
 	Region     Region    // the region that reported
 	Time       time.Time // when ACR says that it happened; zero where it does not say
+
+	// ReceivedAt is when it was taken in, if that was not just now: an event
+	// that had to wait on its way here is judged by when it came.
+	ReceivedAt time.Time
+	Via        Via // how it came
 }
+
+// Via is the way on which an event came.
+type Via string
+
+// The ways.
+const (
+	ViaWebhook  Via = ""          // straight from the webhook
+	ViaQueue    Via = "queue"     // from the webhook, by way of a topic
+	ViaEventLog Via = "event-log" // from ACR's record of its webhooks: the webhook itself did not come
+)
 
 // Plan is what a new notification is held to.
 type Plan struct {
@@ -79,6 +94,7 @@ type Arrival struct {
 	EventTime  time.Time // zero where ACR did not say
 	Digest     string    // as this region reported it
 	Tag        string    // as this region reported it
+	Via        Via
 }
 
 // Outcome is one decision about a notification, frozen when it was made.
@@ -93,7 +109,7 @@ type Outcome struct {
 // State is everything that is known of one notification. The zero State means
 // that nothing is.
 type State struct {
-	First     Event // the first accepted event; its Region and Time are those of Arrivals[0]
+	First     Event // the first accepted event; its Region and Time are those of Arrivals[0], which also has how and when it came
 	Expected  []Region
 	StartedAt time.Time
 	Deadline  time.Time
@@ -225,8 +241,14 @@ func (d Decision) String() string {
 
 // Add joins e into s at now. The plan counts only if e is the first event.
 // A past deadline is decided first, so that an event that comes after it never
-// makes the outcome look as if it had come in time.
+// makes the outcome look as if it had come in time. One that came before the
+// deadline and was late only on its way here is in time, if nothing has been
+// decided meanwhile; others like it may be on their way, so that it does not
+// decide about a deadline between its coming and now.
 func Add(s State, e Event, plan Plan, now time.Time) (State, Decision) {
+	if !e.ReceivedAt.IsZero() && e.ReceivedAt.Before(now) {
+		now = e.ReceivedAt
+	}
 	if !s.Exists() {
 		return begin(e, plan, now)
 	}
@@ -296,7 +318,7 @@ func begin(e Event, plan Plan, now time.Time) (State, Decision) {
 	}
 	now = now.UTC()
 	s := State{
-		First:     e,
+		First:     first(e),
 		Expected:  slices.Clone(plan.Expected),
 		StartedAt: now,
 		Deadline:  now.Add(plan.Timeout),
@@ -317,8 +339,13 @@ func (s State) conclude(d Decision, status Status, now time.Time) (State, Decisi
 	return s, d
 }
 
+func first(e Event) Event {
+	e.ReceivedAt, e.Via = time.Time{}, ViaWebhook
+	return e
+}
+
 func arrivalOf(e Event, now time.Time) Arrival {
-	return Arrival{Region: e.Region, ReceivedAt: now, EventTime: e.Time, Digest: e.Digest, Tag: e.Tag}
+	return Arrival{Region: e.Region, ReceivedAt: now, EventTime: e.Time, Digest: e.Digest, Tag: e.Tag, Via: e.Via}
 }
 
 // arrival is the index of the arrival of r, -1 if it is missing.
@@ -411,8 +438,11 @@ const Period = 30 * time.Second
 // deadline; the earlier ones repeat what a crash may have left undone.
 func (s State) Reminder(now time.Time) (due time.Time) {
 	left := s.Deadline.Sub(now)
-	if s.Status() != Collecting || left <= 0 {
+	switch {
+	case s.Status() != Collecting:
 		return now.Add(Period / 3)
+	case left <= 0: // its first event had to wait; the others may be behind it
+		return now.Add(Period)
 	}
 	return s.Deadline.Add(-(left - 1) / Period * Period)
 }

@@ -147,6 +147,50 @@ func TestHistories(t *testing.T) {
 	}
 }
 
+// An event that had to wait is judged by when it came.
+func TestEventsThatHadToWait(t *testing.T) {
+	received := func(r Region, seconds int) Event {
+		e := event(r)
+		e.ReceivedAt, e.Via = at(seconds), ViaQueue
+		return e
+	}
+	// All three came in time, and reach the actor only after the deadline.
+	var s State
+	var d Decision
+	for i, e := range []Event{received("eastus", 0), received("westeurope", 9), received("japaneast", 5)} {
+		s, d = Add(s, e, plan, at(500+i))
+	}
+	if s.Status() != Replicated || d.Reason != Completed || s.StartedAt != at(0) || s.Deadline != at(120) || s.Outcomes[0].At != at(9) {
+		t.Errorf("%s, %v: %+v", s.Status(), d, s)
+	}
+	if a := s.Arrivals[1]; a.Via != ViaQueue || a.ReceivedAt != at(9) || s.First.Via != ViaWebhook || !s.First.ReceivedAt.IsZero() {
+		t.Errorf("%+v", s)
+	}
+	if err := s.Check(); err != nil {
+		t.Error(err)
+	}
+
+	// What is decided stays decided.
+	s, _ = Add(State{}, event("eastus"), plan, at(0))
+	s, _ = Add(s, event("westeurope"), plan, at(1))
+	s, _ = Tick(s, at(121))
+	s, d = Add(s, received("japaneast", 100), plan, at(130))
+	if s.Status() != Recovered || d.Reason != CameAfter || s.Arrivals[2].ReceivedAt != at(121) {
+		t.Errorf("%s, %v: %+v", s.Status(), d, s)
+	}
+
+	// One that came too late is late, and one from the future came now.
+	s, _ = Add(State{}, event("eastus"), plan, at(0))
+	s, d = Add(s, received("westeurope", 125), plan, at(130))
+	if s.Status() != TimedOut || d.Reason != Late {
+		t.Errorf("%s, %v", s.Status(), d)
+	}
+	s, _ = Add(State{}, received("eastus", 900), plan, at(3))
+	if s.StartedAt != at(3) {
+		t.Errorf("started at %v", s.StartedAt)
+	}
+}
+
 func TestMismatchIsKept(t *testing.T) {
 	s, _ := Add(State{}, event("eastus"), plan, at(0))
 	other := event("japaneast")
@@ -310,7 +354,11 @@ func TestRandomHistories(t *testing.T) {
 			if rng.IntN(3) == 0 {
 				s, d = Tick(s, at(now))
 			} else {
-				s, d = Add(s, event(plan.Expected[rng.IntN(3)]), plan, at(now))
+				e := event(plan.Expected[rng.IntN(3)])
+				if rng.IntN(2) == 0 {
+					e.ReceivedAt = at(now - rng.IntN(100))
+				}
+				s, d = Add(s, e, plan, at(now))
 			}
 			for _, o := range d.New {
 				decided = append(decided, o.Status)
