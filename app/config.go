@@ -106,6 +106,13 @@ type Config struct {
 	// Topic is the topic on PubSub.
 	Topic Name `envconfig:"TOPIC" default:"acr-notifications"`
 
+	// WebhookTopic is the topic on PubSub that takes a webhook's event if the
+	// actor cannot be reached in time, and brings it there later; what can never
+	// be delivered goes to the topic with "-dead" behind its name. The broker
+	// must be durable: with one that is not, such as pubsub.in-memory, set it to
+	// "off", and such webhooks get a 503.
+	WebhookTopic Name `envconfig:"WEBHOOK_TOPIC" default:"acr-webhooks"`
+
 	// DaprGRPCPort is the TCP port, on 127.0.0.1, of the sidecar's gRPC API. Dapr
 	// sets it wherever it starts the service.
 	DaprGRPCPort Port `envconfig:"DAPR_GRPC_PORT" default:"50001"`
@@ -363,6 +370,9 @@ func (k Keys) String() string { return fmt.Sprintf("%d keys", len(k)) }
 
 // Name is the name of a Dapr component or topic.
 type Name string
+
+// off is the name of no topic.
+const off Name = "off"
 
 var validName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
 

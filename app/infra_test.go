@@ -58,6 +58,8 @@ func TestInfraNames(t *testing.T) {
 	app := files["allregions.bicep"]
 	for what, pair := range map[string][2]string{
 		"topic":           {oneOf(t, `var topic = '(.*)'`, files["main.bicep"]), defaultOf(t, "TOPIC")},
+		"webhook topic":   {oneOf(t, `var webhookTopic = '(.*)'`, files["main.bicep"]), defaultOf(t, "WEBHOOK_TOPIC")},
+		"dead letters":    {oneOf(t, `name: '\$\{webhookTopic\}(.*)'`, files["servicebus.bicep"]), deadLetters},
 		"public port":     {oneOf(t, `var publicPort = (.*)`, app), defaultOf(t, "PORT")},
 		"app port":        {oneOf(t, `var appPort = (.*)`, app), defaultOf(t, "APP_PORT")},
 		"ingress":         {oneOf(t, `targetPort: (\w+)`, app), "publicPort"},

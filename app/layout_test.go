@@ -244,7 +244,7 @@ func TestDaprYAML(t *testing.T) {
 		if !slices.Contains(settingNames[Config](), name) {
 			t.Errorf("%s is no setting", name)
 		}
-		if d := defaultOf(t, name); d != "" && d != value {
+		if d := defaultOf(t, name); d != "" && d != value && name != "WEBHOOK_TOPIC" {
 			t.Errorf("%s is %q, by default %q", name, value, d)
 		}
 	}

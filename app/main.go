@@ -22,6 +22,9 @@ import (
 	"allregions/app/webhook"
 )
 
+// deadLetters is behind the name of the topic whose dead letters a topic has.
+const deadLetters = "-dead"
+
 // drainTimeout is how long requests that are under way may take to end after
 // SIGTERM. Container Apps kills the container 30 s after it.
 const drainTimeout = 10 * time.Second
@@ -158,9 +161,16 @@ func serve(ctx context.Context, config Config, log *slog.Logger) error {
 		Now:       func() time.Time { return time.Now().Round(0) }, // without the monotonic clock
 		Log:       log,
 	}
+	intake := &notification.Intake{Client: client, Now: actor.Now, Log: log}
+	var subscriptions []sidecar.Subscription
+	if config.WebhookTopic != off {
+		intake.Queue = dapr.Topic(string(config.PubSub), string(config.WebhookTopic))
+		intake.Dead = dapr.Topic(string(config.PubSub), string(config.WebhookTopic)+deadLetters)
+		subscriptions = append(subscriptions, sidecar.Subscription{PubSub: string(config.PubSub), Topic: string(config.WebhookTopic), Take: intake.Deliver})
+	}
 	var draining atomic.Bool
 	public := webhook.New(webhook.Config{
-		Notifications: client,
+		Notifications: intake,
 		Statuses:      client,
 		Waiters:       waiters,
 		Regions:       regions,
@@ -174,7 +184,7 @@ func serve(ctx context.Context, config Config, log *slog.Logger) error {
 		},
 		Log: log,
 	})
-	private := sidecar.NewHost(sidecar.Actor{Type: notification.ActorType, Methods: actor.Methods(), Remind: actor.Remind}, log)
+	private := sidecar.NewHost(sidecar.Actor{Type: notification.ActorType, Methods: actor.Methods(), Remind: actor.Remind}, log, subscriptions...)
 
 	publicListener, err := net.Listen("tcp", config.Port.on(""))
 	if err != nil {

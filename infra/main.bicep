@@ -49,6 +49,7 @@ param webhookKey string = newGuid()
 var token = uniqueString(subscription().id, environmentName, location)
 var tags = { 'azd-env-name': environmentName }
 var topic = 'acr-notifications'
+var webhookTopic = 'acr-webhooks'
 var newRegistry = !empty(newRegistryRegions)
 var registryId = !empty(registryResourceId)
   ? registryResourceId
@@ -130,6 +131,7 @@ module serviceBus 'servicebus.bicep' = {
     location: location
     tags: tags
     topic: topic
+    webhookTopic: webhookTopic
     subscriptions: empty(subscriptions) ? [] : split(replace(subscriptions, ' ', ''), ',')
     principalId: identity.outputs.principalId
   }

@@ -1,8 +1,11 @@
-// Where the outcomes go out.
+// Where the outcomes go out, and where events wait that could not go in.
 param name string
 param location string
 param tags object
 param topic string
+
+@description('Topic of the events whose actor could not be reached. With -dead behind it: of those that never can be delivered.')
+param webhookTopic string
 
 @description('Names of further subscriptions, beside that of the service.')
 param subscriptions array
@@ -61,6 +64,43 @@ resource others 'Microsoft.ServiceBus/namespaces/topics/subscriptions@2024-01-01
     }
   }
 ]
+
+resource waiting 'Microsoft.ServiceBus/namespaces/topics@2024-01-01' = {
+  parent: namespace
+  name: webhookTopic
+  properties: {
+    defaultMessageTimeToLive: 'P14D'
+    maxSizeInMegabytes: 5120
+  }
+}
+
+// The service is at least 5 s over each try: this is for an outage of hours.
+resource delivered 'Microsoft.ServiceBus/namespaces/topics/subscriptions@2024-01-01' = {
+  parent: waiting
+  name: appId
+  properties: {
+    maxDeliveryCount: 2000
+    lockDuration: 'PT1M'
+    deadLetteringOnMessageExpiration: true
+    deadLetteringOnFilterEvaluationExceptions: true
+  }
+}
+
+resource dead 'Microsoft.ServiceBus/namespaces/topics@2024-01-01' = {
+  parent: namespace
+  name: '${webhookTopic}-dead'
+  properties: {
+    defaultMessageTimeToLive: 'P14D'
+    maxSizeInMegabytes: 1024
+  }
+}
+
+// For a person to look at.
+resource inspected 'Microsoft.ServiceBus/namespaces/topics/subscriptions@2024-01-01' = {
+  parent: dead
+  name: 'inspect'
+  properties: { maxDeliveryCount: 10 }
+}
 
 // Azure Service Bus Data Sender
 // https://learn.microsoft.com/azure/role-based-access-control/built-in-roles/integration#azure-service-bus-data-sender

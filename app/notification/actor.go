@@ -42,12 +42,12 @@ const (
 )
 
 // A turn has an answer by then, or fails trying to save: what is not published
-// and documented by then is left for the reminder. An ACR webhook gives up after
-// 5 s, and a reminder's turn holds up the next webhook. The bound leaves a broker
-// the second or two that its first connection takes.
+// and documented by then is left for the reminder. It is within the patience of
+// Intake, for an event that is saved need not be queued. The bound leaves a
+// broker the second or two that its first connection takes.
 const (
-	finishBy     = 3 * time.Second // after the turn's begin
-	indexTimeout = time.Second     // of the index, which comes before the save
+	finishBy     = actorPatience - 500*time.Millisecond // after the turn's begin
+	indexTimeout = time.Second                          // of the index, which comes before the save
 )
 
 // Store keeps the state of actors. A nil error of Save means that the state

@@ -5,11 +5,19 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
 	"allregions/app/replication"
 )
+
+var validID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,127}$`)
+
+// ValidID tells whether id can be a notification's. It is stricter than ACR,
+// whose ids are UUIDs: the id becomes the id of an actor, and part of a URL that
+// Dapr does not escape.
+func ValidID(id string) bool { return validID.MatchString(id) }
 
 // ErrNotFound means that no event of the notification was ever accepted.
 var ErrNotFound = errors.New("no such notification")
@@ -47,6 +55,7 @@ type Client struct {
 type Result struct {
 	Reason replication.Reason
 	Status Status
+	Queued bool // it is safe, and not in its notification yet; Reason and Status are empty
 }
 
 // New tells whether the event told something new, as opposed to a repeat.
@@ -71,7 +80,7 @@ func (c *Client) Add(ctx context.Context, e replication.Event, expected []replic
 	case r.Status == nil:
 		return Result{}, fmt.Errorf("actor %s: answered %q without a status", e.ID, r.Reason)
 	}
-	return Result{r.Reason, *r.Status}, nil
+	return Result{Reason: r.Reason, Status: *r.Status}, nil
 }
 
 // Status returns where the notification stands, or ErrNotFound.

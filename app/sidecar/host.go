@@ -35,9 +35,24 @@ type Actor struct {
 	Remind func(ctx context.Context, id, name string) error
 }
 
+// Subscription is a topic whose messages come to this process.
+type Subscription struct {
+	PubSub, Topic string
+
+	// Take is called with every CloudEvent, any number at a time. After an
+	// error the same one comes again.
+	Take func(ctx context.Context, event []byte) error
+}
+
+// redeliveryPause is between a failed Take and the broker's next try. Service Bus
+// has none of its own, and counts the tries.
+const redeliveryPause = 5 * time.Second
+
 // Host answers the calls that Dapr makes to an application that hosts actors:
 //
 //	GET    /dapr/config                               which types, which timeouts
+//	GET    /dapr/subscribe                            which topics
+//	POST   /topics/{topic}                            a message
 //	GET    /healthz                                   whether the process lives
 //	PUT    /actors/{type}/{id}/method/{method}        a turn
 //	PUT    /actors/{type}/{id}/method/remind/{name}   a reminder's turn
@@ -51,9 +66,10 @@ type Actor struct {
 // the method still runs here; so Host holds the next turn until the method
 // has returned.
 type Host struct {
-	actor Actor
-	log   *slog.Logger
-	mux   *http.ServeMux
+	actor         Actor
+	subscriptions []Subscription
+	log           *slog.Logger
+	mux           *http.ServeMux
 
 	mu    sync.Mutex
 	turns map[string]*turn // by actor id; present while somebody holds or awaits it
@@ -65,14 +81,18 @@ type turn struct {
 }
 
 // NewHost returns the handler for the listener that only the sidecar reaches.
-func NewHost(actor Actor, log *slog.Logger) *Host {
-	h := &Host{actor: actor, log: log, mux: http.NewServeMux(), turns: map[string]*turn{}}
+func NewHost(actor Actor, log *slog.Logger, subscriptions ...Subscription) *Host {
+	h := &Host{actor: actor, subscriptions: subscriptions, log: log, mux: http.NewServeMux(), turns: map[string]*turn{}}
 	base := "/actors/" + actor.Type + "/{id}"
 	h.mux.HandleFunc("GET /dapr/config", h.config)
 	h.mux.HandleFunc("GET /healthz", func(http.ResponseWriter, *http.Request) {})
 	h.mux.HandleFunc("PUT "+base+"/method/{method}", h.invoke)
 	h.mux.HandleFunc("PUT "+base+"/method/remind/{name}", h.remind)
 	h.mux.HandleFunc("DELETE "+base, func(http.ResponseWriter, *http.Request) {})
+	h.mux.HandleFunc("GET /dapr/subscribe", h.subscribed)
+	for _, s := range subscriptions {
+		h.mux.HandleFunc("POST "+topicPath(s.Topic), h.take(s))
+	}
 	return h
 }
 
@@ -86,6 +106,37 @@ func (h *Host) config(w http.ResponseWriter, r *http.Request) {
 		"drainOngoingCallTimeout": "10s",
 		"drainRebalancedActors":   true,
 	})
+}
+
+func topicPath(topic string) string { return "/topics/" + topic }
+
+func (h *Host) subscribed(w http.ResponseWriter, r *http.Request) {
+	list := []map[string]string{}
+	for _, s := range h.subscriptions {
+		list = append(list, map[string]string{"pubsubname": s.PubSub, "topic": s.Topic, "route": topicPath(s.Topic)})
+	}
+	w.Header().Set("Content-Type", "application/json")
+	json.NewEncoder(w).Encode(list)
+}
+
+// take answers 200 for what is done with, and 500 for what must come again.
+// Other answers are traps: Dapr takes a 404 for done.
+func (h *Host) take(s Subscription) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		event, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+		if err == nil {
+			err = s.Take(r.Context(), event)
+		}
+		if err == nil {
+			return
+		}
+		h.log.LogAttrs(r.Context(), slog.LevelWarn, "a message will come again", slog.String("topic", s.Topic), slog.Any("err", err))
+		select {
+		case <-time.After(redeliveryPause):
+		case <-r.Context().Done():
+		}
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+	}
 }
 
 func (h *Host) invoke(w http.ResponseWriter, r *http.Request) {

@@ -65,6 +65,36 @@ func TestHostAnswersDapr(t *testing.T) {
 	}
 }
 
+func TestHostSubscribes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var taken []string
+		h := NewHost(Actor{Type: "Thing"}, slog.New(slog.DiscardHandler), Subscription{PubSub: "pubsub", Topic: "acr-webhooks",
+			Take: func(_ context.Context, event []byte) error {
+				taken = append(taken, string(event))
+				if string(event) == "later" {
+					return errors.New("not now")
+				}
+				return nil
+			}})
+		if w := serve(t.Context(), h, "GET", "/dapr/subscribe", ""); strings.TrimSpace(w.Body.String()) != `[{"pubsubname":"pubsub","route":"/topics/acr-webhooks","topic":"acr-webhooks"}]` {
+			t.Errorf("%s", w.Body)
+		}
+		if w := serve(t.Context(), newTestHost(Actor{}), "GET", "/dapr/subscribe", ""); strings.TrimSpace(w.Body.String()) != `[]` {
+			t.Errorf("no topics: %s", w.Body)
+		}
+		// 404 and 2xx are the end of a message: Dapr does not bring it again.
+		for body, want := range map[string]int{"now": 200, "later": 500, strings.Repeat("x", maxBody+1): 500} {
+			begin := time.Now()
+			if w := serve(t.Context(), h, "POST", "/topics/acr-webhooks", body); w.Code != want || (time.Since(begin) == redeliveryPause) != (want == 500) {
+				t.Errorf("%.10s: %d after %v", body, w.Code, time.Since(begin))
+			}
+		}
+		if len(taken) != 2 {
+			t.Errorf("took %q", taken)
+		}
+	})
+}
+
 func TestHostConfig(t *testing.T) {
 	w := serve(t.Context(), newTestHost(Actor{}), "GET", "/dapr/config", "")
 	var c struct {

@@ -22,12 +22,16 @@ import (
 const (
 	maxBody       = 1 << 20         // bytes of a webhook's body; ACR's are below 2 KiB
 	maxWait       = 5 * time.Minute // of ?wait=
-	invokeTimeout = 4 * time.Second // for one call of an actor; ACR gives up after 5 s
-	readyTimeout  = time.Second     // for the sidecar's answer to /readyz
+	invokeTimeout = 4 * time.Second // for one reading of a status
+	// For everything behind a webhook but its queueing, which has 1.5 s of its
+	// own after that: the answer is there within 4.5 s. ACR gives up after 5.
+	receiveTimeout = 2900 * time.Millisecond
+	readyTimeout   = time.Second // for the sidecar's answer to /readyz
 )
 
 // Notifications joins events. A nil error means that e is part of the
-// notification's durable state. The expected regions count for a first event.
+// notification's durable state, or, if the result says that it is queued, that a
+// durable queue will bring it there. The expected regions count for a first event.
 type Notifications interface {
 	Add(ctx context.Context, e replication.Event, expected []replication.Region) (notification.Result, error)
 }
@@ -125,7 +129,7 @@ func (h *Handler) receive(w http.ResponseWriter, r *http.Request) {
 	}
 	// Once the body is here the event must not be lost to a caller that hangs
 	// up: the rest goes on without it.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), invokeTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), receiveTimeout)
 	defer cancel()
 	expected, err := h.regions.Expected(ctx)
 	if err != nil {
@@ -148,11 +152,21 @@ func (h *Handler) receive(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Location", "/notifications/"+e.ID)
+	if result.Queued {
+		writeJSON(w, http.StatusAccepted, "application/json", queued{ID: e.ID, Queued: true})
+		return
+	}
 	status := http.StatusOK
 	if result.New() {
 		status = http.StatusAccepted
 	}
 	writeJSON(w, status, "application/json", result.Status)
+}
+
+// queued is the answer to an event that is safe, and on its way.
+type queued struct {
+	ID     string `json:"id"`
+	Queued bool   `json:"queued"`
 }
 
 // add gives e to its notification. The region of a new replica posts before
@@ -190,7 +204,7 @@ func (h *Handler) status(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	id := r.PathValue("id")
-	if !validID.MatchString(id) {
+	if !notification.ValidID(id) {
 		h.fail(w, r, notification.ErrNotFound)
 		return
 	}

@@ -258,6 +258,14 @@ func TestCallerGoesAway(t *testing.T) {
 	}
 }
 
+// An event on its way to its notification is accepted, and nothing is said of it.
+func TestQueued(t *testing.T) {
+	w := call(newHandler(&backend{result: notification.Result{Queued: true}}, io.Discard), "POST", "/webhooks/acr?region=eastus", push)
+	if body := strings.TrimSpace(w.Body.String()); w.Code != 202 || body != `{"id":"a","queued":true}` || w.Header().Get("Location") != "/notifications/a" {
+		t.Errorf("%d %s %v", w.Code, body, w.Header())
+	}
+}
+
 type addFunc func(context.Context, replication.Event, []replication.Region) (notification.Result, error)
 
 func (f addFunc) Add(ctx context.Context, e replication.Event, expected []replication.Region) (notification.Result, error) {

@@ -6,10 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"regexp"
 	"strings"
 	"time"
 
+	"allregions/app/notification"
 	"allregions/app/replication"
 )
 
@@ -37,10 +37,6 @@ type payload struct {
 const actionPing = "ping"
 
 func (p payload) isPing() bool { return strings.EqualFold(p.Action, actionPing) }
-
-// validID is stricter than ACR, whose ids are UUIDs: the id becomes the id of
-// an actor and a part of a URL that Dapr does not escape.
-var validID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,127}$`)
 
 // parsePayload reads a webhook's body. An error says what is wrong and where,
 // in words for the person who reads the answer, and repeats nothing of the body
@@ -79,7 +75,7 @@ func (p payload) event(region replication.Region) (replication.Event, error) {
 	if p.ID == "" {
 		return replication.Event{}, errors.New(`field "id" is missing`)
 	}
-	if !validID.MatchString(p.ID) {
+	if !notification.ValidID(p.ID) {
 		return replication.Event{}, errors.New(`field "id" must be 1 to 128 letters, digits, "_" and "-", and begin with a letter or digit`)
 	}
 	return replication.Event{

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"allregions/app/notification"
 	"allregions/app/replication"
 )
 
@@ -141,7 +142,7 @@ func FuzzParsePayload(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if !validID.MatchString(e.ID) || e.Action == "" || e.Region != "eastus" {
+		if !notification.ValidID(e.ID) || e.Action == "" || e.Region != "eastus" {
 			t.Errorf("accepted %+v", e)
 		}
 	})

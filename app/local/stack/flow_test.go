@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -479,4 +480,49 @@ func TestDocumentStoreAway(t *testing.T) {
 		return code == http.StatusOK && strings.Contains(string(body), p.ID)
 	})
 	eventually(t, soon, "the reminder is gone", func() bool { return reminder(t, s, p.ID) == "" })
+}
+
+// While no notification can begin, because the scheduler is deaf, an event goes
+// into the queue, and comes back. One event only: the in-memory broker takes a
+// second message when the first is delivered.
+func TestQueue(t *testing.T) {
+	t.Parallel()
+	sub, dead := newSubscriber(), make(chan string, 10)
+	s, r := start(t, Options{Timeout: 2 * soon, Events: sub.take, Settings: map[string]string{"WEBHOOK_TOPIC": "acr-webhooks"}})
+	go s.Dapr().Topic(PubSub, "acr-webhooks-dead").Subscribe(t.Context(), nil, func(event []byte) { dead <- string(event) })
+
+	if err := s.Process(SchedulerProcess).Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	p := acr.NewPush("shop/cart", "v1")
+	code, body, err := r.Fire(t.Context(), p, regions[0])
+	if code != http.StatusAccepted || err != nil || !strings.Contains(string(body), `"queued":true`) {
+		t.Errorf("%d %s %v", code, body, err)
+	}
+	if err := s.Process(SchedulerProcess).Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, soon, "the event comes back", func() bool {
+		code, body := request(t, http.MethodGet, s.URL+"/notifications/"+p.ID, s.Key)
+		return code == http.StatusOK && strings.Contains(string(body), `"via":"queue"`)
+	})
+	for _, region := range regions[1:] {
+		fire(t, r, p, region, http.StatusAccepted)
+	}
+	if e := sub.wait(t, p.ID, 1, soon); e.Type != "acr.replication.completed" || e.Data.Regions[0].Via != "queue" || e.Data.Regions[1].Via != "" {
+		t.Errorf("%+v", e)
+	}
+
+	// What is not ours ends among the dead, and does not come again.
+	if err := s.Dapr().Topic(PubSub, "acr-webhooks").Publish(t.Context(), "x", []byte(`{"specversion":"1.0","id":"x","type":"y","source":"z"}`)); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case event := <-dead:
+		if !strings.Contains(event, `"type":"acr.webhook.dead"`) || !strings.Contains(event, `not an acr.webhook.received`) {
+			t.Errorf("%s", event)
+		}
+	case <-time.After(soon):
+		t.Error("nothing is dead")
+	}
 }

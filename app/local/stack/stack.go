@@ -342,6 +342,7 @@ func (s *Stack) serviceCommand() *exec.Cmd {
 		"WEBHOOK_REGIONS="+strings.Join(s.options.Regions, ","),
 		"WEBHOOK_KEYS="+s.Key,
 		"STATE_STORE=statestore", "IMAGE_STORE=images", "PUBSUB="+PubSub, "TOPIC="+Topic,
+		"WEBHOOK_TOPIC=off", // the in-memory broker forgets
 	)
 	if s.options.Timeout > 0 {
 		cmd.Env = append(cmd.Env, "WEBHOOK_TIMEOUT="+s.options.Timeout.String())

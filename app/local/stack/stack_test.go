@@ -43,7 +43,7 @@ type status struct {
 	StartedAt, Deadline                                   time.Time
 	ConcludedAt                                           *time.Time
 	DurationMS                                            *int64
-	Regions                                               []struct{ Region string }
+	Regions                                               []struct{ Region, Via string }
 	Missing                                               []string
 	Mismatch                                              bool
 }

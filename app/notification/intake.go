@@ -1,0 +1,135 @@
+package notification
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	cloudevents "github.com/cloudevents/sdk-go/v2/event"
+
+	"allregions/app/replication"
+)
+
+// The types of the CloudEvents on the queue and behind it.
+const (
+	TypeReceived = "acr.webhook.received"
+	TypeDead     = "acr.webhook.dead"
+)
+
+// How long each of the two ways in may take. Together they stay below the 5 s
+// after which ACR gives a webhook up. The first is longer than a turn that can
+// still save: an event that is safe is not queued.
+const (
+	actorPatience = 2800 * time.Millisecond
+	queuePatience = 1500 * time.Millisecond
+	deliverWithin = 10 * time.Second // one try from the queue
+)
+
+// Intake takes events in on two ways: to the actor, or, if that cannot be
+// reached in time, to a queue from which the event comes back to it later. It
+// loses an event only if both fail, and says so.
+type Intake struct {
+	Client *Client
+
+	// Queue is a durable topic that comes back through Deliver; nil for none.
+	// Dead takes what can never be delivered.
+	Queue, Dead Topic
+
+	Now func() time.Time // wall time
+	Log *slog.Logger
+}
+
+// Add gives e to its notification, or to the queue; then Result.Queued is true,
+// and nothing else is known. A nil error means that the state store or the
+// broker has the event. RefusedError is final, other errors mean that both ways
+// failed.
+func (i *Intake) Add(ctx context.Context, e replication.Event, expected []replication.Region) (Result, error) {
+	received := i.Now()
+	actorCtx, cancel := context.WithTimeout(ctx, actorPatience)
+	defer cancel()
+	result, err := i.Client.Add(actorCtx, e, expected)
+	if _, refused := errors.AsType[*RefusedError](err); err == nil || refused || i.Queue == nil {
+		return result, err
+	}
+	e.ReceivedAt, e.Via = received, replication.ViaQueue
+	if queueErr := i.queue(ctx, e, expected); queueErr != nil {
+		return Result{}, errors.Join(err, queueErr)
+	}
+	i.Log.LogAttrs(ctx, slog.LevelWarn, "queued", slog.String("notification", e.ID), slog.String("region", string(e.Region)), slog.Any("err", err))
+	return Result{Queued: true}, nil
+}
+
+func (i *Intake) queue(ctx context.Context, e replication.Event, expected []replication.Region) error {
+	// The time that the actor took is not the queue's.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), queuePatience)
+	defer cancel()
+	id := e.ID + "/" + string(e.Region)
+	data, err := envelope(id, TypeReceived, addMessage{messageOf(e), expected})
+	if err == nil {
+		err = i.Queue.Publish(ctx, id, data)
+	}
+	if err != nil {
+		return fmt.Errorf("queue: %w", err)
+	}
+	return nil
+}
+
+// Deliver takes a CloudEvent from the queue. After an error it must come again.
+// After a nil error the event is in its notification, or was and is again, or is
+// among the dead: because it is no event of ours, or of a region that the
+// notification does not expect.
+func (i *Intake) Deliver(ctx context.Context, event []byte) error {
+	ctx, cancel := context.WithTimeout(ctx, deliverWithin)
+	defer cancel()
+	var received struct {
+		ID   string     `json:"id"`
+		Type string     `json:"type"`
+		Data addMessage `json:"data"`
+	}
+	if err := json.Unmarshal(event, &received); err != nil {
+		return i.bury(ctx, "unknown", event, fmt.Errorf("decode: %w", err))
+	}
+	e := received.Data.Event.event()
+	if received.Type != TypeReceived || !ValidID(e.ID) || e.Region == "" {
+		return i.bury(ctx, cmp.Or(received.ID, "unknown"), event, fmt.Errorf("not an %s with an id and a region, but %q", TypeReceived, received.Type))
+	}
+	_, err := i.Client.Add(ctx, e, received.Data.Expected)
+	if _, refused := errors.AsType[*RefusedError](err); refused {
+		return i.bury(ctx, cmp.Or(received.ID, "unknown"), event, err)
+	}
+	return err
+}
+
+// dead is what is kept of a message that can never be delivered.
+type dead struct {
+	Reason  string `json:"reason"`
+	Message string `json:"message"` // as it came
+}
+
+func (i *Intake) bury(ctx context.Context, id string, message []byte, reason error) error {
+	i.Log.LogAttrs(ctx, slog.LevelError, "dead letter", slog.String("event", id), slog.Any("err", reason))
+	data, err := envelope(id, TypeDead, dead{reason.Error(), string(message)})
+	if err == nil {
+		err = i.Dead.Publish(ctx, id, data)
+	}
+	if err != nil {
+		return fmt.Errorf("dead letter: %w", err)
+	}
+	return nil
+}
+
+// envelope is a CloudEvent between parts of this service.
+func envelope(id, eventType string, payload any) ([]byte, error) {
+	e := cloudevents.New()
+	e.SetID(id)
+	e.SetType(eventType)
+	e.SetSource(unknownSource)
+	if err := errors.Join(e.SetData(cloudevents.ApplicationJSON, payload), e.Validate()); err != nil {
+		return nil, fmt.Errorf("cloud event %s: %w", id, err)
+	}
+	return json.Marshal(e)
+}

@@ -1,0 +1,218 @@
+package notification
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"allregions/app/replication"
+)
+
+// memoryTopic is a topic that keeps what it takes, unless it is told to fail.
+type memoryTopic struct {
+	ids, events []string
+	fail        error
+}
+
+func (m *memoryTopic) Publish(_ context.Context, id string, event []byte) error {
+	if m.fail == nil {
+		m.ids, m.events = append(m.ids, id), append(m.events, string(event))
+	}
+	return m.fail
+}
+
+// away is a sidecar that has no way to the actors.
+type away struct{ err error }
+
+func (a away) Invoke(ctx context.Context, _, _ string, _ []byte) ([]byte, error) {
+	if a.err != nil {
+		return nil, a.err
+	}
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+func (w *world) intake(actors Invoker) (*Intake, *memoryTopic, *memoryTopic) {
+	queue, dead := &memoryTopic{}, &memoryTopic{}
+	return &Intake{Client: &Client{Actors: actors, Documents: w}, Queue: queue, Dead: dead,
+		Now: func() time.Time { return w.now }, Log: slog.New(slog.DiscardHandler)}, queue, dead
+}
+
+// An actor that does not answer costs a webhook its patience and no more; the
+// event comes back from the queue, and counts from when it came.
+func TestQueueAndBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		blocked, queue, _ := w.intake(away{})
+		for _, r := range plan.Expected {
+			begin := time.Now()
+			result, err := blocked.Add(t.Context(), event(r), plan.Expected)
+			if err != nil || !result.Queued || !result.New() || time.Since(begin) != actorPatience {
+				t.Fatalf("%s: %+v, %v after %v", r, result, err, time.Since(begin))
+			}
+			w.now = w.now.Add(10 * time.Second)
+		}
+		if want := []string{"n1/westeurope", "n1/eastus", "n1/japaneast"}; !slices.Equal(queue.ids, want) || len(w.writes) != 0 {
+			t.Fatalf("queued %q, wrote %q", queue.ids, w.writes)
+		}
+		w.now = w.now.Add(time.Hour) // long past the deadline
+
+		open, _, dead := w.intake(w)
+		for _, e := range queue.events {
+			for range 2 { // brokers deliver twice
+				if err := open.Deliver(t.Context(), []byte(e)); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		w.pass(t, time.Minute)
+		w.check(t, plan.Expected)
+		st := w.status(t)
+		if st.Status != replication.Replicated || *st.DurationMS != 20_000 || !st.StartedAt.Equal(t0) || len(dead.ids) != 0 {
+			t.Errorf("%+v, dead %q", st, dead.ids)
+		}
+		for _, r := range st.Regions {
+			if r.Via != replication.ViaQueue {
+				t.Errorf("%+v", r)
+			}
+		}
+	})
+}
+
+func TestBothWaysFail(t *testing.T) {
+	w := newWorld()
+	i, queue, _ := w.intake(away{errFake})
+	queue.fail = errors.New("no broker")
+	if result, err := i.Add(t.Context(), event("eastus"), plan.Expected); !errors.Is(err, errFake) || !errors.Is(err, queue.fail) {
+		t.Errorf("%+v, %v", result, err)
+	}
+	i.Queue = nil
+	if result, err := i.Add(t.Context(), event("eastus"), plan.Expected); !errors.Is(err, errFake) {
+		t.Errorf("no queue: %+v, %v", result, err)
+	}
+}
+
+// What the actor answers needs no queue, a refusal included.
+func TestNothingToQueue(t *testing.T) {
+	w := newWorld()
+	i, queue, _ := w.intake(w)
+	for region, wantErr := range map[replication.Region]bool{"eastus": false, "mars": true} {
+		_, err := i.Add(t.Context(), event(region), plan.Expected)
+		if _, refused := errors.AsType[*RefusedError](err); refused != wantErr || !wantErr && err != nil {
+			t.Errorf("%s: %v", region, err)
+		}
+	}
+	if len(queue.ids) != 0 {
+		t.Errorf("queued %q", queue.ids)
+	}
+}
+
+// The whole story with a queue: each write fails in each way, the webhook's
+// event comes back as often as it must, and nothing that was answered is lost.
+func TestEveryWriteFailsWithAQueue(t *testing.T) {
+	story := func(t *testing.T, w *world) (accepted []replication.Region) {
+		i, queue, _ := w.intake(w)
+		for _, r := range plan.Expected {
+			func() {
+				defer w.survive()
+				if _, err := i.Add(t.Context(), event(r), plan.Expected); err == nil {
+					accepted = append(accepted, r)
+				}
+			}()
+			w.pass(t, 5*time.Second)
+		}
+		for _, e := range queue.events {
+			for tries := 0; ; tries++ {
+				if err := i.Deliver(t.Context(), []byte(e)); err == nil {
+					break
+				} else if tries > 3 {
+					t.Fatal(err)
+				}
+			}
+		}
+		return accepted
+	}
+	clean := newWorld()
+	story(t, clean)
+	for at := range clean.writes {
+		for _, how := range []failure{lost, reported} {
+			w := newWorld()
+			w.failAt, w.how = at, how
+			accepted := story(t, w)
+			w.pass(t, time.Hour)
+			if len(accepted) != 3 {
+				t.Errorf("%d %s %s: only %v got a 2xx", at, clean.writes[at], how, accepted)
+			}
+			w.check(t, accepted)
+			if st := w.status(t); st.Status != replication.Replicated {
+				t.Errorf("%d %s %s: %s", at, clean.writes[at], how, st.Status)
+			}
+		}
+	}
+}
+
+func TestDeadLetters(t *testing.T) {
+	w := newWorld()
+	i, queue, dead := w.intake(away{errFake})
+	if _, err := i.Add(t.Context(), event("mars"), plan.Expected); err != nil {
+		t.Fatal(err)
+	}
+	i.Client.Actors = w
+	for _, message := range []string{"", "{", "{}", strings.ReplaceAll(queue.events[0], "n1", "../n1"), `{"type":"acr.webhook.received","id":"x"}`,
+		strings.Replace(queue.events[0], TypeReceived, "com.example.other", 1), queue.events[0]} {
+		if err := i.Deliver(t.Context(), []byte(message)); err != nil {
+			t.Errorf("%q: %v", message, err)
+		}
+		var e struct {
+			Type string
+			Data struct{ Reason, Message string }
+		}
+		if len(dead.events) == 0 {
+			t.Fatalf("%q: not among the dead", message)
+		}
+		if err := json.Unmarshal([]byte(dead.events[len(dead.events)-1]), &e); err != nil || e.Type != TypeDead || e.Data.Message != message || e.Data.Reason == "" {
+			t.Errorf("%q: %+v, %v", message, e, err)
+		}
+	}
+	if len(dead.ids) != 7 || len(w.writes) != 0 {
+		t.Errorf("%d dead, wrote %q", len(dead.ids), w.writes)
+	}
+	// One that cannot be buried comes again.
+	dead.fail = errFake
+	if err := i.Deliver(t.Context(), nil); !errors.Is(err, errFake) {
+		t.Errorf("%v", err)
+	}
+	// One that can be delivered later does, too.
+	i.Client.Actors = away{errFake}
+	good, _ := envelope("n1/eastus", TypeReceived, addMessage{messageOf(event("eastus")), plan.Expected})
+	if err := i.Deliver(t.Context(), good); !errors.Is(err, errFake) {
+		t.Errorf("%v", err)
+	}
+}
+
+func FuzzDeliver(f *testing.F) {
+	good, _ := envelope("n1/eastus", TypeReceived, addMessage{messageOf(event("eastus")), plan.Expected})
+	f.Add(good)
+	f.Add([]byte("{"))
+	f.Add([]byte("{}"))
+	f.Fuzz(func(t *testing.T, message []byte) {
+		w := newWorld()
+		i, _, dead := w.intake(w)
+		if err := i.Deliver(t.Context(), message); err != nil {
+			t.Fatal(err)
+		}
+		if delivered := len(w.states) > 0; delivered == (len(dead.ids) > 0) {
+			t.Errorf("delivered %v, dead %q", delivered, dead.ids)
+		}
+		if len(dead.events) > 0 && !bytes.Contains([]byte(dead.events[0]), []byte(TypeDead)) {
+			t.Errorf("%s", dead.events[0])
+		}
+	})
+}
