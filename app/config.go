@@ -39,7 +39,8 @@ type Config struct {
 	// that must report are then read from it, with the identity of the process
 	// (Azure's DefaultAzureCredential; AZURE_CLIENT_ID names a user-assigned
 	// one), which needs the right to read the registry and its replications.
-	// A new replica joins by itself within 10 minutes, or with its first
+	// Before a notification times out, ACR's own log of its webhooks is read,
+	// too, which needs the right to list their events. A new replica joins by itself within 10 minutes, or with its first
 	// webhook. Without it, Regions alone counts, and Azure is never called.
 	Registry ResourceID `envconfig:"REGISTRY_RESOURCE_ID"`
 

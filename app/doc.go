@@ -22,7 +22,8 @@
 //   - [allregions/app/sidecar] is Dapr: the one package that imports its SDK. It
 //     implements the interfaces that notification declares, and hosts the actor.
 //   - [allregions/app/registry] knows the expected regions: from a list, or from
-//     Azure Resource Manager.
+//     Azure Resource Manager. There it also keeps the registry's webhooks as they
+//     must be, and reads what they have fired.
 //   - main (this package) reads the settings (config.go: the operator's manual)
 //     and wires the rest. It alone knows everybody.
 //
@@ -34,6 +35,8 @@
 //
 //  1. webhook.Handler checks the key, parses the payload, and calls
 //     notification.Client.Add.
+//     If the actor cannot be reached in time, notification.Intake puts the event
+//     on a topic from which it comes back, and the webhook is answered.
 //  2. The sidecar finds the actor's host, which may be another replica, and calls
 //     sidecar.Host there, one turn at a time per notification.
 //  3. notification.Actor loads the state, asks replication.Add for the decision,

@@ -62,15 +62,22 @@ func run(args []string, stderr io.Writer) int {
 	return 0
 }
 
-// expectedRegions is the fixed list, or, with a registry, what Azure says.
-func expectedRegions(ctx context.Context, config Config, saved registry.Saved, log *slog.Logger) (webhook.Regions, error) {
+// azure is what is known through Azure, and done there.
+type azure struct {
+	regions  webhook.Regions
+	eventLog notification.EventLog // nil without a registry
+}
+
+// connect takes the regions from the fixed list, or, with a registry, from Azure,
+// and then keeps the registry's webhooks as they must be, until ctx ends.
+func connect(ctx context.Context, config Config, saved registry.Saved, log *slog.Logger) (azure, error) {
 	if config.Registry.ID == nil {
 		log.Info("the registry's regions", "regions", config.Regions, "from", "WEBHOOK_REGIONS")
-		return registry.Static(config.Regions), nil
+		return azure{regions: registry.Static(config.Regions)}, nil
 	}
 	arm, err := azureRegistry(config.Registry)
 	if err != nil {
-		return nil, err
+		return azure{}, err
 	}
 	discovery := registry.NewDiscovery(arm, saved, registry.Static(config.Regions), time.Now, log)
 	go discovery.Run(ctx)
@@ -78,14 +85,14 @@ func expectedRegions(ctx context.Context, config Config, saved registry.Saved, l
 	target, why, ok := config.target()
 	if !ok {
 		log.Info("the registry's webhooks are left alone", "why", why)
-		return discovery, nil
+	} else {
+		registration, err := registry.NewRegistration(arm, target, log)
+		if err != nil {
+			return azure{}, err
+		}
+		go registration.Run(ctx, discovery.Expected, time.Now)
 	}
-	registration, err := registry.NewRegistration(arm, target, log)
-	if err != nil {
-		return nil, err
-	}
-	go registration.Run(ctx, discovery.Expected, time.Now)
-	return discovery, nil
+	return azure{regions: discovery, eventLog: registry.NewEventLog(arm, target.Owner, time.Now, log)}, nil
 }
 
 func azureRegistry(id ResourceID) (*registry.ARM, error) {
@@ -143,7 +150,7 @@ func serve(ctx context.Context, config Config, log *slog.Logger) error {
 	}
 	defer dapr.Close()
 
-	regions, err := expectedRegions(ctx, config, dapr.Documents(string(config.StateStore)), log)
+	azure, err := connect(ctx, config, dapr.Documents(string(config.StateStore)), log)
 	if err != nil {
 		return err
 	}
@@ -156,6 +163,7 @@ func serve(ctx context.Context, config Config, log *slog.Logger) error {
 		Reminders: actors,
 		Topic:     dapr.Topic(string(config.PubSub), string(config.Topic)),
 		Documents: documents,
+		EventLog:  azure.eventLog,
 		Timeout:   time.Duration(config.Timeout),
 		Concluded: waiters.Wake,
 		Now:       func() time.Time { return time.Now().Round(0) }, // without the monotonic clock
@@ -173,13 +181,13 @@ func serve(ctx context.Context, config Config, log *slog.Logger) error {
 		Notifications: intake,
 		Statuses:      client,
 		Waiters:       waiters,
-		Regions:       regions,
+		Regions:       azure.regions,
 		Keys:          webhook.NewKeys(config.Keys),
 		Ready: func(ctx context.Context) error {
 			if draining.Load() {
 				return errors.New("stopping")
 			}
-			_, err := regions.Expected(ctx)
+			_, err := azure.regions.Expected(ctx)
 			return errors.Join(dapr.Ready(ctx), err)
 		},
 		Log: log,

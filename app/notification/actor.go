@@ -27,6 +27,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"allregions/app/replication"
@@ -84,6 +85,23 @@ type Documents interface {
 	Update(ctx context.Context, key string, change func(old []byte) (doc []byte, ok bool, err error)) error
 }
 
+// EventLog is ACR's own record of its webhooks. Fired returns the events of a
+// notification that the webhooks of these regions have fired, and that may not
+// have reached us. An error means that not all of them could be asked.
+type EventLog interface {
+	Fired(ctx context.Context, id string, regions []replication.Region) ([]replication.Event, error)
+}
+
+// How long ACR may take to say what it has fired, before a deadline is decided
+// without it: in the reminder's turn, which nobody waits for, and in another's.
+const (
+	askReminded  = 8 * time.Second
+	askOtherwise = time.Second
+
+	// So long after a deadline, a status that is read leaves it to the reminder.
+	reminderGrace = 10 * time.Second
+)
+
 // Actor is the server side: its methods are turns of the actor with the given
 // id. Turns of one id must not overlap.
 type Actor struct {
@@ -91,6 +109,10 @@ type Actor struct {
 	Reminders Reminders
 	Topic     Topic
 	Documents Documents
+
+	// EventLog, if set, is asked about the missing regions before a
+	// notification times out.
+	EventLog EventLog
 
 	// Timeout is how long a new notification waits for its regions.
 	Timeout time.Duration
@@ -181,7 +203,23 @@ func (a *Actor) step(ctx context.Context, id string, region replication.Region, 
 		return fail(err)
 	}
 	now := a.Now()
-	s, d := decide(before, now)
+	found := before
+	if a.EventLog != nil && before.Exists() && before.Status() == replication.Collecting && !now.Before(before.Deadline) {
+		if region == "" && !reminded && now.Before(before.Deadline.Add(reminderGrace)) {
+			now = before.Deadline.Add(-1) // as the caller would have seen it a moment ago
+		} else {
+			found = a.ask(ctx, before, now, reminded)
+			if reminded { // it has the time for both
+				var cancel context.CancelFunc
+				finishCtx, cancel = context.WithTimeout(ctx, finishBy)
+				defer cancel()
+			}
+		}
+	}
+	s, d := decide(found, now)
+	// What was found belongs to this decision.
+	d.Changed = d.Changed || len(found.Arrivals) > len(before.Arrivals)
+	d.New = slices.Concat(found.Outcomes[len(before.Outcomes):], d.New)
 	hasReminder := before.NeedsReminder() || reminded
 
 	if d.Changed {
@@ -223,6 +261,31 @@ func (a *Actor) step(ctx context.Context, id string, region replication.Region, 
 		}
 	}
 	return s, d, nil
+}
+
+// ask adds to s what ACR has fired for it and we have not got. Trouble with ACR
+// only costs time.
+func (a *Actor) ask(ctx context.Context, s replication.State, now time.Time, reminded bool) replication.State {
+	limit := askOtherwise
+	if reminded {
+		limit = askReminded
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	id := s.First.ID
+	fired, err := a.EventLog.Fired(ctx, id, s.Missing())
+	if err != nil {
+		a.Log.LogAttrs(ctx, slog.LevelWarn, "ACR's event log was not read", slog.String("notification", id), slog.Any("err", err))
+	}
+	for _, e := range fired {
+		if e.ID != id {
+			continue
+		}
+		var d replication.Decision
+		s, d = replication.Add(s, e, replication.Plan{Expected: s.Expected}, now)
+		a.log(ctx, id, e.Region, reminded, d)
+	}
+	return s
 }
 
 func (a *Actor) leave(ctx context.Context, id string, err error) {

@@ -631,3 +631,107 @@ func TestDocument(t *testing.T) {
 		}
 	}
 }
+
+// eventLog is ACR's record of what it has fired.
+type eventLog struct {
+	fired []replication.Event
+	err   error
+	slow  time.Duration
+	asked []string
+}
+
+func (l *eventLog) Fired(ctx context.Context, id string, regions []replication.Region) ([]replication.Event, error) {
+	l.asked = append(l.asked, fmt.Sprint(regions))
+	select {
+	case <-time.After(l.slow):
+		return l.fired, l.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func logged(r replication.Region, at time.Time) replication.Event {
+	e := event(r)
+	e.ReceivedAt, e.Via = at, replication.ViaEventLog
+	return e
+}
+
+// What ACR has fired and we never got is no reason for an alarm.
+func TestEventLogIsAskedBeforeTheTimeout(t *testing.T) {
+	other := logged("japaneast", t0)
+	other.ID = "n2"
+	for _, tt := range []struct {
+		name  string
+		log   eventLog
+		want  replication.Status
+		asked int
+		took  time.Duration
+		topic []string
+	}{
+		{"all were fired", eventLog{fired: []replication.Event{logged("eastus", t0.Add(time.Second)), logged("japaneast", t0.Add(9*time.Second))}}, replication.Replicated, 1, 0, []string{"n1/replicated"}},
+		{"one was fired", eventLog{fired: []replication.Event{logged("eastus", t0.Add(time.Second))}}, replication.TimedOut, 1, 0, []string{"n1/timedOut"}},
+		{"one was fired, the other not read", eventLog{fired: []replication.Event{logged("eastus", t0.Add(time.Second))}, err: errFake}, replication.TimedOut, 1, 0, []string{"n1/timedOut"}},
+		{"fired after the deadline", eventLog{fired: []replication.Event{logged("eastus", t0.Add(time.Second)), logged("japaneast", t0.Add(plan.Timeout+time.Second))}}, replication.Recovered, 1, 0, []string{"n1/timedOut", "n1/recovered"}},
+		{"nothing was fired", eventLog{}, replication.TimedOut, 1, 0, []string{"n1/timedOut"}},
+		{"of another notification", eventLog{fired: []replication.Event{other}}, replication.TimedOut, 1, 0, []string{"n1/timedOut"}},
+		{"ARM is broken", eventLog{err: errFake}, replication.TimedOut, 1, 0, []string{"n1/timedOut"}},
+		{"ARM is silent", eventLog{slow: time.Hour}, replication.TimedOut, 1, askReminded, []string{"n1/timedOut"}},
+		{"ARM is slow", eventLog{slow: 7 * time.Second}, replication.TimedOut, 1, 7 * time.Second, []string{"n1/timedOut"}},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld()
+			w.add(t, "westeurope")
+			w.now = w.now.Add(plan.Timeout)
+			a := w.actor()
+			a.EventLog = &tt.log
+			begin := time.Now()
+			if err := a.Remind(t.Context(), "n1", "check"); err != nil || time.Since(begin) != tt.took || tt.took > 10*time.Second {
+				t.Errorf("%s: %v after %v", tt.name, err, time.Since(begin))
+			}
+			s, err := decodeState(w.states["n1"])
+			if err != nil || s.Status() != tt.want || len(tt.log.asked) != tt.asked || !slices.Equal(w.topic, tt.topic) {
+				t.Errorf("%s: %s, asked %q, topic %v, %v", tt.name, s.Status(), tt.log.asked, w.topic, err)
+			}
+			for _, arrival := range s.Arrivals[1:] {
+				if arrival.Via != replication.ViaEventLog {
+					t.Errorf("%s: %+v", tt.name, arrival)
+				}
+			}
+			if len(w.reminders) != 0 {
+				t.Errorf("%s: reminders %v", tt.name, w.reminders)
+			}
+		})
+	}
+}
+
+// Before the deadline, and after an outcome, there is nothing to ask. A status
+// just after the deadline leaves it to the reminder, which asks longer.
+func TestWhenTheEventLogIsAsked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, log := newWorld(), &eventLog{slow: time.Hour}
+		a := w.actor()
+		a.EventLog = log
+		turn := func(after time.Duration, method string, r replication.Region, want replication.Status, asked int, took time.Duration) {
+			t.Helper()
+			w.now = t0.Add(after)
+			body, _ := json.Marshal(addMessage{messageOf(event(r)), plan.Expected})
+			begin := time.Now()
+			out, err := a.Methods()[method](t.Context(), "n1", body)
+			var re reply
+			if json.Unmarshal(out, &re); err != nil || re.Status == nil || re.Status.Status != want || len(log.asked) != asked || time.Since(begin) != took {
+				t.Errorf("%v %s: %s, %v, asked %d times, took %v", after, method, out, err, len(log.asked), time.Since(begin))
+			}
+		}
+		turn(0, methodAdd, "westeurope", replication.Collecting, 0, 0)
+		turn(plan.Timeout-1, methodStatus, "", replication.Collecting, 0, 0)
+		turn(plan.Timeout+reminderGrace-1, methodStatus, "", replication.Collecting, 0, 0)
+		turn(plan.Timeout+reminderGrace, methodStatus, "", replication.TimedOut, 1, askOtherwise)
+		turn(plan.Timeout+time.Minute, methodAdd, "eastus", replication.TimedOut, 1, 0)
+
+		w = newWorld()
+		a = w.actor()
+		a.EventLog = log
+		turn(0, methodAdd, "westeurope", replication.Collecting, 1, 0)
+		turn(plan.Timeout, methodAdd, "eastus", replication.TimedOut, 2, askOtherwise) // within the patience of its webhook
+	})
+}

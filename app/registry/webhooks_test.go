@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -80,6 +81,7 @@ func TestWebhookNames(t *testing.T) {
 
 // registryWebhooks is what ACR keeps of the webhooks of a registry.
 type registryWebhooks struct {
+	mu       sync.Mutex // of calls, fail and lists, where a test goes on beside them
 	webhooks map[string]*armcontainerregistry.Webhook
 	configs  map[string]armcontainerregistry.CallbackConfig
 	calls    []string                // of writes, and of reads of secrets
@@ -111,6 +113,8 @@ func (f *registryWebhooks) did() []string {
 }
 
 func (f *registryWebhooks) call(call string, errResp *azfake.ErrorResponder) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.calls = append(f.calls, call)
 	if err := f.fail(call); err != nil {
 		errResp.SetError(err)
@@ -124,7 +128,9 @@ func (f *registryWebhooks) server() *fake.ServerFactory {
 	s := azure(nil)
 	s.WebhooksServer = fake.WebhooksServer{
 		NewListPager: func(string, string, *armcontainerregistry.WebhooksClientListOptions) (resp azfake.PagerResponder[armcontainerregistry.WebhooksClientListResponse]) {
+			f.mu.Lock()
 			f.lists++
+			f.mu.Unlock()
 			resp.AddPage(http.StatusOK, armcontainerregistry.WebhooksClientListResponse{}, nil) // ARM may send empty pages
 			for _, name := range slices.Sorted(maps.Keys(f.webhooks)) {
 				resp.AddPage(http.StatusOK, armcontainerregistry.WebhooksClientListResponse{WebhookListResult: armcontainerregistry.WebhookListResult{Value: []*armcontainerregistry.Webhook{f.webhooks[name]}}}, nil)
@@ -357,6 +363,8 @@ func TestWhenWebhooksAreLookedAt(t *testing.T) {
 			t.Helper()
 			time.Sleep(after)
 			synctest.Wait()
+			f.mu.Lock()
+			defer f.mu.Unlock()
 			if f.lists != want {
 				t.Errorf("looked %d times, want %d", f.lists, want)
 			}
@@ -372,7 +380,9 @@ func TestWhenWebhooksAreLookedAt(t *testing.T) {
 		}
 		looked(time.Hour+20*time.Second, 3)
 
+		f.mu.Lock()
 		f.fail = func(string) error { return errAway }
+		f.mu.Unlock()
 		looked(time.Hour, 4)
 		looked(time.Minute, 5)
 		looked(time.Minute, 6)
