@@ -51,8 +51,11 @@ var imports = map[string][]string{
 	"allregions/app/registry":     {"replication"},
 	"allregions/app/notification": {"replication"},
 	"allregions/app/webhook":      {"notification", "replication"},
-	"allregions/app/sidecar":      {},
-	"allregions/app":              {"notification", "registry", "replication", "sidecar", "webhook"},
+
+	"allregions/app/notification/fake":        {},
+	"allregions/app/notification/conformance": {"notification", "notification/fake", "replication"},
+	"allregions/app/sidecar":                  {},
+	"allregions/app":                          {"notification", "registry", "replication", "sidecar", "webhook"},
 
 	"allregions/app/local/process": {},
 	"allregions/app/local/dapr":    {"local/process"},

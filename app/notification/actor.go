@@ -16,6 +16,8 @@
 // consumers can drop the second one. A crash after 4 leaves a reminder that
 // finds nothing left to do.
 //
+// Package conformance plays all of that through.
+//
 // Only the reminder of 1 and the save of 2 can fail a webhook: an image that
 // could not be indexed is left for the reminder. After 2 the event is safe, and
 // the caller gets its 2xx whatever happens to 3, 4 and 5.

@@ -14,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"allregions/app/notification/fake"
 	"allregions/app/replication"
 )
 
@@ -27,113 +28,16 @@ func event(r replication.Region) replication.Event {
 		Tag: "v1", Digest: "sha256:aa", MediaType: "m", Size: 1<<53 + 1, Region: r, Time: t0.Add(-time.Second)}
 }
 
-// failure is how the nth external write goes wrong.
-type failure int
+// world is everything outside an Actor, in memory.
+type world struct{ *fake.World }
 
-const (
-	lost     failure = iota // it did not happen
-	reported                // it happened, but the caller is told that it did not
-	crashed                 // it happened, and the process died before it could go on
-)
-
-func (f failure) String() string { return [...]string{"lost", "reported lost", "crashed after"}[f] }
-
-var errFake = errors.New("fake failure")
-
-type crash struct{}
-
-// world is everything outside an Actor, in memory. Its writes are counted, and
-// one of them can fail.
-type world struct {
-	now       time.Time
-	states    map[string][]byte
-	reminders map[string]time.Time // next firing
-	topic     []string             // event ids, as published
-	events    map[string][]byte
-	documents map[string][]byte
-
-	writes []string // what was written, in order
-	failAt int      // index in writes; -1 for never
-	how    failure
-}
-
-func newWorld() *world {
-	return &world{now: t0, states: map[string][]byte{}, reminders: map[string]time.Time{},
-		events: map[string][]byte{}, documents: map[string][]byte{}, failAt: -1}
-}
-
-func (w *world) write(what string, do func()) error {
-	n := len(w.writes)
-	w.writes = append(w.writes, what)
-	if n != w.failAt {
-		do()
-		return nil
-	}
-	switch w.how {
-	case lost:
-		return errFake
-	case reported:
-		do()
-		return errFake
-	default:
-		do()
-		panic(crash{})
-	}
-}
-
-func (w *world) Load(_ context.Context, id string) ([]byte, error) {
-	return slices.Clone(w.states[id]), nil
-}
-
-func (w *world) Save(_ context.Context, id string, state []byte) error {
-	return w.write("save", func() { w.states[id] = state })
-}
-
-func (w *world) Register(_ context.Context, id string, due time.Time, period time.Duration) error {
-	if period != replication.Period {
-		return fmt.Errorf("period %v", period)
-	}
-	return w.write("register", func() { w.reminders[id] = due })
-}
-
-func (w *world) Unregister(_ context.Context, id string) error {
-	return w.write("unregister", func() { delete(w.reminders, id) })
-}
-
-func (w *world) Publish(_ context.Context, eventID string, event []byte) error {
-	var err error
-	failed := w.write("publish "+eventID, func() {
-		w.topic = append(w.topic, eventID)
-		if old := w.events[eventID]; old != nil && !bytes.Equal(old, event) {
-			err = fmt.Errorf("%s was published with two contents:\n%s\n%s", eventID, old, event)
-		}
-		w.events[eventID] = event
-	})
-	if err != nil {
-		panic(err)
-	}
-	return failed
-}
-
-func (w *world) Put(_ context.Context, id string, doc []byte) error {
-	return w.write("document", func() { w.documents[id] = doc })
-}
-
-func (w *world) Update(_ context.Context, key string, change func([]byte) ([]byte, bool, error)) error {
-	doc, ok, err := change(w.documents[key])
-	if err != nil || !ok {
-		return err
-	}
-	return w.write("index", func() { w.documents[key] = doc })
-}
-
-func (w *world) Get(_ context.Context, key string) ([]byte, error) { return w.documents[key], nil }
+func newWorld() *world { return &world{fake.New(t0)} }
 
 // actor is a process that lives in w.
 func (w *world) actor() *Actor {
 	return &Actor{Store: w, Reminders: w, Topic: w, Documents: w,
 		Timeout: plan.Timeout,
-		Now:     func() time.Time { return w.now }, Log: slog.New(slog.DiscardHandler)}
+		Now:     func() time.Time { return w.Now }, Log: slog.New(slog.DiscardHandler)}
 }
 
 // Invoke makes the world a Dapr that reaches the actor at once.
@@ -146,42 +50,23 @@ func (w *world) client() *Client { return &Client{Actors: w, Documents: w} }
 // add is a webhook: it tells whether the caller got a 2xx.
 func (w *world) add(t *testing.T, r replication.Region) (accepted bool) {
 	t.Helper()
-	defer w.survive()
+	defer fake.Survive()
 	_, err := w.client().Add(t.Context(), event(r), plan.Expected)
-	if err != nil && !errors.Is(err, errFake) {
+	if err != nil && !errors.Is(err, fake.Err) {
 		t.Errorf("add %s: %v", r, err)
 	}
 	return err == nil
 }
 
-// survive ends a process that crashed.
-func (w *world) survive() {
-	if p := recover(); p != nil && p != any(crash{}) {
-		panic(p)
-	}
-}
-
 // pass lets time go by, firing reminders on the way.
 func (w *world) pass(t *testing.T, d time.Duration) {
 	t.Helper()
-	end := w.now.Add(d)
-	for {
-		due, ok := w.reminders["n1"]
-		if !ok || due.After(end) {
-			break
-		}
-		if due.After(w.now) {
-			w.now = due
-		}
-		w.reminders["n1"] = due.Add(replication.Period)
-		func() {
-			defer w.survive()
-			if err := w.actor().Remind(t.Context(), "n1", "check"); err != nil && !errors.Is(err, errFake) {
-				t.Errorf("reminder: %v", err)
-			}
-		}()
+	for _, err := range w.Pass(d, "n1", func() error { return w.actor().Remind(t.Context(), "n1", "check") }) {
+		t.Errorf("reminder: %v", err)
 	}
-	w.now = end
+	if w.Period != 0 && w.Period != replication.Period {
+		t.Errorf("the reminder's period is %v", w.Period)
+	}
 }
 
 func (w *world) status(t *testing.T) Status {
@@ -199,18 +84,18 @@ func TestWriteOrderOfACompletePush(t *testing.T) {
 		if !w.add(t, r) {
 			t.Fatal("refused")
 		}
-		w.now = w.now.Add(time.Second)
+		w.Now = w.Now.Add(time.Second)
 	}
 	want := []string{
 		"register", "index", "index", "save", "document",
 		"save",
 		"save", "publish n1/replicated", "document", "save", "unregister",
 	}
-	if !slices.Equal(w.writes, want) {
-		t.Errorf("writes:\n got %q\nwant %q", w.writes, want)
+	if !slices.Equal(w.Writes, want) {
+		t.Errorf("writes:\n got %q\nwant %q", w.Writes, want)
 	}
-	if st := w.status(t); st.Status != replication.Replicated || *st.DurationMS != 2000 || len(w.reminders) != 0 {
-		t.Errorf("status %+v, reminders %v", st, w.reminders)
+	if st := w.status(t); st.Status != replication.Replicated || *st.DurationMS != 2000 || len(w.Reminders) != 0 {
+		t.Errorf("status %+v, reminders %v", st, w.Reminders)
 	}
 }
 
@@ -219,23 +104,23 @@ func TestTimeoutThenRecovery(t *testing.T) {
 	w.add(t, "westeurope")
 	w.add(t, "eastus")
 	w.pass(t, 119*time.Second)
-	if len(w.topic) != 0 {
-		t.Fatalf("published before the deadline: %v", w.topic)
+	if len(w.Topic) != 0 {
+		t.Fatalf("published before the deadline: %v", w.Topic)
 	}
 	w.pass(t, time.Second)
 	if st := w.status(t); st.Status != replication.TimedOut || !slices.Equal(st.Missing, []replication.Region{"japaneast"}) {
 		t.Errorf("at the deadline: %+v", st)
 	}
-	if len(w.reminders) != 0 {
+	if len(w.Reminders) != 0 {
 		t.Error("the reminder outlives the decision")
 	}
 	w.pass(t, time.Hour)
 	w.add(t, "japaneast")
-	if want := []string{"n1/timedOut", "n1/recovered"}; !slices.Equal(w.topic, want) {
-		t.Errorf("topic: %v, want %v", w.topic, want)
+	if want := []string{"n1/timedOut", "n1/recovered"}; !slices.Equal(w.Topic, want) {
+		t.Errorf("topic: %v, want %v", w.Topic, want)
 	}
-	if st := w.status(t); st.Status != replication.Recovered || len(w.reminders) != 0 {
-		t.Errorf("%+v, reminders %v", st, w.reminders)
+	if st := w.status(t); st.Status != replication.Recovered || len(w.Reminders) != 0 {
+		t.Errorf("%+v, reminders %v", st, w.Reminders)
 	}
 }
 
@@ -243,9 +128,9 @@ func TestTimeoutThenRecovery(t *testing.T) {
 func TestStatusDecidesAPassedDeadline(t *testing.T) {
 	w := newWorld()
 	w.add(t, "westeurope")
-	w.now = w.now.Add(plan.Timeout)
-	if st := w.status(t); st.Status != replication.TimedOut || len(w.topic) != 1 {
-		t.Errorf("%s, topic %v", st.Status, w.topic)
+	w.Now = w.Now.Add(plan.Timeout)
+	if st := w.status(t); st.Status != replication.TimedOut || len(w.Topic) != 1 {
+		t.Errorf("%s, topic %v", st.Status, w.Topic)
 	}
 }
 
@@ -278,23 +163,23 @@ func TestRefusalWritesNothing(t *testing.T) {
 	if _, err := w.client().Status(t.Context(), "n1"); !errors.Is(err, ErrNotFound) {
 		t.Errorf("status: %v", err)
 	}
-	if len(w.writes) != 0 {
-		t.Errorf("wrote %v", w.writes)
+	if len(w.Writes) != 0 {
+		t.Errorf("wrote %v", w.Writes)
 	}
 	w.add(t, "eastus")
-	n := len(w.writes)
-	if _, err = w.client().Add(t.Context(), event("mars"), plan.Expected); !errors.As(err, &refused) || len(w.writes) != n {
-		t.Errorf("later event: %v, wrote %v", err, w.writes[n:])
+	n := len(w.Writes)
+	if _, err = w.client().Add(t.Context(), event("mars"), plan.Expected); !errors.As(err, &refused) || len(w.Writes) != n {
+		t.Errorf("later event: %v, wrote %v", err, w.Writes[n:])
 	}
 }
 
 func TestDuplicateWritesNothing(t *testing.T) {
 	w := newWorld()
 	w.add(t, "eastus")
-	n := len(w.writes)
+	n := len(w.Writes)
 	result, err := w.client().Add(t.Context(), event("eastus"), plan.Expected)
-	if err != nil || result.New() || len(w.writes) != n {
-		t.Errorf("%+v, %v, wrote %v", result, err, w.writes[n:])
+	if err != nil || result.New() || len(w.Writes) != n {
+		t.Errorf("%+v, %v, wrote %v", result, err, w.Writes[n:])
 	}
 }
 
@@ -305,70 +190,18 @@ func TestBrokenInputToTheActor(t *testing.T) {
 			t.Errorf("add %q: no error", body)
 		}
 	}
-	w.states["n1"] = []byte(`{"first":{"id":"n1"}}`)
+	w.States["n1"] = []byte(`{"first":{"id":"n1"}}`)
 	if _, err := w.client().Status(t.Context(), "n1"); err == nil {
 		t.Error("a state that cannot be: no error")
 	}
-	if len(w.writes) != 0 {
-		t.Errorf("wrote %v", w.writes)
-	}
-}
-
-// Each external write of a story is lost, done but reported as lost, or
-// followed by a crash. The caller does not try again, as ACR does not. Whatever
-// happens, an accepted event is kept, every outcome is on the topic under one
-// id with one content, the document tells the end, and nothing is left to do.
-func TestEveryWriteFails(t *testing.T) {
-	stories := map[string]func(t *testing.T, w *world) (accepted []replication.Region){
-		"complete": func(t *testing.T, w *world) (accepted []replication.Region) {
-			for _, r := range plan.Expected {
-				if w.add(t, r) {
-					accepted = append(accepted, r)
-				}
-				w.pass(t, 20*time.Second)
-			}
-			return accepted
-		},
-		"late": func(t *testing.T, w *world) (accepted []replication.Region) {
-			for _, r := range plan.Expected[:2] {
-				if w.add(t, r) {
-					accepted = append(accepted, r)
-				}
-				w.pass(t, 2*time.Second)
-			}
-			w.pass(t, 10*time.Minute)
-			if w.add(t, plan.Expected[2]) {
-				accepted = append(accepted, plan.Expected[2])
-			}
-			return accepted
-		},
-	}
-	for name, story := range stories {
-		clean := newWorld()
-		story(t, clean)
-		for at := range clean.writes {
-			for _, how := range []failure{lost, reported, crashed} {
-				t.Run(fmt.Sprintf("%s/%d %s %s", name, at, clean.writes[at], how), func(t *testing.T) {
-					w := newWorld()
-					w.failAt, w.how = at, how
-					accepted := story(t, w)
-					w.pass(t, time.Hour)
-					if len(w.states) == 0 {
-						if len(accepted) > 0 {
-							t.Fatalf("%v were accepted, and nothing is stored", accepted)
-						}
-						return
-					}
-					w.check(t, accepted)
-				})
-			}
-		}
+	if len(w.Writes) != 0 {
+		t.Errorf("wrote %v", w.Writes)
 	}
 }
 
 func (w *world) check(t *testing.T, accepted []replication.Region) {
 	t.Helper()
-	s, err := decodeState(w.states["n1"])
+	s, err := decodeState(w.States["n1"])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -380,16 +213,16 @@ func (w *world) check(t *testing.T, accepted []replication.Region) {
 	if s.Status() == replication.Collecting || s.NeedsReminder() {
 		t.Errorf("stuck: %s, needs a reminder: %v", s.Status(), s.NeedsReminder())
 	}
-	if len(w.reminders) != 0 {
-		t.Errorf("a reminder is left: %v", w.reminders)
+	if len(w.Reminders) != 0 {
+		t.Errorf("a reminder is left: %v", w.Reminders)
 	}
 	var want []string
 	for _, o := range s.Outcomes {
 		want = append(want, "n1/"+string(o.Status))
 	}
-	got := slices.Compact(slices.Clone(w.topic))
+	got := slices.Compact(slices.Clone(w.Topic))
 	if !slices.Equal(got, want) {
-		t.Errorf("topic: %v, outcomes %v", w.topic, want)
+		t.Errorf("topic: %v, outcomes %v", w.Topic, want)
 	}
 	for name, image := range map[string]Image{"digest": {"shop/cart", "sha256:aa", ""}, "tag": {"shop/cart", "", "v1"}, "both": {"shop/cart", "sha256:aa", "v1"}} {
 		if st, err := w.client().Find(t.Context(), image); err != nil || st.ID != "n1" {
@@ -397,7 +230,7 @@ func (w *world) check(t *testing.T, accepted []replication.Region) {
 		}
 	}
 	var doc struct{ Status replication.Status }
-	if json.Unmarshal(w.documents["n1"], &doc); doc.Status != s.Status() {
+	if json.Unmarshal(w.Documents["n1"], &doc); doc.Status != s.Status() {
 		t.Errorf("the document says %q, the state %q", doc.Status, s.Status())
 	}
 }
@@ -413,8 +246,8 @@ func TestBrokerDown(t *testing.T) {
 			t.Fatalf("%s: %v", r, err)
 		}
 	}
-	if len(w.topic) != 0 || len(w.reminders) != 1 {
-		t.Fatalf("topic %v, reminders %v", w.topic, w.reminders)
+	if len(w.Topic) != 0 || len(w.Reminders) != 1 {
+		t.Fatalf("topic %v, reminders %v", w.Topic, w.Reminders)
 	}
 	w.pass(t, time.Minute) // the broker is back
 	w.check(t, plan.Expected)
@@ -455,7 +288,7 @@ func (deaf) Unregister(ctx context.Context, _ string) error        { <-ctx.Done(
 
 type brokenTopic struct{}
 
-func (brokenTopic) Publish(context.Context, string, []byte) error { return errFake }
+func (brokenTopic) Publish(context.Context, string, []byte) error { return fake.Err }
 
 func TestStateSurvivesStorage(t *testing.T) {
 	s, _ := replication.Add(replication.State{}, event("eastus"), plan, t0)
@@ -500,11 +333,11 @@ func TestFind(t *testing.T) {
 		if _, err := client.Add(t.Context(), e, plan.Expected); err != nil {
 			t.Fatal(err)
 		}
-		s, err := decodeState(w.states[id])
+		s, err := decodeState(w.States[id])
 		if err != nil {
 			t.Fatal(err)
 		}
-		w.now = w.now.Add(time.Second)
+		w.Now = w.Now.Add(time.Second)
 		return s
 	}
 	find := func(digest, tag string) string {
@@ -536,7 +369,7 @@ func TestFind(t *testing.T) {
 		t.Errorf("another repository: %v", err)
 	}
 	// A process that died before its save has left an index that leads nowhere.
-	delete(w.states, "untagged")
+	delete(w.States, "untagged")
 	if got := find("sha256:cc", ""); got != "none" {
 		t.Errorf("leads nowhere: %s", got)
 	}
@@ -546,7 +379,7 @@ func TestCloudEvent(t *testing.T) {
 	w := newWorld()
 	for _, r := range plan.Expected {
 		w.add(t, r)
-		w.now = w.now.Add(1500 * time.Millisecond)
+		w.Now = w.Now.Add(1500 * time.Millisecond)
 	}
 	const want = `{
   "specversion": "1.0",
@@ -592,7 +425,7 @@ func TestCloudEvent(t *testing.T) {
   }
 }`
 	var got bytes.Buffer
-	json.Indent(&got, w.events["n1/replicated"], "", "  ")
+	json.Indent(&got, w.Events["n1/replicated"], "", "  ")
 	if got.String() != want {
 		t.Errorf("got %s", &got)
 	}
@@ -619,7 +452,7 @@ func TestDocument(t *testing.T) {
 	w := newWorld()
 	w.add(t, "eastus")
 	var doc map[string]any
-	if err := json.Unmarshal(w.documents["n1"], &doc); err != nil {
+	if err := json.Unmarshal(w.Documents["n1"], &doc); err != nil {
 		t.Fatal(err)
 	}
 	for key, want := range map[string]string{
@@ -670,35 +503,35 @@ func TestEventLogIsAskedBeforeTheTimeout(t *testing.T) {
 	}{
 		{"all were fired", eventLog{fired: []replication.Event{logged("eastus", t0.Add(time.Second)), logged("japaneast", t0.Add(9*time.Second))}}, replication.Replicated, 1, 0, []string{"n1/replicated"}},
 		{"one was fired", eventLog{fired: []replication.Event{logged("eastus", t0.Add(time.Second))}}, replication.TimedOut, 1, 0, []string{"n1/timedOut"}},
-		{"one was fired, the other not read", eventLog{fired: []replication.Event{logged("eastus", t0.Add(time.Second))}, err: errFake}, replication.TimedOut, 1, 0, []string{"n1/timedOut"}},
+		{"one was fired, the other not read", eventLog{fired: []replication.Event{logged("eastus", t0.Add(time.Second))}, err: fake.Err}, replication.TimedOut, 1, 0, []string{"n1/timedOut"}},
 		{"fired after the deadline", eventLog{fired: []replication.Event{logged("eastus", t0.Add(time.Second)), logged("japaneast", t0.Add(plan.Timeout+time.Second))}}, replication.Recovered, 1, 0, []string{"n1/timedOut", "n1/recovered"}},
 		{"nothing was fired", eventLog{}, replication.TimedOut, 1, 0, []string{"n1/timedOut"}},
 		{"of another notification", eventLog{fired: []replication.Event{other}}, replication.TimedOut, 1, 0, []string{"n1/timedOut"}},
-		{"ARM is broken", eventLog{err: errFake}, replication.TimedOut, 1, 0, []string{"n1/timedOut"}},
+		{"ARM is broken", eventLog{err: fake.Err}, replication.TimedOut, 1, 0, []string{"n1/timedOut"}},
 		{"ARM is silent", eventLog{slow: time.Hour}, replication.TimedOut, 1, askReminded, []string{"n1/timedOut"}},
 		{"ARM is slow", eventLog{slow: 7 * time.Second}, replication.TimedOut, 1, 7 * time.Second, []string{"n1/timedOut"}},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld()
 			w.add(t, "westeurope")
-			w.now = w.now.Add(plan.Timeout)
+			w.Now = w.Now.Add(plan.Timeout)
 			a := w.actor()
 			a.EventLog = &tt.log
 			begin := time.Now()
 			if err := a.Remind(t.Context(), "n1", "check"); err != nil || time.Since(begin) != tt.took || tt.took > 10*time.Second {
 				t.Errorf("%s: %v after %v", tt.name, err, time.Since(begin))
 			}
-			s, err := decodeState(w.states["n1"])
-			if err != nil || s.Status() != tt.want || len(tt.log.asked) != tt.asked || !slices.Equal(w.topic, tt.topic) {
-				t.Errorf("%s: %s, asked %q, topic %v, %v", tt.name, s.Status(), tt.log.asked, w.topic, err)
+			s, err := decodeState(w.States["n1"])
+			if err != nil || s.Status() != tt.want || len(tt.log.asked) != tt.asked || !slices.Equal(w.Topic, tt.topic) {
+				t.Errorf("%s: %s, asked %q, topic %v, %v", tt.name, s.Status(), tt.log.asked, w.Topic, err)
 			}
 			for _, arrival := range s.Arrivals[1:] {
 				if arrival.Via != replication.ViaEventLog {
 					t.Errorf("%s: %+v", tt.name, arrival)
 				}
 			}
-			if len(w.reminders) != 0 {
-				t.Errorf("%s: reminders %v", tt.name, w.reminders)
+			if len(w.Reminders) != 0 {
+				t.Errorf("%s: reminders %v", tt.name, w.Reminders)
 			}
 		})
 	}
@@ -713,7 +546,7 @@ func TestWhenTheEventLogIsAsked(t *testing.T) {
 		a.EventLog = log
 		turn := func(after time.Duration, method string, r replication.Region, want replication.Status, asked int, took time.Duration) {
 			t.Helper()
-			w.now = t0.Add(after)
+			w.Now = t0.Add(after)
 			body, _ := json.Marshal(addMessage{messageOf(event(r)), plan.Expected})
 			begin := time.Now()
 			out, err := a.Methods()[method](t.Context(), "n1", body)

@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"allregions/app/notification/fake"
 	"allregions/app/replication"
 )
 
@@ -42,7 +43,7 @@ func (a away) Invoke(ctx context.Context, _, _ string, _ []byte) ([]byte, error)
 func (w *world) intake(actors Invoker) (*Intake, *memoryTopic, *memoryTopic) {
 	queue, dead := &memoryTopic{}, &memoryTopic{}
 	return &Intake{Client: &Client{Actors: actors, Documents: w}, Queue: queue, Dead: dead,
-		Now: func() time.Time { return w.now }, Log: slog.New(slog.DiscardHandler)}, queue, dead
+		Now: func() time.Time { return w.Now }, Log: slog.New(slog.DiscardHandler)}, queue, dead
 }
 
 // An actor that does not answer costs a webhook its patience and no more; the
@@ -57,12 +58,12 @@ func TestQueueAndBack(t *testing.T) {
 			if err != nil || !result.Queued || !result.New() || time.Since(begin) != actorPatience {
 				t.Fatalf("%s: %+v, %v after %v", r, result, err, time.Since(begin))
 			}
-			w.now = w.now.Add(10 * time.Second)
+			w.Now = w.Now.Add(10 * time.Second)
 		}
-		if want := []string{"n1/westeurope", "n1/eastus", "n1/japaneast"}; !slices.Equal(queue.ids, want) || len(w.writes) != 0 {
-			t.Fatalf("queued %q, wrote %q", queue.ids, w.writes)
+		if want := []string{"n1/westeurope", "n1/eastus", "n1/japaneast"}; !slices.Equal(queue.ids, want) || len(w.Writes) != 0 {
+			t.Fatalf("queued %q, wrote %q", queue.ids, w.Writes)
 		}
-		w.now = w.now.Add(time.Hour) // long past the deadline
+		w.Now = w.Now.Add(time.Hour) // long past the deadline
 
 		open, _, dead := w.intake(w)
 		for _, e := range queue.events {
@@ -88,13 +89,13 @@ func TestQueueAndBack(t *testing.T) {
 
 func TestBothWaysFail(t *testing.T) {
 	w := newWorld()
-	i, queue, _ := w.intake(away{errFake})
+	i, queue, _ := w.intake(away{fake.Err})
 	queue.fail = errors.New("no broker")
-	if result, err := i.Add(t.Context(), event("eastus"), plan.Expected); !errors.Is(err, errFake) || !errors.Is(err, queue.fail) {
+	if result, err := i.Add(t.Context(), event("eastus"), plan.Expected); !errors.Is(err, fake.Err) || !errors.Is(err, queue.fail) {
 		t.Errorf("%+v, %v", result, err)
 	}
 	i.Queue = nil
-	if result, err := i.Add(t.Context(), event("eastus"), plan.Expected); !errors.Is(err, errFake) {
+	if result, err := i.Add(t.Context(), event("eastus"), plan.Expected); !errors.Is(err, fake.Err) {
 		t.Errorf("no queue: %+v, %v", result, err)
 	}
 }
@@ -121,7 +122,7 @@ func TestEveryWriteFailsWithAQueue(t *testing.T) {
 		i, queue, _ := w.intake(w)
 		for _, r := range plan.Expected {
 			func() {
-				defer w.survive()
+				defer fake.Survive()
 				if _, err := i.Add(t.Context(), event(r), plan.Expected); err == nil {
 					accepted = append(accepted, r)
 				}
@@ -141,18 +142,18 @@ func TestEveryWriteFailsWithAQueue(t *testing.T) {
 	}
 	clean := newWorld()
 	story(t, clean)
-	for at := range clean.writes {
-		for _, how := range []failure{lost, reported} {
+	for at := range clean.Writes {
+		for _, how := range []fake.Failure{fake.Lost, fake.Reported} {
 			w := newWorld()
-			w.failAt, w.how = at, how
+			w.Fail = fake.At(at, how)
 			accepted := story(t, w)
 			w.pass(t, time.Hour)
 			if len(accepted) != 3 {
-				t.Errorf("%d %s %s: only %v got a 2xx", at, clean.writes[at], how, accepted)
+				t.Errorf("%d %s %s: only %v got a 2xx", at, clean.Writes[at], how, accepted)
 			}
 			w.check(t, accepted)
 			if st := w.status(t); st.Status != replication.Replicated {
-				t.Errorf("%d %s %s: %s", at, clean.writes[at], how, st.Status)
+				t.Errorf("%d %s %s: %s", at, clean.Writes[at], how, st.Status)
 			}
 		}
 	}
@@ -160,7 +161,7 @@ func TestEveryWriteFailsWithAQueue(t *testing.T) {
 
 func TestDeadLetters(t *testing.T) {
 	w := newWorld()
-	i, queue, dead := w.intake(away{errFake})
+	i, queue, dead := w.intake(away{fake.Err})
 	if _, err := i.Add(t.Context(), event("mars"), plan.Expected); err != nil {
 		t.Fatal(err)
 	}
@@ -181,18 +182,18 @@ func TestDeadLetters(t *testing.T) {
 			t.Errorf("%q: %+v, %v", message, e, err)
 		}
 	}
-	if len(dead.ids) != 7 || len(w.writes) != 0 {
-		t.Errorf("%d dead, wrote %q", len(dead.ids), w.writes)
+	if len(dead.ids) != 7 || len(w.Writes) != 0 {
+		t.Errorf("%d dead, wrote %q", len(dead.ids), w.Writes)
 	}
 	// One that cannot be buried comes again.
-	dead.fail = errFake
-	if err := i.Deliver(t.Context(), nil); !errors.Is(err, errFake) {
+	dead.fail = fake.Err
+	if err := i.Deliver(t.Context(), nil); !errors.Is(err, fake.Err) {
 		t.Errorf("%v", err)
 	}
 	// One that can be delivered later does, too.
-	i.Client.Actors = away{errFake}
+	i.Client.Actors = away{fake.Err}
 	good, _ := envelope("n1/eastus", TypeReceived, addMessage{messageOf(event("eastus")), plan.Expected})
-	if err := i.Deliver(t.Context(), good); !errors.Is(err, errFake) {
+	if err := i.Deliver(t.Context(), good); !errors.Is(err, fake.Err) {
 		t.Errorf("%v", err)
 	}
 }
@@ -208,7 +209,7 @@ func FuzzDeliver(f *testing.F) {
 		if err := i.Deliver(t.Context(), message); err != nil {
 			t.Fatal(err)
 		}
-		if delivered := len(w.states) > 0; delivered == (len(dead.ids) > 0) {
+		if delivered := len(w.States) > 0; delivered == (len(dead.ids) > 0) {
 			t.Errorf("delivered %v, dead %q", delivered, dead.ids)
 		}
 		if len(dead.events) > 0 && !bytes.Contains([]byte(dead.events[0]), []byte(TypeDead)) {
