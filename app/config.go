@@ -93,6 +93,12 @@ type Config struct {
 	// announce images. For a closed network or a laptop.
 	AllowAnonymous bool `envconfig:"WEBHOOK_ALLOW_ANONYMOUS" default:"false"`
 
+	// ShutdownDelay is how long, after SIGTERM, a replica still takes requests
+	// while /readyz already says no, so that nobody is sent to a closed port: as
+	// long as the load balancer takes to notice. What is under way then has 10 s
+	// more. At most 15s; Container Apps kills after 30.
+	ShutdownDelay Delay `envconfig:"SHUTDOWN_DELAY" default:"0s"`
+
 	// StateStore is the Dapr state store component of the actors. It must have
 	// actorStateStore set. Changing it loses sight of open notifications.
 	StateStore Name `envconfig:"STATE_STORE" default:"statestore"`
@@ -348,6 +354,20 @@ func (t *Timeout) Decode(s string) error {
 		return fmt.Errorf("%s is not between %s and 30 days", d, minTimeout)
 	}
 	*t = Timeout(d)
+	return nil
+}
+
+// Delay is a short duration.
+type Delay time.Duration
+
+const maxDelay = 15 * time.Second
+
+func (d *Delay) Decode(s string) error {
+	v, err := time.ParseDuration(strings.TrimSpace(s))
+	if err != nil || v < 0 || v > maxDelay {
+		return fmt.Errorf("%q is not a duration from 0s to %s", s, maxDelay)
+	}
+	*d = Delay(v)
 	return nil
 }
 

@@ -86,6 +86,10 @@ func TestInfraNames(t *testing.T) {
 			t.Errorf("no %q", want)
 		}
 	}
+	// Go's soft limit leaves the container a tenth for what is not the heap.
+	if gib, mib := oneOf(t, `memory: '(\d+)Gi'`, app), oneOf(t, `'GOMEMLIMIT', value: '(\d+)MiB'`, app); gib != "1" || mib != "900" {
+		t.Errorf("GOMEMLIMIT %s MiB of %s GiB", mib, gib)
+	}
 	set := submatches(`\{ name: '([A-Z_]+)'`, app)
 	for _, name := range set {
 		if !slices.Contains(settingNames[Config](), name) && name != "AZURE_CLIENT_ID" && name != "GOMEMLIMIT" {

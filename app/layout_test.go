@@ -1,6 +1,8 @@
 package main
 
 import (
+	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -313,6 +315,54 @@ func TestREADMECommands(t *testing.T) {
 	for _, command := range []string{"go run ./app/local demo", "go test ./..."} {
 		if !strings.Contains(readme, "\n"+command+"\n") || !strings.Contains(ci, "\n"+command+"\n") {
 			t.Errorf("%q is not a line of both the README and CI", command)
+		}
+	}
+}
+
+// faults says which tests show a row of the README's "When things fail".
+var faults = map[string][]string{
+	"a region's webhook does not come":                                            {"TestFlow", "TestTimeoutThenRecovery"},
+	"ACR fires a webhook, and it is lost on its way":                              {"TestEventLogIsAskedBeforeTheTimeout", "TestWhenTheEventLogIsAsked", "TestEventLog"},
+	"a webhook comes twice":                                                       {"TestFlow", "TestDuplicateWritesNothing", "TestHistories"},
+	"a region that nobody expects, a broken body, a wrong key":                    {"TestRefusalWritesNothing", "TestPayloadIsRefused", "TestEverythingNeedsAKey", "TestGuessingKeys"},
+	"the state store, the scheduler or the actor's host does not answer in 2.8 s": {"TestQueue", "TestQueueAndBack", "TestEveryWriteFailsWithAQueue", "TestEventsThatHadToWait"},
+	"neither they nor the broker answer":                                          {"TestBothWaysFail"},
+	"a message on `acr-webhooks` can never be delivered":                          {"TestQueue", "TestDeadLetters"},
+	"the broker or the document store is down":                                    {"TestBrokerDown", "TestDeafAfterTheSave", "TestDocumentStoreAway"},
+	"anything is killed between two writes":                                       {"TestFakes", "TestConformance"},
+	"everything is killed at once":                                                {"TestSurvivesKill"},
+	"the deadline passes while nothing runs":                                      {"TestDeadlinePassesWhileDown"},
+	"clocks jump":                                                                 {"TestJumpingClocks"},
+	"Azure Resource Manager is away":                                              {"TestDiscovery", "TestDiscoveryStartsWithNothing", "TestDiscoveryAwaitsTheSidecar"},
+	"a registered webhook is deleted, disabled, scoped or pointed elsewhere":      {"TestWebhooksAreMadeAndMended", "TestPlan"},
+	"the service may not read or write webhooks":                                  {"TestWebhooksFail", "TestWhenWebhooksAreLookedAt"},
+	"the sidecar is away":                                                         {"TestTheSidecarIsAway", "TestServe"},
+	"a replica is told to stop (SIGTERM)":                                         {"TestDrain", "TestWaitEndsWithTheReplica"},
+	"callers hold connections, drip bytes, guess keys, smuggle requests":          {"TestSlowCallers", "TestTenThousandConnections", "TestGuessingKeys", "TestSmuggling"},
+}
+
+func TestREADMEFaults(t *testing.T) {
+	_, section, _ := strings.Cut(read(t, "README.md"), "\n## When things fail\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	rows := submatches(`(?m)^\| (.*?) \| `, section)[1:] // without the head
+	if want := slices.Sorted(maps.Keys(faults)); !slices.Equal(slices.Sorted(slices.Values(rows)), want) {
+		t.Errorf("README: %q\nwant %q", rows, want)
+	}
+	var tests strings.Builder
+	err := filepath.WalkDir(".", func(path string, _ fs.DirEntry, err error) error {
+		if err == nil && strings.HasSuffix(path, "_test.go") {
+			tests.WriteString(read(t, filepath.Join("app", path)))
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for row, names := range faults {
+		for _, name := range names {
+			if !strings.Contains(tests.String(), "\nfunc "+name+"(t *testing.T) {") {
+				t.Errorf("%s: there is no %s", row, name)
+			}
 		}
 	}
 }

@@ -142,6 +142,29 @@ func deregister(ctx context.Context, out io.Writer) error {
 	return errors.Join(errs...)
 }
 
+// newPublicServer bounds what a caller who means no good can hold: a connection
+// without a whole request for 5 s, one with a slow body for 10 s, one that is idle
+// for a minute; and 16 KiB of headers.
+func newPublicServer(h http.Handler, log *slog.Logger) *http.Server {
+	return &http.Server{
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			// If it had a Content-Length, too, another server may have seen
+			// another end. RFC 9112, 6.1, closes the connection then; Go goes on
+			// and does not tell.
+			if len(r.TransferEncoding) > 0 {
+				w.Header().Set("Connection", "close")
+			}
+			h.ServeHTTP(w, r)
+		}),
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       10 * time.Second,
+		WriteTimeout:      30 * time.Second, // longer where a caller waits for an outcome
+		IdleTimeout:       time.Minute,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+}
+
 // serve runs both listeners until ctx ends or one of them fails.
 func serve(ctx context.Context, config Config, log *slog.Logger) error {
 	dapr, err := sidecar.Dial(int(config.DaprGRPCPort))
@@ -203,15 +226,7 @@ func serve(ctx context.Context, config Config, log *slog.Logger) error {
 		publicListener.Close()
 		return fmt.Errorf("APP_PORT: %w", err)
 	}
-	publicServer := &http.Server{
-		Handler:           public,
-		ReadHeaderTimeout: 5 * time.Second,
-		ReadTimeout:       10 * time.Second,
-		WriteTimeout:      30 * time.Second, // longer where a caller waits for an outcome
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    16 << 10,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-	}
+	publicServer := newPublicServer(public, log)
 	privateServer := &http.Server{Handler: private, ReadHeaderTimeout: 5 * time.Second}
 
 	failed := make(chan error, 2)
@@ -229,10 +244,16 @@ func serve(ctx context.Context, config Config, log *slog.Logger) error {
 	case <-ctx.Done():
 	}
 
-	// The public side first: what it has under way needs the actors.
-	log.Info("stopping")
+	// Not ready, but still there: whoever sends requests here has to see that
+	// first. Then the public side: what it has under way needs the actors.
+	log.Info("stopping", "delay", time.Duration(config.ShutdownDelay).String())
 	draining.Store(true)
 	waiters.Close()
+	select {
+	case err := <-failed:
+		return errors.Join(err, publicServer.Close(), privateServer.Close())
+	case <-time.After(time.Duration(config.ShutdownDelay)):
+	}
 	drain, cancel := context.WithTimeout(context.Background(), drainTimeout)
 	defer cancel()
 	err = errors.Join(publicServer.Shutdown(drain), privateServer.Shutdown(drain))

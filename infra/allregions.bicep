@@ -118,6 +118,7 @@ resource app 'Microsoft.App/containerApps@2025-07-01' = {
             { name: 'WEBHOOK_REGISTRATION', value: webhookRegistration }
             { name: 'WEBHOOK_OWNER', value: webhookOwner }
             { name: 'WEBHOOK_KEYS', secretRef: 'webhook-keys' }
+            { name: 'SHUTDOWN_DELAY', value: '5s' } // until no more requests are sent here
             { name: 'GOMEMLIMIT', value: '900MiB' } // of memory, above
           ]
           probes: [

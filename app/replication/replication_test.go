@@ -376,3 +376,47 @@ func TestRandomHistories(t *testing.T) {
 		}
 	}
 }
+
+// Clocks jump, by a year in either direction. No outcome is taken back, none
+// comes twice, and the times of a notification stay in order.
+func TestJumpingClocks(t *testing.T) {
+	const year = 365 * 24 * 60 * 60
+	for seed := range uint64(2000) {
+		rng := rand.New(rand.NewPCG(seed, 2))
+		var s State
+		for range 12 {
+			now := at(rng.IntN(2*year) - year)
+			before := s
+			if rng.IntN(3) == 0 {
+				s, _ = Tick(s, now)
+			} else {
+				e := event(plan.Expected[rng.IntN(3)])
+				if rng.IntN(3) == 0 {
+					e.ReceivedAt = at(rng.IntN(2*year) - year)
+				}
+				s, _ = Add(s, e, plan, now)
+			}
+			if len(s.Outcomes) < len(before.Outcomes) || !slices.Equal(s.Outcomes[:len(before.Outcomes)], before.Outcomes) {
+				t.Fatalf("seed %d: %+v became %+v", seed, before.Outcomes, s.Outcomes)
+			}
+			if !s.Exists() {
+				continue
+			}
+			if err := s.Check(); err != nil {
+				t.Fatalf("seed %d: %v", seed, err)
+			}
+			last := s.StartedAt
+			for _, a := range s.Arrivals {
+				if a.ReceivedAt.Before(last) {
+					t.Fatalf("seed %d: %+v", seed, s.Arrivals)
+				}
+				last = a.ReceivedAt
+			}
+			for i, o := range s.Outcomes {
+				if o.At.Before(s.Arrivals[o.Arrivals-1].ReceivedAt) || i > 0 && o.At.Before(s.Outcomes[i-1].At) {
+					t.Fatalf("seed %d: %+v", seed, s)
+				}
+			}
+		}
+	}
+}

@@ -20,7 +20,7 @@ import (
 
 // Limits of a request.
 const (
-	maxBody       = 1 << 20         // bytes of a webhook's body; ACR's are below 2 KiB
+	maxBody       = 64 << 10        // bytes of a webhook's body; ACR's are below 2 KiB
 	maxWait       = 5 * time.Minute // of ?wait=
 	invokeTimeout = 4 * time.Second // for one reading of a status
 	// For everything behind a webhook but its queueing, which has 1.5 s of its
@@ -61,6 +61,7 @@ type Handler struct {
 	ready   func(context.Context) error
 	log     *slog.Logger
 	mux     *http.ServeMux
+	flood   flood
 }
 
 // Config is what a Handler needs.
@@ -78,7 +79,8 @@ type Config struct {
 
 // New returns the handler of the public listener.
 func New(c Config) *Handler {
-	h := &Handler{c.Notifications, c.Statuses, c.Waiters, c.Regions, c.Keys, c.Ready, c.Log, http.NewServeMux()}
+	h := &Handler{Notifications: c.Notifications, Statuses: c.Statuses, waiters: c.Waiters, regions: c.Regions,
+		keys: c.Keys, ready: c.Ready, log: c.Log, mux: http.NewServeMux()}
 
 	h.route("/webhooks/acr", methods{http.MethodPost: h.withKey(h.receive)})
 	// The URLs of the two samples that people come from.

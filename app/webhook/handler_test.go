@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"allregions/app/notification"
@@ -105,7 +106,7 @@ func TestWebhookAnswers(t *testing.T) {
 			&notification.RefusedError{Region: "mars", Expected: []replication.Region{"westeurope", "eastus"}}, 400, "expected: westeurope, eastus", 1},
 		{"bad id", "POST", "/webhooks/acr?region=eastus", `{"id":"../x","action":"push"}`, started(), nil, 400, `field "id"`, 0},
 		{"not JSON", "POST", "/webhooks/acr?region=eastus", `hello`, started(), nil, 400, "not JSON", 0},
-		{"too large", "POST", "/webhooks/acr?region=eastus", `{"id":"a","action":"` + strings.Repeat("x", maxBody) + `"}`, started(), nil, 413, "1 MiB", 0},
+		{"too large", "POST", "/webhooks/acr?region=eastus", `{"id":"a","action":"` + strings.Repeat("x", maxBody) + `"}`, started(), nil, 413, "64 KiB", 0},
 		{"store away", "POST", "/webhooks/acr?region=eastus", push, notification.Result{}, errors.New("secret host refused"), 503, "could not be reached", 1},
 		{"wrong method", "GET", "/webhooks/acr", "", started(), nil, 405, "does not answer", 0},
 		{"wrong method on a sample's URL", "GET", "/api/ImagePush", "", started(), nil, 405, "does not answer", 0},
@@ -236,6 +237,72 @@ func TestKeys(t *testing.T) {
 	h.keys = NewKeys(nil)
 	if w := call(h, "POST", "/webhooks/acr?region=eastus", push, "Authorization", ""); w.Code != 202 {
 		t.Errorf("without keys: %d", w.Code)
+	}
+}
+
+// Everything but health needs a key, and a body that has none is not read.
+func TestEverythingNeedsAKey(t *testing.T) {
+	h := newHandler(&backend{result: started()}, io.Discard)
+	for target, method := range map[string]string{
+		"/webhooks/acr?region=eastus": "POST", "/api/ImagePush?region=eastus": "POST", "/images/push?region=eastus": "POST",
+		"/notifications/a": "GET", "/notifications/a?wait=1s": "GET", "/images/shop/cart?tag=v1": "GET", "/images/push?tag=v1": "GET",
+	} {
+		r := httptest.NewRequest(method, target, unreadable{t})
+		w := httptest.NewRecorder()
+		if h.ServeHTTP(w, r); w.Code != 401 && w.Code != 405 {
+			t.Errorf("%s %s: %d", method, target, w.Code)
+		}
+	}
+}
+
+type unreadable struct{ t *testing.T }
+
+func (u unreadable) Read([]byte) (int, error) {
+	u.t.Error("the body of a caller without a key was read")
+	return 0, io.EOF
+}
+
+// Guessing keys as fast as one can fills no log.
+func TestGuessingKeys(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		h := newHandler(&backend{}, &log)
+		for second := range 3 {
+			for range 1000 {
+				call(h, "POST", "/webhooks/acr", push, "Authorization", "Bearer wrong")
+				call(h, "POST", "/nowhere", push, "Authorization", "")
+			}
+			if lines := strings.Count(log.String(), "\n"); lines != second+1 {
+				t.Errorf("%d lines after %d seconds", lines, second+1)
+			}
+			time.Sleep(time.Second)
+		}
+		if !strings.Contains(log.String(), "unlogged=1999") {
+			t.Errorf("the log does not say how many it leaves out:\n%s", &log)
+		}
+		// Who has a key has each of his faults logged.
+		log.Reset()
+		for range 5 {
+			call(h, "POST", "/webhooks/acr?region=eastus", "")
+		}
+		if lines := strings.Count(log.String(), "\n"); lines != 5 {
+			t.Errorf("%d lines", lines)
+		}
+	})
+}
+
+// A key costs the same to check whichever it is, in work: time is not tested.
+func BenchmarkKeys(b *testing.B) {
+	k := NewKeys([]string{key1, key2})
+	for name, key := range map[string]string{"first": key1, "second": key2, "wrong": "wrong", "long": strings.Repeat("x", 10_000)} {
+		b.Run(name, func(b *testing.B) {
+			r := httptest.NewRequest("GET", "/", nil)
+			r.Header.Set("Authorization", "Bearer "+key)
+			b.ReportAllocs()
+			for b.Loop() {
+				k.admit(r)
+			}
+		})
 	}
 }
 

@@ -91,11 +91,13 @@ func TestPayloadIsReadLeniently(t *testing.T) {
 func TestPayloadIsRefused(t *testing.T) {
 	long := strings.Repeat("a", 129)
 	for body, want := range map[string]string{
-		"":                              "empty",
-		" \n":                           "empty",
-		"\xef\xbb\xbf":                  "empty",
-		"hello":                         "not JSON, at byte 1",
-		"[]":                            "not an object",
+		"":                           "empty",
+		" \n":                        "empty",
+		"\xef\xbb\xbf":               "empty",
+		"hello":                      "not JSON, at byte 1",
+		"[]":                         "not an object",
+		strings.Repeat("[", maxBody): "not JSON",
+		`{"action":"push","id":"a","x":` + strings.Repeat(`{"x":`, 12_000) + "1" + strings.Repeat("}", 12_001): "not JSON",
 		"17":                            "not an object",
 		"null":                          "not an object",
 		`"push"`:                        "not an object",

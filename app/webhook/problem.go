@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
+	"sync"
+	"time"
 
 	"allregions/app/notification"
 )
@@ -16,7 +18,7 @@ var (
 	errUnauthorized     = errors.New("a valid key is required")
 	errNoRoute          = errors.New("there is nothing at this path")
 	errMethodNotAllowed = errors.New("the path does not answer this method")
-	errTooLarge         = errors.New("the body is larger than 1 MiB")
+	errTooLarge         = errors.New("the body is larger than 64 KiB")
 	// errStopping ends a wait early. It is a 503 and not the status so far:
 	// to a pipeline that would look like the end of its wait.
 	errStopping = errors.New("this replica is stopping; ask again")
@@ -35,21 +37,43 @@ type badRequest struct{ error }
 
 // statuses maps errors to HTTP. The first row that fits counts; the last one
 // fits everything. Where detail is set, the error's text goes to the caller:
-// never for a failure behind the handler, whose text is for the log.
+// never for a failure behind the handler, whose text is for the log. Where
+// anybody is set, no key is needed to get there, and the log must not be theirs.
 var statuses = []struct {
-	is     func(error) bool
-	status int
-	detail bool
+	is      func(error) bool
+	status  int
+	detail  bool
+	anybody bool
 }{
-	{is(errUnauthorized), http.StatusUnauthorized, false}, // no hint at what was wrong
-	{is(errNoRoute), http.StatusNotFound, true},
-	{is(notification.ErrNotFound), http.StatusNotFound, true},
-	{is(errMethodNotAllowed), http.StatusMethodNotAllowed, true},
-	{is(errTooLarge), http.StatusRequestEntityTooLarge, true},
-	{isA[badRequest], http.StatusBadRequest, true},
-	{isA[*notification.RefusedError], http.StatusBadRequest, true},
-	{is(errStopping), http.StatusServiceUnavailable, true},
-	{func(error) bool { return true }, http.StatusServiceUnavailable, false},
+	{is(errUnauthorized), http.StatusUnauthorized, false, true}, // no hint at what was wrong
+	{is(errNoRoute), http.StatusNotFound, true, true},
+	{is(notification.ErrNotFound), http.StatusNotFound, true, false},
+	{is(errMethodNotAllowed), http.StatusMethodNotAllowed, true, true},
+	{is(errTooLarge), http.StatusRequestEntityTooLarge, true, false},
+	{isA[badRequest], http.StatusBadRequest, true, false},
+	{isA[*notification.RefusedError], http.StatusBadRequest, true, false},
+	{is(errStopping), http.StatusServiceUnavailable, true, false},
+	{func(error) bool { return true }, http.StatusServiceUnavailable, false, false},
+}
+
+// flood keeps callers without a key from filling the log: one line a second is
+// enough to see them.
+type flood struct {
+	mu       sync.Mutex
+	last     time.Time
+	unlogged int64 // since last
+}
+
+// log tells whether to write a line now, and how many were not written before it.
+func (f *flood) log(now time.Time) (unlogged int64, ok bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if now.Sub(f.last) < time.Second {
+		f.unlogged++
+		return 0, false
+	}
+	unlogged, f.unlogged, f.last = f.unlogged, 0, now
+	return unlogged, true
 }
 
 func is(target error) func(error) bool {
@@ -86,7 +110,12 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 				level, msg = slog.LevelError, "cannot answer"
 			}
 		}
-		h.log.LogAttrs(r.Context(), level, msg, slog.String("path", r.URL.Path), slog.Int("status", row.status), slog.Any("err", err))
+		attrs := []slog.Attr{slog.String("path", r.URL.Path), slog.Int("status", row.status), slog.Any("err", err)}
+		if !row.anybody {
+			h.log.LogAttrs(r.Context(), level, msg, attrs...)
+		} else if before, ok := h.flood.log(time.Now()); ok {
+			h.log.LogAttrs(r.Context(), level, msg, append(attrs, slog.Int64("unlogged", before))...)
+		}
 		writeJSON(w, row.status, "application/problem+json", p)
 		return
 	}

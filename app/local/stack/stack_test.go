@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -337,4 +338,95 @@ func processesIn(t *testing.T, dir string) (found []string) {
 		}
 	}
 	return found
+}
+
+// A replica that is told to stop answers whatever reaches it, as long as a load
+// balancer that looks at /readyz sends it anything; what it has accepted is there
+// afterwards.
+func TestDrain(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s, r := start(t, Options{Dir: dir, Timeout: 2 * soon, Settings: map[string]string{"SHUTDOWN_DELAY": "1s"}})
+
+	var ready atomic.Bool // what the load balancer knows
+	ready.Store(true)
+	go func() {
+		for ; ready.Load(); time.Sleep(50 * time.Millisecond) {
+			if get(s.URL+"/readyz") != nil {
+				ready.Store(false)
+			}
+		}
+	}()
+	var mu sync.Mutex
+	var accepted []string
+	waiting := acr.NewPush("shop/wait", "v1")
+	fire(t, r, waiting, "eastus", http.StatusAccepted)
+	var senders sync.WaitGroup
+	for range 8 {
+		senders.Go(func() {
+			for ready.Load() {
+				p := acr.NewPush("shop/cart", "v1")
+				code, body, err := r.Fire(t.Context(), p, "eastus")
+				switch {
+				case err != nil || code != http.StatusAccepted && code != http.StatusServiceUnavailable:
+					t.Errorf("%d %s %v", code, body, err)
+				case code == http.StatusAccepted:
+					mu.Lock()
+					accepted = append(accepted, p.ID)
+					mu.Unlock()
+				}
+			}
+		})
+	}
+	senders.Go(func() { // what waits is told to wait elsewhere
+		if code, body := request(t, http.MethodGet, s.URL+"/notifications/"+waiting.ID+"?wait=1m", s.Key); code != http.StatusServiceUnavailable {
+			t.Errorf("the wait ended with %d: %s", code, body)
+		}
+	})
+	eventually(t, soon, "webhooks are accepted", func() bool { mu.Lock(); defer mu.Unlock(); return len(accepted) >= 50 })
+	if err := s.Process(ServiceProcess).Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	senders.Wait()
+	select {
+	case <-s.Process(ServiceProcess).Done():
+		if err := s.Process(ServiceProcess).Err(); err != nil {
+			t.Errorf("the service ended with %v", err)
+		}
+	case <-time.After(15 * time.Second):
+		t.Fatal("the service does not end")
+	}
+	s.Stop()
+
+	s, _ = start(t, Options{Dir: dir, Timeout: 2 * soon})
+	for _, id := range accepted {
+		if st := get200(t, s, "/notifications/"+id); len(st.Regions) != 1 {
+			t.Errorf("%s: %+v", id, st)
+		}
+	}
+}
+
+// The shortest timeout that there is, and a deadline that passes while nothing
+// runs. Nobody asks: the reminder decides both.
+func TestDeadlinePassesWhileDown(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	sub := newSubscriber()
+	up, down := acr.NewPush("shop/cart", "v1"), acr.NewPush("shop/cart", "v2")
+	s, r := start(t, Options{Dir: dir, Timeout: time.Second, Events: sub.take})
+	fire(t, r, up, "eastus", http.StatusAccepted)
+	if e := sub.wait(t, up.ID, 1, soon); e.Type != "acr.replication.timedout" || e.Data.Deadline.Sub(e.Data.StartedAt) != time.Second {
+		t.Errorf("%+v", e)
+	}
+	s.Stop()
+
+	s, r = start(t, Options{Dir: dir, Timeout: 5 * time.Second})
+	deadline := fire(t, r, down, "eastus", http.StatusAccepted).Deadline
+	s.Kill()
+	eventually(t, soon, "the deadline passes", func() bool { return time.Now().After(deadline) })
+	start(t, Options{Dir: dir, Timeout: time.Second, Events: sub.take})
+	e := sub.wait(t, down.ID, 1, 75*time.Second)
+	if e.Type != "acr.replication.timedout" || !e.Data.Deadline.Equal(deadline) || len(e.Data.Missing) != 2 {
+		t.Errorf("%+v", e)
+	}
 }
