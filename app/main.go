@@ -215,7 +215,7 @@ func serve(ctx context.Context, config Config, log *slog.Logger) error {
 		},
 		Log: log,
 	})
-	private := sidecar.NewHost(sidecar.Actor{Type: notification.ActorType, Methods: actor.Methods(), Remind: actor.Remind}, log, subscriptions...)
+	private := sidecar.NewHost(log, []sidecar.Actor{{Type: notification.ActorType, Methods: actor.Methods(), Remind: actor.Remind}}, subscriptions)
 
 	publicListener, err := net.Listen("tcp", config.Port.on(""))
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 )
@@ -66,13 +67,13 @@ const redeliveryPause = 5 * time.Second
 // the method still runs here; so Host holds the next turn until the method
 // has returned.
 type Host struct {
-	actor         Actor
+	actors        []Actor
 	subscriptions []Subscription
 	log           *slog.Logger
 	mux           *http.ServeMux
 
 	mu    sync.Mutex
-	turns map[string]*turn // by actor id; present while somebody holds or awaits it
+	turns map[string]*turn // by actor type and id; present while somebody holds or awaits it
 }
 
 type turn struct {
@@ -81,14 +82,16 @@ type turn struct {
 }
 
 // NewHost returns the handler for the listener that only the sidecar reaches.
-func NewHost(actor Actor, log *slog.Logger, subscriptions ...Subscription) *Host {
-	h := &Host{actor: actor, subscriptions: subscriptions, log: log, mux: http.NewServeMux(), turns: map[string]*turn{}}
-	base := "/actors/" + actor.Type + "/{id}"
+func NewHost(log *slog.Logger, actors []Actor, subscriptions []Subscription) *Host {
+	h := &Host{actors: actors, subscriptions: subscriptions, log: log, mux: http.NewServeMux(), turns: map[string]*turn{}}
 	h.mux.HandleFunc("GET /dapr/config", h.config)
 	h.mux.HandleFunc("GET /healthz", func(http.ResponseWriter, *http.Request) {})
-	h.mux.HandleFunc("PUT "+base+"/method/{method}", h.invoke)
-	h.mux.HandleFunc("PUT "+base+"/method/remind/{name}", h.remind)
-	h.mux.HandleFunc("DELETE "+base, func(http.ResponseWriter, *http.Request) {})
+	for _, a := range actors {
+		base := "/actors/" + a.Type + "/{id}"
+		h.mux.HandleFunc("PUT "+base+"/method/{method}", h.invoke(a))
+		h.mux.HandleFunc("PUT "+base+"/method/remind/{name}", h.remind(a))
+		h.mux.HandleFunc("DELETE "+base, func(http.ResponseWriter, *http.Request) {})
+	}
 	h.mux.HandleFunc("GET /dapr/subscribe", h.subscribed)
 	for _, s := range subscriptions {
 		h.mux.HandleFunc("POST "+topicPath(s.Topic), h.take(s))
@@ -99,9 +102,13 @@ func NewHost(actor Actor, log *slog.Logger, subscriptions ...Subscription) *Host
 func (h *Host) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.mux.ServeHTTP(w, r) }
 
 func (h *Host) config(w http.ResponseWriter, r *http.Request) {
+	types := []string{}
+	for _, a := range h.actors {
+		types = append(types, a.Type)
+	}
 	w.Header().Set("Content-Type", "application/json")
 	json.NewEncoder(w).Encode(map[string]any{
-		"entities":                []string{h.actor.Type},
+		"entities":                types,
 		"actorIdleTimeout":        idleTimeout.String(),
 		"drainOngoingCallTimeout": "10s",
 		"drainRebalancedActors":   true,
@@ -139,56 +146,60 @@ func (h *Host) take(s Subscription) http.HandlerFunc {
 	}
 }
 
-func (h *Host) invoke(w http.ResponseWriter, r *http.Request) {
-	id, name := r.PathValue("id"), r.PathValue("method")
-	method, ok := h.actor.Methods[name]
-	if !ok {
-		http.Error(w, fmt.Sprintf("actor type %s has no method %q", h.actor.Type, name), http.StatusNotFound)
-		return
+func (h *Host) invoke(a Actor) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		id, name := r.PathValue("id"), r.PathValue("method")
+		method, ok := a.Methods[name]
+		if !ok {
+			http.Error(w, fmt.Sprintf("actor type %s has no method %q", a.Type, name), http.StatusNotFound)
+			return
+		}
+		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+		if err != nil {
+			http.Error(w, "read body: "+err.Error(), http.StatusBadRequest)
+			return
+		}
+		var out []byte
+		h.turn(w, r, a.Type, id, func(ctx context.Context) (err error) {
+			out, err = method(ctx, id, body)
+			return err
+		}, func() { w.Write(out) })
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-	if err != nil {
-		http.Error(w, "read body: "+err.Error(), http.StatusBadRequest)
-		return
-	}
-	var out []byte
-	h.turn(w, r, id, func(ctx context.Context) (err error) {
-		out, err = method(ctx, id, body)
-		return err
-	}, func() { w.Write(out) })
 }
 
-func (h *Host) remind(w http.ResponseWriter, r *http.Request) {
-	id := r.PathValue("id")
-	h.turn(w, r, id, func(ctx context.Context) error {
-		return h.actor.Remind(ctx, id, r.PathValue("name"))
-	}, func() {})
+func (h *Host) remind(a Actor) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		id := r.PathValue("id")
+		h.turn(w, r, a.Type, id, func(ctx context.Context) error {
+			return a.Remind(ctx, id, r.PathValue("name"))
+		}, func() {})
+	}
 }
 
-// turn runs do as the only turn of id in this process, then answer or 500.
-func (h *Host) turn(w http.ResponseWriter, r *http.Request, id string, do func(context.Context) error, answer func()) {
+// turn runs do as the only turn of the actor in this process, then answer or 500.
+func (h *Host) turn(w http.ResponseWriter, r *http.Request, actorType, id string, do func(context.Context) error, answer func()) {
 	ctx, cancel := context.WithTimeout(r.Context(), turnTimeout)
 	defer cancel()
-	release, err := h.hold(ctx, id)
+	release, err := h.hold(ctx, actorType+"/"+id)
 	if err == nil {
 		defer release()
 		err = do(ctx)
 	}
 	if err != nil {
-		h.log.LogAttrs(ctx, slog.LevelError, "actor turn failed", slog.String("notification", id), slog.Any("err", err))
+		h.log.LogAttrs(ctx, slog.LevelError, "actor turn failed", slog.String(strings.ToLower(actorType), id), slog.Any("err", err))
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
 	answer()
 }
 
-// hold waits until no other turn of id runs here.
-func (h *Host) hold(ctx context.Context, id string) (release func(), err error) {
+// hold waits until no other turn of the actor runs here.
+func (h *Host) hold(ctx context.Context, actor string) (release func(), err error) {
 	h.mu.Lock()
-	t := h.turns[id]
+	t := h.turns[actor]
 	if t == nil {
 		t = &turn{held: make(chan struct{}, 1)}
-		h.turns[id] = t
+		h.turns[actor] = t
 	}
 	t.holders++
 	h.mu.Unlock()
@@ -197,7 +208,7 @@ func (h *Host) hold(ctx context.Context, id string) (release func(), err error) 
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		if t.holders--; t.holders == 0 {
-			delete(h.turns, id)
+			delete(h.turns, actor)
 		}
 	}
 	select {

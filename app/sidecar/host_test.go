@@ -16,7 +16,7 @@ import (
 
 func newTestHost(a Actor) *Host {
 	a.Type = "Thing"
-	return NewHost(a, slog.New(slog.DiscardHandler))
+	return NewHost(slog.New(slog.DiscardHandler), []Actor{a}, nil)
 }
 
 func serve(ctx context.Context, h *Host, method, target, body string) *httptest.ResponseRecorder {
@@ -68,14 +68,14 @@ func TestHostAnswersDapr(t *testing.T) {
 func TestHostSubscribes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var taken []string
-		h := NewHost(Actor{Type: "Thing"}, slog.New(slog.DiscardHandler), Subscription{PubSub: "pubsub", Topic: "acr-webhooks",
+		h := NewHost(slog.New(slog.DiscardHandler), nil, []Subscription{{PubSub: "pubsub", Topic: "acr-webhooks",
 			Take: func(_ context.Context, event []byte) error {
 				taken = append(taken, string(event))
 				if string(event) == "later" {
 					return errors.New("not now")
 				}
 				return nil
-			}})
+			}}})
 		if w := serve(t.Context(), h, "GET", "/dapr/subscribe", ""); strings.TrimSpace(w.Body.String()) != `[{"pubsubname":"pubsub","route":"/topics/acr-webhooks","topic":"acr-webhooks"}]` {
 			t.Errorf("%s", w.Body)
 		}
