@@ -40,8 +40,9 @@ const ActorType = "Notification"
 
 // The methods of the actor.
 const (
-	methodAdd    = "Add"
-	methodStatus = "Status"
+	methodAdd      = "Add"
+	methodStatus   = "Status"
+	methodOriginal = "Original"
 )
 
 // A turn has an answer by then, or fails trying to save: what is not published
@@ -131,7 +132,7 @@ type Actor struct {
 // Methods are the turns that Client asks for, by name.
 func (a *Actor) Methods() map[string]func(ctx context.Context, id string, body []byte) ([]byte, error) {
 	return map[string]func(ctx context.Context, id string, body []byte) ([]byte, error){
-		methodAdd: a.add, methodStatus: a.status,
+		methodAdd: a.add, methodStatus: a.status, methodOriginal: a.original,
 	}
 }
 
@@ -159,6 +160,20 @@ func (a *Actor) status(ctx context.Context, id string, _ []byte) ([]byte, error)
 		return nil, fmt.Errorf("status of %s: %w", id, err)
 	}
 	return answer(s, d, replication.Plan{})
+}
+
+// original answers the body of the webhook that began the notification. It
+// decides nothing.
+func (a *Actor) original(ctx context.Context, id string, _ []byte) ([]byte, error) {
+	data, err := a.Store.Load(ctx, id)
+	if err != nil {
+		return nil, fmt.Errorf("original of %s: load: %w", id, err)
+	}
+	s, err := decodeState(data)
+	if err != nil {
+		return nil, fmt.Errorf("original of %s: %w", id, err)
+	}
+	return json.Marshal(reply{Original: s.First.Original})
 }
 
 // Remind is the reminder's turn: it decides a passed deadline, and repeats what

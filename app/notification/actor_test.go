@@ -25,7 +25,7 @@ var (
 
 func event(r replication.Region) replication.Event {
 	return replication.Event{ID: "n1", Action: "push", Registry: "contoso.azurecr.io", Repository: "shop/cart",
-		Tag: "v1", Digest: "sha256:aa", MediaType: "m", Size: 1<<53 + 1, Region: r, Time: t0.Add(-time.Second)}
+		Tag: "v1", Digest: "sha256:aa", MediaType: "m", Size: 1<<53 + 1, Original: "{\"action\": \"push\"}\n", Region: r, Time: t0.Add(-time.Second)}
 }
 
 // world is everything outside an Actor, in memory.
@@ -150,6 +150,24 @@ func TestConcludedIsTold(t *testing.T) {
 	}
 	if !slices.Equal(told, []string{"n1"}) {
 		t.Errorf("told %v", told)
+	}
+}
+
+// Who wants what ACR sent gets that, byte by byte, of the first region.
+func TestOriginal(t *testing.T) {
+	w := newWorld()
+	if got, err := w.client().Original(t.Context(), "n1"); got != "" || err != nil {
+		t.Errorf("of nothing: %q, %v", got, err)
+	}
+	w.add(t, "eastus")
+	other := event("westeurope")
+	other.Original = "other"
+	if _, err := w.client().Add(t.Context(), other, plan.Expected); err != nil {
+		t.Fatal(err)
+	}
+	n := len(w.Writes)
+	if got, err := w.client().Original(t.Context(), "n1"); got != event("eastus").Original || err != nil || len(w.Writes) != n {
+		t.Errorf("%q, %v", got, err)
 	}
 }
 

@@ -95,6 +95,13 @@ func (c *Client) Status(ctx context.Context, id string) (Status, error) {
 	return *r.Status, nil
 }
 
+// Original returns the body of the webhook that began the notification, as ACR
+// sent it; "" if that is not known.
+func (c *Client) Original(ctx context.Context, id string) (string, error) {
+	r, err := c.invoke(ctx, id, methodOriginal, nil)
+	return r.Original, err
+}
+
 func (c *Client) invoke(ctx context.Context, id, method string, body []byte) (reply, error) {
 	data, err := c.Actors.Invoke(ctx, id, method, body)
 	if err != nil {

@@ -92,6 +92,7 @@ type eventMessage struct {
 	Digest     string             `json:"digest"`
 	MediaType  string             `json:"mediaType,omitempty"`
 	Size       int64              `json:"size,omitempty,string"` // Cosmos rounds numbers above 2^53
+	Original   string             `json:"original,omitempty"`
 	Region     replication.Region `json:"region"`
 	Time       *time.Time         `json:"time,omitempty"`
 	ReceivedAt *time.Time         `json:"receivedAt,omitempty"`
@@ -99,12 +100,12 @@ type eventMessage struct {
 }
 
 func messageOf(e replication.Event) eventMessage {
-	return eventMessage{e.ID, e.Action, e.Registry, e.Repository, e.Tag, e.Digest, e.MediaType, e.Size, e.Region, pointer(e.Time), pointer(e.ReceivedAt), e.Via}
+	return eventMessage{e.ID, e.Action, e.Registry, e.Repository, e.Tag, e.Digest, e.MediaType, e.Size, e.Original, e.Region, pointer(e.Time), pointer(e.ReceivedAt), e.Via}
 }
 
 func (m eventMessage) event() replication.Event {
 	return replication.Event{ID: m.ID, Action: m.Action, Registry: m.Registry, Repository: m.Repository,
-		Tag: m.Tag, Digest: m.Digest, MediaType: m.MediaType, Size: m.Size, Region: m.Region, Time: value(m.Time), ReceivedAt: value(m.ReceivedAt), Via: m.Via}
+		Tag: m.Tag, Digest: m.Digest, MediaType: m.MediaType, Size: m.Size, Original: m.Original, Region: m.Region, Time: value(m.Time), ReceivedAt: value(m.ReceivedAt), Via: m.Via}
 }
 
 // addMessage is what Client asks of methodAdd. The expected regions count only
@@ -120,6 +121,7 @@ type reply struct {
 	Reason   replication.Reason   `json:"reason"`
 	Status   *Status              `json:"status,omitempty"`   // nil if there is no such notification
 	Expected []replication.Region `json:"expected,omitempty"` // with replication.Refused
+	Original string               `json:"original,omitempty"` // to methodOriginal
 }
 
 // stored is the actor's state in the state store. It may be read by another

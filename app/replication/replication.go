@@ -51,6 +51,7 @@ type Event struct {
 	Digest     string
 	MediaType  string
 	Size       int64     // bytes
+	Original   string    // the webhook's body, as it came; "" if it did not come as a webhook
 	Region     Region    // the region that reported
 	Time       time.Time // when ACR says that it happened; zero where it does not say
 

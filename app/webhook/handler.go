@@ -148,6 +148,7 @@ func (h *Handler) receive(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, badRequest{err})
 		return
 	}
+	e.Original = string(body)
 	result, err := h.add(ctx, e, expected)
 	if err != nil {
 		h.fail(w, r, err)

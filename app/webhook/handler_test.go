@@ -323,6 +323,11 @@ func TestCallerGoesAway(t *testing.T) {
 	if err := <-seen; err != nil {
 		t.Errorf("the event was added with a context that has ended: %v", err)
 	}
+	body := " " + push + "\n"
+	h.Notifications = b
+	if call(h, "POST", "/webhooks/acr?region=eastus", body); len(b.added) != 1 || b.added[0].Original != body {
+		t.Errorf("the original is %+v", b.added)
+	}
 }
 
 // An event on its way to its notification is accepted, and nothing is said of it.
