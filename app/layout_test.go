@@ -52,6 +52,7 @@ var imports = map[string][]string{
 	"allregions/app/replication":  {},
 	"allregions/app/registry":     {"replication"},
 	"allregions/app/notification": {"replication"},
+	"allregions/app/delivery":     {},
 	"allregions/app/webhook":      {"notification", "replication"},
 
 	"allregions/app/notification/fake":        {},
@@ -73,7 +74,7 @@ var others = map[string][]string{
 	"google.golang.org/grpc":      {"allregions/app/sidecar"},
 	"github.com/kelseyhightower/": {"allregions/app"},
 	"github.com/Azure/":           {"allregions/app", "allregions/app/registry"},
-	"github.com/cloudevents/":     {"allregions/app/notification"},
+	"github.com/cloudevents/":     {"allregions/app/notification", "allregions/app/delivery"},
 	"net/http":                    {"allregions/app", "allregions/app/webhook", "allregions/app/sidecar", "allregions/app/local", "allregions/app/local/acr", "allregions/app/local/cosmos", "allregions/app/local/stack"},
 	"os":                          {"allregions/app", "allregions/app/sidecar", "allregions/app/local", "allregions/app/local/cosmos", "allregions/app/local/dapr", "allregions/app/local/process", "allregions/app/local/stack"},
 }

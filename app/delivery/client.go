@@ -1,0 +1,54 @@
+package delivery
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+)
+
+// Invoker calls a method of the actor with the given id. A nil error means that
+// the actor's turn ended without one. After an error the turn may or may not
+// have happened.
+type Invoker interface {
+	Invoke(ctx context.Context, id, method string, body []byte) ([]byte, error)
+}
+
+// Client asks actors.
+type Client struct {
+	Actors Invoker
+}
+
+// Start begins the delivery of m to a target, unless it has begun. A nil error
+// means that it goes on until it has succeeded or is given up.
+func (c *Client) Start(ctx context.Context, target string, m Message) error {
+	body, err := json.Marshal(startMessage{target, message(m)})
+	if err != nil {
+		return fmt.Errorf("encode message: %w", err)
+	}
+	_, err = c.invoke(ctx, m.EventID, target, methodStart, body)
+	return err
+}
+
+// Status is where a delivery stands; it does not exist if it was never begun.
+func (c *Client) Status(ctx context.Context, eventID, target string) (Status, error) {
+	return c.invoke(ctx, eventID, target, methodStatus, nil)
+}
+
+// Restart makes the next attempt now, whatever became of the last one. The Status
+// does not exist if the delivery was never begun.
+func (c *Client) Restart(ctx context.Context, eventID, target string) (Status, error) {
+	return c.invoke(ctx, eventID, target, methodRestart, nil)
+}
+
+func (c *Client) invoke(ctx context.Context, eventID, target, method string, body []byte) (Status, error) {
+	id := ID(eventID, target)
+	data, err := c.Actors.Invoke(ctx, id, method, body)
+	if err != nil {
+		return Status{}, fmt.Errorf("delivery %s: %w", id, err)
+	}
+	var st Status
+	if err := json.Unmarshal(data, &st); err != nil {
+		return Status{}, fmt.Errorf("delivery %s: decode reply: %w", id, err)
+	}
+	return st, nil
+}
