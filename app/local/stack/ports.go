@@ -19,9 +19,9 @@ var handedOut struct {
 	ports map[int]bool
 }
 
-// freePorts fills in ports that are free on 127.0.0.1, and that this process
+// FreePorts fills in ports that are free on 127.0.0.1, and that this process
 // has not handed out before.
-func freePorts(ports ...*int) error {
+func FreePorts(ports ...*int) error {
 	handedOut.Lock()
 	defer handedOut.Unlock()
 	if handedOut.ports == nil {
@@ -55,7 +55,7 @@ func free(host string, port int) error {
 // publicPort checks the port that people chose, or chooses one for 0.
 func publicPort(port *int) error {
 	if *port == 0 {
-		return freePorts(port)
+		return FreePorts(port)
 	}
 	if err := free("", *port); err != nil {
 		return fmt.Errorf("port %d is taken; choose another one with -port, or -port 0 for any", *port)

@@ -187,7 +187,7 @@ func Start(ctx context.Context, o Options) (_ *Stack, err error) {
 	if s.group, err = process.NewGroup(); err != nil {
 		return nil, err
 	}
-	if err := s.build(ctx, root); err != nil {
+	if err := BuildService(ctx, root, s.service(), s.options.Race); err != nil {
 		return nil, err
 	}
 	if err := s.start(ctx, root, programs); err != nil {
@@ -225,23 +225,10 @@ func (s *Stack) directory() (err error) {
 
 func (s *Stack) service() string { return filepath.Join(s.Dir, "service") }
 
-func (s *Stack) build(ctx context.Context, root string) error {
-	args := []string{"build", "-o", s.service()}
-	if s.options.Race {
-		args = append(args, "-race")
-	}
-	cmd := exec.CommandContext(ctx, "go", append(args, "./app")...)
-	cmd.Dir = root
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("build the service: %s", dapr.LastLine(bytes.NewReader(out)))
-	}
-	return nil
-}
-
 func (s *Stack) start(ctx context.Context, root string, programs dapr.Programs) error {
 	scheduler, placement := dapr.Scheduler{Dir: s.Dir}, dapr.Placement{Dir: s.Dir}
 	daprd := dapr.Sidecar{AppID: AppID, Dir: s.Dir, Components: filepath.Join(root, "components", "local")}
-	if err := freePorts(
+	if err := FreePorts(
 		&scheduler.Port, &scheduler.HealthPort, &scheduler.EtcdClientPort, &scheduler.EtcdPeerPort,
 		&placement.Port, &placement.HealthPort, &placement.RaftPort,
 		&daprd.AppPort, &daprd.HTTPPort, &daprd.GRPCPort, &daprd.InternalPort, &daprd.MetricsPort,
@@ -300,7 +287,7 @@ func (s *Stack) start(ctx context.Context, root string, programs dapr.Programs) 
 
 // startCosmos returns the directory of the components that use the emulator.
 func (s *Stack) startCosmos(ctx context.Context, root string) (components string, err error) {
-	if err := freePorts(&s.Cosmos.Port); err != nil {
+	if err := FreePorts(&s.Cosmos.Port); err != nil {
 		return "", err
 	}
 	program := filepath.Join(s.Dir, "cosmium")
@@ -328,32 +315,12 @@ func (s *Stack) startCosmos(ctx context.Context, root string) (components string
 }
 
 func (s *Stack) serviceCommand() *exec.Cmd {
-	cmd := exec.Command(s.service())
-	cmd.Dir = s.Dir
-	for _, kv := range os.Environ() {
-		if !strings.HasPrefix(kv, "WEBHOOK_") {
-			cmd.Env = append(cmd.Env, kv)
-		}
-	}
-	cmd.Env = append(cmd.Env,
-		"PORT="+portOf(s.URL),
-		"APP_PORT="+strconv.Itoa(s.AppPort),
-		"DAPR_GRPC_PORT="+strconv.Itoa(s.GRPCPort),
-		"WEBHOOK_REGIONS="+strings.Join(s.options.Regions, ","),
-		"WEBHOOK_KEYS="+s.Key,
-		"STATE_STORE=statestore", "IMAGE_STORE=images", "PUBSUB="+PubSub, "TOPIC="+Topic,
-		"WEBHOOK_TOPIC=off", // the in-memory broker forgets
-	)
-	if s.options.Timeout > 0 {
-		cmd.Env = append(cmd.Env, "WEBHOOK_TIMEOUT="+s.options.Timeout.String())
-	}
-	for name, value := range s.options.Settings {
-		cmd.Env = append(cmd.Env, name+"="+value)
-	}
-	return cmd
+	return Service{
+		Port: s.options.Port, AppPort: s.AppPort, GRPCPort: s.GRPCPort,
+		Regions: s.options.Regions, Timeout: s.options.Timeout, Key: s.Key,
+		Dir: s.Dir, Settings: s.options.Settings,
+	}.Command(s.service())
 }
-
-func portOf(url string) string { return url[strings.LastIndexByte(url, ':')+1:] }
 
 // run starts a process, and ends the stack when that ends.
 func (s *Stack) run(name string, cmd *exec.Cmd, log io.Writer) error {

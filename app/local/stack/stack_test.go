@@ -190,6 +190,8 @@ func request(t *testing.T, method, url, key string) (int, []byte) {
 	return resp.StatusCode, body
 }
 
+func portOf(url string) string { return url[strings.LastIndexByte(url, ':')+1:] }
+
 // reminders returns what Dapr knows of the reminder of a notification; "" is
 // nothing.
 func reminder(t *testing.T, s *Stack, id string) string {
