@@ -29,7 +29,8 @@
 //
 // Beside the service, [allregions/app/local] runs all of it on one machine, with
 // the real Dapr: for people, and for the tests. app/local/runtime is a module of
-// its own that pins and builds Dapr.
+// its own that pins and builds Dapr. [allregions/app/local/chaos] is three
+// replicas while everything around them fails.
 //
 // # A webhook's way
 //

@@ -65,7 +65,8 @@ var imports = map[string][]string{
 	"allregions/app/local/acr":     {},
 	"allregions/app/local/cosmos":  {},
 	"allregions/app/local/stack":   {"local/cosmos", "local/dapr", "local/process", "sidecar"},
-	"allregions/app/local":         {"local/acr", "local/dapr", "local/stack", "registry"},
+	"allregions/app/local/chaos":   {"local/acr", "local/cosmos", "local/dapr", "local/process", "local/stack"},
+	"allregions/app/local":         {"local/acr", "local/chaos", "local/dapr", "local/stack", "registry"},
 }
 
 // others says which packages may import what is not ours.
@@ -75,8 +76,8 @@ var others = map[string][]string{
 	"github.com/kelseyhightower/": {"allregions/app"},
 	"github.com/Azure/":           {"allregions/app", "allregions/app/registry"},
 	"github.com/cloudevents/":     {"allregions/app/notification", "allregions/app/delivery"},
-	"net/http":                    {"allregions/app", "allregions/app/webhook", "allregions/app/sidecar", "allregions/app/local", "allregions/app/local/acr", "allregions/app/local/cosmos", "allregions/app/local/stack"},
-	"os":                          {"allregions/app", "allregions/app/sidecar", "allregions/app/local", "allregions/app/local/cosmos", "allregions/app/local/dapr", "allregions/app/local/process", "allregions/app/local/stack"},
+	"net/http":                    {"allregions/app", "allregions/app/webhook", "allregions/app/sidecar", "allregions/app/local", "allregions/app/local/acr", "allregions/app/local/chaos", "allregions/app/local/cosmos", "allregions/app/local/stack"},
+	"os":                          {"allregions/app", "allregions/app/sidecar", "allregions/app/local", "allregions/app/local/chaos", "allregions/app/local/cosmos", "allregions/app/local/dapr", "allregions/app/local/process", "allregions/app/local/stack"},
 }
 
 func TestImports(t *testing.T) {

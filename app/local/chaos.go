@@ -1,0 +1,44 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"time"
+
+	"allregions/app/local/chaos"
+	"allregions/app/local/dapr"
+)
+
+func runChaos(ctx context.Context, args []string) error {
+	o := chaos.Options{Timeout: 8 * time.Second, Regions: demoRegions, Log: os.Stderr, Progress: dapr.ShowProgress(os.Stderr)}
+	flags := flag.NewFlagSet("chaos", flag.ContinueOnError)
+	minutes := flags.Float64("minutes", 5, "how long webhooks are sent and things fail")
+	flags.Uint64Var(&o.Seed, "seed", 0, "repeats the pushes and the faults of another run (default: a new one)")
+	flags.BoolVar(&o.Keep, "keep", false, "keep the logs although all was well")
+	if err := parse(flags, args); err != nil {
+		return err
+	}
+	if *minutes < 0.25 || *minutes > 24*60 {
+		return fmt.Errorf("-minutes: %v is not between 0.25 and a day", *minutes)
+	}
+	o.Length = time.Duration(*minutes * float64(time.Minute))
+	for o.Seed == 0 {
+		o.Seed = rand.Uint64()
+	}
+	report, err := chaos.Run(ctx, o)
+	if ctx.Err() != nil {
+		return errors.New("interrupted")
+	}
+	if err != nil {
+		return err
+	}
+	fmt.Print(report)
+	if n := len(report.Violations); n > 0 {
+		return fmt.Errorf("%d promises were broken; logs and record: %s", n, report.Dir)
+	}
+	return nil
+}

@@ -1,0 +1,385 @@
+// Package chaos holds the service to its promises while everything around it
+// fails: real processes, killed and frozen at random, under a steady load of
+// webhooks that nobody sends twice.
+//
+// Three replicas, each with a sidecar, share a placement service, a scheduler,
+// a store and a broker. The store is the emulator of Cosmos DB, behind a proxy
+// that throttles, refuses, delays, or loses the answer of a write that was done;
+// the emulator itself keeps everything in memory, and so is the one process
+// that is never hit. The broker is a Redis that acknowledges what is on disk.
+//
+// When the load is over everything is mended. Then a Record of what was seen
+// from outside is compared with what was promised: see Verify.
+package chaos
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"allregions/app/local/acr"
+	"allregions/app/local/dapr"
+)
+
+// Options say what to run.
+type Options struct {
+	Length  time.Duration // of the load and the faults; what follows takes a minute or two
+	Seed    uint64
+	Timeout time.Duration // of notifications
+	Regions []string
+	Keep    bool // what the run has written, although all was well
+
+	Log      io.Writer // is told of every fault when it happens
+	Progress dapr.Progress
+}
+
+const (
+	// settleTimeout is how long everything may take to be finished after the
+	// last fault: the scheduler needs 20 s or so to answer, the reminders
+	// come every 30 s, and each may have to come twice.
+	settleTimeout = 3 * time.Minute
+	// agreeTimeout is how long the answers may then take to agree.
+	agreeTimeout = time.Minute
+)
+
+// Run runs it. Its error means that there was no run to judge; whether the
+// service has kept its promises, the report says. What the run has written is
+// removed, unless there is an error or a violation, or Options.Keep says no.
+func Run(parent context.Context, o Options) (_ *Report, err error) {
+	dir, err := os.MkdirTemp("", "allregions-chaos-")
+	if err != nil {
+		return nil, fmt.Errorf("temporary directory: %w", err)
+	}
+	keep := false
+	defer func() {
+		switch {
+		case err != nil && parent.Err() == nil:
+			err = fmt.Errorf("%w; logs: %s", err, filepath.Join(dir, "logs"))
+		case !keep:
+			os.RemoveAll(dir)
+		}
+	}()
+	ctx, cancel := context.WithCancel(parent)
+	defer cancel()
+	log, err := newLog(filepath.Join(dir, "chaos.log"), o.Log)
+	if err != nil {
+		return nil, err
+	}
+	defer log.close()
+	log.line("seed %d", o.Seed)
+	c, err := startCluster(ctx, dir, o, log)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		cancel() // so that nobody starts again what is killed
+		c.kill()
+	}()
+	r := &run{cluster: c, Options: o}
+	report, err := r.play(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if o.Keep || len(report.Violations) > 0 {
+		keep = true
+		report.Dir = dir
+		if err := r.writeRecord(filepath.Join(dir, "record.json")); err != nil {
+			return nil, err
+		}
+	}
+	return report, nil
+}
+
+// run is one run on a cluster.
+type run struct {
+	*cluster
+	Options
+	begin  time.Time
+	record Record
+	last   string // of the broker's entries in the record
+}
+
+func (r *run) play(ctx context.Context) (*Report, error) {
+	shots, kinds := planLoad(source(r.Seed, loadStream), r.Length, r.Timeout, r.Regions, len(r.replicas))
+	faults := planFaults(source(r.Seed, faultStream), r.Length, len(r.replicas))
+	r.record.Regions = r.Regions
+	r.begin = time.Now()
+	r.log.line("ready: %d webhooks and %d faults in %s", len(shots), len(faults), r.Length)
+
+	var failed error
+	var wg sync.WaitGroup
+	wg.Go(func() { r.record.Posts = r.fire(ctx, shots) })
+	wg.Go(func() { failed = r.fail(ctx, faults) })
+	wg.Wait()
+	if err := errors.Join(ctx.Err(), failed); err != nil {
+		return nil, err
+	}
+	healed := time.Now()
+	r.log.line("the load is over, and everything is mended")
+	startCtx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	if err := r.ready(startCtx); err != nil {
+		return nil, err
+	}
+	r.log.line("every replica is ready")
+	violations, err := r.judge(ctx, healed)
+	if err != nil {
+		return nil, err
+	}
+	reminded, err := remindedOutcomes(r.logs())
+	if err != nil {
+		return nil, err
+	}
+	report := newReport(r.record)
+	report.Seed, report.Length, report.Settled = r.Seed, r.Length, r.record.Asked.Sub(healed)
+	report.Pushes, report.Faults, report.Restarts = kinds, count(faults), r.restarts()
+	report.StoreRequests, report.StoreHits = r.store.counts()
+	report.Reminded, report.Violations = reminded, violations
+	return report, nil
+}
+
+// fire posts every webhook at its time, once, and returns what became of them.
+func (r *run) fire(ctx context.Context, shots []shot) []Post {
+	posts := make([]Post, len(shots))
+	var wg sync.WaitGroup
+	for i, s := range shots {
+		if !r.await(ctx, s.after) {
+			break
+		}
+		wg.Go(func() {
+			registry := &acr.Registry{LoginServer: "contoso.azurecr.io", ServiceURL: r.replicas[s.replica].url(""), Key: key}
+			s.push.At = r.begin
+			p := Post{ID: s.push.ID, Region: s.region, Replica: s.replica, Sent: time.Now()}
+			status, _, err := registry.Fire(ctx, s.push, s.region)
+			p.Answered, p.Status = time.Now(), status
+			if err != nil {
+				p.Err = why(err)
+			}
+			posts[i] = p
+		})
+	}
+	wg.Wait()
+	return posts
+}
+
+// why names the error of a post in one of a few ways.
+func why(err error) string {
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return "no answer in time"
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "connection refused"
+	default:
+		return "connection lost"
+	}
+}
+
+// fail lets every fault happen at its time. When it returns they are over.
+func (r *run) fail(ctx context.Context, faults []fault) error {
+	var mu sync.Mutex
+	var errs []error
+	note := func(err error) {
+		mu.Lock()
+		defer mu.Unlock()
+		errs = append(errs, err)
+	}
+	var wg sync.WaitGroup
+	for _, f := range faults {
+		if !r.await(ctx, f.after) {
+			break
+		}
+		r.log.line("%s", f)
+		note(r.cluster.begin(f))
+		wg.Go(func() {
+			r.await(ctx, f.after+f.lasts)
+			note(r.end(f))
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// await waits for a time after the begin; it returns false if ctx ends first.
+func (r *run) await(ctx context.Context, after time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(time.Until(r.begin.Add(after))):
+		return true
+	}
+}
+
+// judge waits until everything is finished, or should be, completes the record,
+// and verifies it. Until then it asks for no status: that would decide what
+// nobody else has decided.
+func (r *run) judge(ctx context.Context, healed time.Time) ([]Violation, error) {
+	ids := map[string]bool{}
+	for _, p := range r.record.Posts {
+		ids[p.ID] = true
+	}
+	settleCtx, cancel := context.WithTimeout(ctx, settleTimeout)
+	defer cancel()
+	r.record.Settled = healed
+	err := until(settleCtx, "not finished", func() error {
+		checked := time.Now()
+		if err := r.readEvents(settleCtx); err != nil {
+			return err
+		}
+		if waiting := unfinished(r.record); len(waiting) > 0 {
+			return fmt.Errorf("%d notifications have no outcome, such as %s", len(waiting), waiting[0])
+		}
+		if err := r.readReminders(settleCtx, ids); err != nil {
+			return err
+		}
+		if n := len(r.record.Reminders); n > 0 {
+			return fmt.Errorf("%d reminders are left, such as that of %s", n, r.record.Reminders[0])
+		}
+		r.record.Settled = checked
+		return nil
+	})
+	if ctx.Err() != nil {
+		return nil, err
+	}
+	if err != nil {
+		r.log.line("%v", err)
+	}
+	r.record.Asked = time.Now()
+	r.log.line("asking for every status")
+
+	// What is not right at first may have been on its way.
+	var violations []Violation
+	agreeCtx, cancel := context.WithTimeout(ctx, agreeTimeout)
+	defer cancel()
+	err = until(agreeCtx, "not right", func() error {
+		r.readStatuses(ctx, ids)
+		if err := errors.Join(r.readReminders(ctx, ids), r.readEvents(ctx)); err != nil {
+			return err
+		}
+		if violations = Verify(r.record); len(violations) > 0 {
+			return fmt.Errorf("%d violations", len(violations))
+		}
+		return nil
+	})
+	if len(violations) > 0 && ctx.Err() == nil {
+		return violations, nil
+	}
+	return nil, err
+}
+
+func (r *run) readEvents(ctx context.Context) error {
+	events, last, err := r.events(ctx, r.last)
+	if err != nil {
+		return err
+	}
+	r.record.Events, r.last = append(r.record.Events, events...), last
+	return nil
+}
+
+func (r *run) readReminders(ctx context.Context, ids map[string]bool) error {
+	r.record.Reminders = nil
+	for id := range ids {
+		switch left, err := r.reminded(ctx, id); {
+		case err != nil:
+			return err
+		case left:
+			r.record.Reminders = append(r.record.Reminders, id)
+		}
+	}
+	slices.Sort(r.record.Reminders)
+	return nil
+}
+
+// readStatuses asks any replica for each status, a few at a time.
+func (r *run) readStatuses(ctx context.Context, ids map[string]bool) {
+	statuses, unanswered := map[string]Status{}, map[string]string{}
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	room := make(chan struct{}, 8)
+	for id := range ids {
+		room <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-room }()
+			replica := rand.IntN(len(r.replicas))
+			st, ok, err := r.status(ctx, replica, id)
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case err != nil:
+				unanswered[id] = fmt.Sprintf("replica %d: %v", replica+1, err)
+			case ok:
+				statuses[id] = st
+			}
+		})
+	}
+	wg.Wait()
+	r.record.Statuses, r.record.Unanswered = statuses, unanswered
+}
+
+// unfinished lists the notifications of which the accepted events alone say that
+// more must come to the topic.
+func unfinished(r Record) (ids []string) {
+	accepted := map[string]map[string]bool{}
+	for _, p := range r.Posts {
+		if p.Accepted() {
+			if accepted[p.ID] == nil {
+				accepted[p.ID] = map[string]bool{}
+			}
+			accepted[p.ID][p.Region] = true
+		}
+	}
+	came := map[string]bool{}
+	for _, e := range r.Events {
+		var event struct{ ID string }
+		json.Unmarshal(e.Data, &event) // what cannot be read, Verify reports
+		came[event.ID] = true
+	}
+	for id, regions := range accepted {
+		all := len(regions) == len(r.Regions)
+		if !came[id+"/replicated"] && !came[id+"/recovered"] && (all || !came[id+"/timedOut"]) {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// writeRecord leaves the record to somebody who wants to know why.
+func (r *run) writeRecord(path string) error {
+	data, err := json.MarshalIndent(r.record, "", " ")
+	if err != nil {
+		return fmt.Errorf("encode the record: %w", err)
+	}
+	return os.WriteFile(path, data, 0o644)
+}
+
+// log writes lines with their times, for people and into a file.
+type log struct {
+	mu   sync.Mutex
+	file *os.File
+	out  io.Writer
+}
+
+func newLog(path string, out io.Writer) (*log, error) {
+	f, err := os.Create(path)
+	if err != nil {
+		return nil, fmt.Errorf("log: %w", err)
+	}
+	return &log{file: f, out: out}, nil
+}
+
+func (l *log) line(format string, args ...any) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	fmt.Fprintf(io.MultiWriter(l.file, l.out), "%s  %s\n", time.Now().UTC().Format(clock), fmt.Sprintf(format, args...))
+}
+
+func (l *log) close() { l.file.Close() }

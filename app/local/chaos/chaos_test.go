@@ -1,0 +1,63 @@
+package chaos
+
+import (
+	"testing"
+	"time"
+
+	"allregions/app/local/dapr"
+	"allregions/app/local/stack"
+)
+
+// raceEnabled tells whether the tests are built with the race detector.
+var raceEnabled bool
+
+// testSeed keeps the test the same from one change to the next. Other seeds are
+// for `go run ./app/local chaos`.
+const testSeed = 20261122
+
+// A minute of chaos breaks no promise.
+func TestChaos(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the same again would take as long, and the race detector sees little here: the tests of the stack have a service that is built with it")
+	}
+	if _, err := LookForRedis(); err != nil {
+		t.Skip(err)
+	}
+	if err := stack.PrepareTest(t.Context(), t.Deadline); err != nil {
+		t.Fatal(err)
+	}
+	report, err := Run(t.Context(), Options{
+		Length: 60 * time.Second, Seed: testSeed, Timeout: 8 * time.Second, Regions: testAll,
+		Log: t.Output(), Progress: dapr.TestProgress(),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("\n%s", report)
+	if n := len(report.Violations); n > 0 {
+		t.Errorf("%d promises were broken; logs and record: %s", n, report.Dir)
+	}
+
+	// What never worked could not break a promise, and what never failed could
+	// not either.
+	promised := report.Answers["200"] + report.Answers["202"]
+	if promised < total(report.Answers)/10 || promised == total(report.Answers) {
+		t.Errorf("%d of %d webhooks were accepted", promised, total(report.Answers))
+	}
+	for _, outcome := range []string{"replicated", "timedOut"} {
+		if report.Outcomes[outcome] == 0 {
+			t.Errorf("no notification is %s", outcome)
+		}
+	}
+	if report.Reminded == 0 {
+		t.Error("no reminder decided anything")
+	}
+	for _, trouble := range []trouble{throttled, unavailable, slow, lost} {
+		if report.StoreHits[string(trouble)] == 0 {
+			t.Errorf("the store's trouble %q hit nothing", trouble)
+		}
+	}
+	if len(report.Faults) < 10 {
+		t.Errorf("faults: %v", report.Faults)
+	}
+}

@@ -1,0 +1,232 @@
+package chaos
+
+import (
+	"cmp"
+	"encoding/hex"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"time"
+
+	"allregions/app/local/acr"
+)
+
+// The plans are computed before anything runs, each from a random source of its
+// own: a seed means the same pushes and the same faults at the same times. What
+// then comes of it depends on the machine.
+
+const (
+	loadStream  = 1
+	faultStream = 2
+	storeStream = 3
+)
+
+func source(seed, stream uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, stream)) }
+
+// between is a duration from lo to hi.
+func between(rng *rand.Rand, lo, hi time.Duration) time.Duration {
+	return lo + time.Duration(rng.Int64N(int64(hi-lo)))
+}
+
+// The kinds of pushes.
+const (
+	complete   = "complete"
+	repeated   = "repeated"   // a region posts twice
+	incomplete = "incomplete" // a region never posts
+	late       = "late"       // a region posts after the deadline
+)
+
+// shot is one webhook.
+type shot struct {
+	after   time.Duration // since the begin
+	push    acr.Push
+	region  string
+	replica int
+}
+
+// planLoad returns the webhooks of pushes that begin within length, in the order
+// of their times, and how many pushes of each kind there are. Those of a push
+// come in any order, each to any replica, among those of others.
+func planLoad(rng *rand.Rand, length, timeout time.Duration, regions []string, replicas int) (shots []shot, kinds map[string]int) {
+	const (
+		spread  = 3 * time.Second // between a push's webhooks
+		lateBy  = 4 * time.Second
+		meanGap = 350 * time.Millisecond
+	)
+	kinds = map[string]int{}
+	number := 0
+	for begin := time.Duration(0); begin < length-spread; begin += between(rng, 50*time.Millisecond, 2*meanGap) {
+		number++
+		p := newPush(rng, number)
+		kind := []string{complete, complete, complete, repeated, incomplete, late}[rng.IntN(6)]
+		if kind == late && begin > length-2*spread-timeout-lateBy {
+			kind = complete // or the late webhook would come after everything else
+		}
+		kinds[kind]++
+		order := slices.Clone(regions)
+		rng.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
+		fire := func(after time.Duration, region string) {
+			shots = append(shots, shot{after, p, region, rng.IntN(replicas)})
+		}
+		last := order[len(order)-1]
+		for _, region := range order[:len(order)-1] {
+			fire(begin+between(rng, 0, spread), region)
+		}
+		switch kind {
+		case incomplete:
+		case late:
+			fire(begin+spread+timeout+between(rng, time.Second/2, lateBy), last)
+		default:
+			fire(begin+between(rng, 0, spread), last)
+		}
+		if kind == repeated {
+			fire(begin+between(rng, 0, 2*spread), order[0])
+		}
+	}
+	slices.SortStableFunc(shots, func(a, b shot) int { return cmp.Compare(a.after, b.after) })
+	return shots, kinds
+}
+
+func newPush(rng *rand.Rand, number int) acr.Push {
+	var b [48]byte
+	for i := range b {
+		b[i] = byte(rng.Uint32())
+	}
+	h := hex.EncodeToString(b[:])
+	return acr.Push{
+		ID:         fmt.Sprintf("%s-%s-%s-%s-%s", h[:8], h[8:12], h[12:16], h[16:20], h[20:32]),
+		Repository: "chaos/image", Tag: "v" + strconv.Itoa(number), Digest: "sha256:" + h[32:], Size: 524,
+	}
+}
+
+// verb is what a fault does.
+type verb string
+
+const (
+	kill   verb = "kill -9" // and start again when the fault is over
+	pause  verb = "SIGSTOP" // and SIGCONT
+	hinder verb = "store"   // the trouble is the target
+)
+
+// fault is something that goes wrong for a while.
+type fault struct {
+	after, lasts time.Duration
+	verb         verb
+	kind         string   // for counting: the target without its number
+	targets      []string // processes, or one trouble of the store
+}
+
+func (f fault) String() string {
+	return fmt.Sprintf("%s %v for %.1fs", f.verb, f.targets, f.lasts.Seconds())
+}
+
+// The targets of faults are the processes' names; those of replicas have a
+// number behind.
+const (
+	serviceName   = "service"
+	daprdName     = "daprd"
+	schedulerName = "scheduler"
+	placementName = "placement"
+	brokerName    = "redis"
+	storeName     = "cosmos"
+)
+
+func numbered(name string, replica int) string { return name + "-" + strconv.Itoa(replica+1) }
+
+// card is a fault that has no time and no replica yet.
+type card struct {
+	verb  verb
+	kind  string
+	names []string // of processes; of the same replica, if perReplica
+}
+
+// perReplica tells whether there is one for each replica.
+func (c card) perReplica() bool { return c.names[0] == serviceName || c.names[0] == daprdName }
+
+// control tells whether the fault costs Dapr's control plane its memory, from
+// which it takes half a minute to recover.
+func (c card) control() bool {
+	return c.verb == kill && (c.names[0] == schedulerName || c.names[0] == placementName)
+}
+
+// deck has every kind of fault; those that hit a replica, twice.
+var deck = []card{
+	{kill, "service", []string{serviceName}}, {kill, "service", []string{serviceName}},
+	{kill, "daprd", []string{daprdName}}, {kill, "daprd", []string{daprdName}},
+	{kill, "service and daprd", []string{serviceName, daprdName}},
+	{pause, "service", []string{serviceName}}, {pause, "service", []string{serviceName}},
+	{pause, "daprd", []string{daprdName}}, {pause, "daprd", []string{daprdName}},
+	{kill, schedulerName, []string{schedulerName}}, {pause, schedulerName, []string{schedulerName}},
+	{kill, placementName, []string{placementName}}, {pause, placementName, []string{placementName}},
+	{kill, brokerName, []string{brokerName}}, {pause, brokerName, []string{brokerName}},
+	{hinder, string(throttled), []string{string(throttled)}},
+	{hinder, string(unavailable), []string{string(unavailable)}},
+	{hinder, string(slow), []string{string(slow)}},
+	{hinder, string(lost), []string{string(lost)}}, {hinder, string(lost), []string{string(lost)}},
+}
+
+const (
+	// rest is how long what was hit is left alone afterwards.
+	rest = 2 * time.Second
+	// controlRest is how long the control plane is left alone after a kill.
+	controlRest = 40 * time.Second
+)
+
+// planFaults returns faults that begin and end within length, in the order of
+// their begins. At any time at most all but one of the replicas are hit, at most
+// one trouble of the store, and no process twice.
+func planFaults(rng *rand.Rand, length time.Duration, replicas int) (faults []fault) {
+	var hand []card
+	busy := map[string]time.Duration{} // until when, by process, replica, or "store"
+	var controlUntil time.Duration
+	for at := 3 * time.Second; ; at += between(rng, time.Second, 4*time.Second) {
+		if len(hand) < len(deck)/2 {
+			more := slices.Clone(deck)
+			rng.Shuffle(len(more), func(i, j int) { more[i], more[j] = more[j], more[i] })
+			hand = append(hand, more...)
+		}
+		lasts := between(rng, time.Second, 6*time.Second)
+		if at+lasts > length {
+			return faults
+		}
+		replica := rng.IntN(replicas)
+		others := 0
+		for i := range replicas {
+			if i != replica && busy[numbered("replica", i)] > at {
+				others++
+			}
+		}
+		place := func(c card) string {
+			switch {
+			case c.perReplica():
+				return numbered("replica", replica)
+			case c.verb == hinder:
+				return "store"
+			}
+			return c.names[0]
+		}
+		i := slices.IndexFunc(hand, func(c card) bool {
+			return busy[place(c)] <= at && (!c.perReplica() || others < replicas-1) && (!c.control() || controlUntil <= at)
+		})
+		if i < 0 {
+			continue
+		}
+		c := hand[i]
+		hand = slices.Delete(hand, i, i+1)
+		f := fault{after: at, lasts: lasts, verb: c.verb, kind: c.kind, targets: slices.Clone(c.names)}
+		if c.verb == kill {
+			f.lasts = lasts / 2
+		}
+		if c.perReplica() {
+			for i, name := range f.targets {
+				f.targets[i] = numbered(name, replica)
+			}
+		}
+		busy[place(c)] = at + f.lasts + rest
+		if c.control() {
+			controlUntil = at + f.lasts + controlRest
+		}
+		faults = append(faults, f)
+	}
+}

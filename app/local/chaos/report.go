@@ -1,0 +1,164 @@
+package chaos
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Report is what a run has shown.
+type Report struct {
+	Seed    uint64
+	Length  time.Duration
+	Settled time.Duration // from the end of the last fault until everything was finished
+
+	Pushes    map[string]int // by kind
+	Answers   map[string]int // to posts: the status, or why there was none
+	Outcomes  map[string]int // notifications by status
+	Unknown   int            // pushes of which no event was kept
+	Published int            // messages on the topic
+	Distinct  int            // events among them
+	Reminded  int            // outcomes that a reminder brought about
+
+	Faults        map[string]int // by kind
+	StoreRequests int
+	StoreHits     map[string]int // requests of the store that were hit, by trouble
+	Restarts      map[string]int // processes that ended by themselves, by name
+
+	// SlowestJoin is the longest time between the answer to a notification's last
+	// event, or its deadline, and the outcome on the topic.
+	SlowestJoin, SlowestTimeout Delay
+
+	Violations []Violation
+	Dir        string // with the logs and the record, if they are kept
+}
+
+// Delay is how long a notification took.
+type Delay struct {
+	ID   string
+	Took time.Duration
+}
+
+// newReport returns what the record alone shows. An outcome is taken for joined
+// by the last event that was accepted, and for timed out at the deadline.
+func newReport(r Record) *Report {
+	report := &Report{Answers: map[string]int{}, Outcomes: map[string]int{}, Published: len(r.Events)}
+	answered := map[string]time.Time{} // the last acceptance, by notification
+	pushed := map[string]bool{}
+	for _, p := range r.Posts {
+		class := p.Err
+		if p.Status > 0 {
+			class = strconv.Itoa(p.Status)
+		}
+		report.Answers[class]++
+		pushed[p.ID] = true
+		if p.Accepted() && p.Status != 200 && p.Answered.After(answered[p.ID]) { // 200 is a repeat
+			answered[p.ID] = p.Answered
+		}
+	}
+	for _, st := range r.Statuses {
+		report.Outcomes[st.Status]++
+	}
+	report.Unknown = len(pushed) - len(r.Statuses)
+
+	seen := map[string]bool{}
+	for _, e := range r.Events {
+		o, err := parseEvent(e)
+		if err != nil || seen[o.id] {
+			continue
+		}
+		seen[o.id] = true
+		slowest, since := &report.SlowestJoin, answered[o.notified]
+		if o.kind == "timedOut" {
+			slowest, since = &report.SlowestTimeout, o.status.Deadline
+		}
+		if took := o.stored.Sub(since); !since.IsZero() && took > slowest.Took {
+			*slowest = Delay{o.notified, took}
+		}
+	}
+	report.Distinct = len(seen)
+	return report
+}
+
+func count(faults []fault) map[string]int {
+	counts := map[string]int{}
+	for _, f := range faults {
+		counts[string(f.verb)+" "+f.kind]++
+	}
+	return counts
+}
+
+// remindedOutcomes counts in the services' logs the outcomes that a reminder
+// decided. Those that it only published are not logged.
+func remindedOutcomes(paths []string) (n int, err error) {
+	for _, path := range paths {
+		f, err := os.Open(path)
+		if err != nil {
+			return 0, fmt.Errorf("read the services' logs: %w", err)
+		}
+		defer f.Close()
+		scan := bufio.NewScanner(f)
+		scan.Buffer(nil, 1<<20)
+		for scan.Scan() {
+			var line struct {
+				Msg, Decision string
+				Reminder      bool
+			}
+			if json.Unmarshal(scan.Bytes(), &line) == nil && line.Reminder && line.Msg == "decided" && strings.Contains(line.Decision, "timedOut") {
+				n++
+			}
+		}
+		if err := scan.Err(); err != nil {
+			return 0, fmt.Errorf("read %s: %w", path, err)
+		}
+	}
+	return n, nil
+}
+
+// String is the report for people.
+func (r *Report) String() string {
+	var b strings.Builder
+	row := func(name, format string, args ...any) {
+		fmt.Fprintf(&b, "%-14s %s\n", name, fmt.Sprintf(format, args...))
+	}
+	row("seed", "%d, %s of chaos, finished %s after its end", r.Seed, r.Length, r.Settled.Round(100*time.Millisecond))
+	row("pushes", "%d: %s", total(r.Pushes), list(r.Pushes))
+	row("webhooks", "%d: %s", total(r.Answers), list(r.Answers))
+	row("notifications", "%d: %s; %d pushes left none", total(r.Outcomes), list(r.Outcomes), r.Unknown)
+	row("events", "%d published, %d distinct", r.Published, r.Distinct)
+	row("reminders", "decided %d outcomes", r.Reminded)
+	row("slowest join", "%s from the last region's answer to the topic (%s)", r.SlowestJoin.Took.Round(time.Millisecond), r.SlowestJoin.ID)
+	row("slowest timeout", "%s from the deadline to the topic (%s)", r.SlowestTimeout.Took.Round(time.Millisecond), r.SlowestTimeout.ID)
+	row("faults", "%d: %s", total(r.Faults), list(r.Faults))
+	row("store", "%d of %d requests hit: %s", total(r.StoreHits), r.StoreRequests, list(r.StoreHits))
+	row("own ends", "%d: %s", total(r.Restarts), list(r.Restarts))
+	row("violations", "%d", len(r.Violations))
+	for _, v := range r.Violations {
+		fmt.Fprintf(&b, "  %s\n", v)
+	}
+	if r.Dir != "" {
+		row("kept", "%s", r.Dir)
+	}
+	return b.String()
+}
+
+func total(counts map[string]int) (n int) {
+	for _, c := range counts {
+		n += c
+	}
+	return n
+}
+
+func list(counts map[string]int) string {
+	var parts []string
+	for _, name := range slices.Sorted(maps.Keys(counts)) {
+		parts = append(parts, fmt.Sprintf("%d %s", counts[name], name))
+	}
+	return strings.Join(parts, ", ")
+}

@@ -1,0 +1,300 @@
+package chaos
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Post is one webhook as ACR fires it: once, whatever becomes of it.
+type Post struct {
+	ID       string
+	Region   string
+	Replica  int
+	Sent     time.Time
+	Answered time.Time // or given up
+	Status   int       // 0 without an answer
+	Err      string    // why there was none
+}
+
+// Accepted tells whether the service has promised to keep the event. Without
+// the promise the event may be kept or not.
+func (p Post) Accepted() bool { return p.Status >= 200 && p.Status < 300 }
+
+// Event is one message on the topic, in the order in which the broker has them.
+type Event struct {
+	Stored time.Time // by the broker
+	Data   []byte
+}
+
+// Status is what the service answers about a notification.
+type Status struct {
+	ID          string
+	Status      string
+	StartedAt   time.Time
+	Deadline    time.Time
+	ConcludedAt *time.Time
+	Regions     []RegionStatus
+	Missing     []string
+}
+
+// RegionStatus is a region in a Status.
+type RegionStatus struct {
+	Region     string
+	ReceivedAt time.Time
+}
+
+// Record is what was seen of a run from outside, once it was quiet.
+type Record struct {
+	Regions  []string // that every notification waits for
+	Posts    []Post
+	Events   []Event
+	Statuses map[string]Status // of the notifications that there are
+
+	// Unanswered says why there is no telling whether there is a notification.
+	Unanswered map[string]string
+
+	// Reminders are the notifications that the scheduler still has one for.
+	Reminders []string
+
+	// What began before Settled had to have its outcome by itself before Asked,
+	// when the first status was asked for: asking decides, too, and so would
+	// hide that nobody else did.
+	Settled, Asked time.Time
+}
+
+// Violation is a promise that was not kept.
+type Violation struct {
+	ID     string // of the notification
+	Kind   Kind
+	Detail string
+}
+
+func (v Violation) String() string { return fmt.Sprintf("%s %s: %s", v.ID, v.Kind, v.Detail) }
+
+// Kind names the promise.
+type Kind string
+
+// The promises that can be broken.
+const (
+	Lost         Kind = "lost"         // an event that had a 2xx is not in its notification
+	Invented     Kind = "invented"     // something is there that nobody posted
+	Unpublished  Kind = "unpublished"  // no outcome on the topic
+	Overdue      Kind = "overdue"      // no outcome until somebody asked for it
+	Contradicted Kind = "contradicted" // outcomes that exclude each other, or in the wrong order
+	Changed      Kind = "changed"      // one event id, two contents
+	Disagreeing  Kind = "disagreeing"  // the status and the events tell different stories
+	Silent       Kind = "silent"       // no answer, although everything is mended
+	Open         Kind = "open"         // still collecting
+	Reminded     Kind = "reminded"     // a reminder is left of what is finished
+)
+
+// outcome is an event as consumers read it.
+type outcome struct {
+	id, kind string // kind is what follows the slash in the id
+	notified string // the notification
+	content  string // everything that is ours, in one form
+	at       time.Time
+	stored   time.Time
+	status   Status
+}
+
+var eventTypes = map[string]string{
+	"replicated": "acr.replication.completed", "timedOut": "acr.replication.timedout", "recovered": "acr.replication.recovered",
+}
+
+// ours are the attributes that the service sets. Dapr may add others, which
+// differ from one publication to the next.
+var ours = []string{"specversion", "id", "type", "source", "subject", "time", "datacontenttype", "data"}
+
+func parseEvent(e Event) (outcome, error) {
+	decoder := json.NewDecoder(bytes.NewReader(e.Data))
+	decoder.UseNumber()
+	var all map[string]any
+	if err := decoder.Decode(&all); err != nil {
+		return outcome{}, err
+	}
+	maps.DeleteFunc(all, func(name string, _ any) bool { return !slices.Contains(ours, name) })
+	content, err := json.Marshal(all)
+	if err != nil {
+		return outcome{}, err
+	}
+	var parsed struct {
+		ID, Type string
+		Time     time.Time
+		Data     Status
+	}
+	if err := json.Unmarshal(content, &parsed); err != nil {
+		return outcome{}, err
+	}
+	id, kind, _ := strings.Cut(parsed.ID, "/")
+	if eventTypes[kind] == "" || parsed.Type != eventTypes[kind] || parsed.Data.ID != id || parsed.Data.Status != kind {
+		return outcome{}, fmt.Errorf("id %q, type %q, status %q of %q", parsed.ID, parsed.Type, parsed.Data.Status, parsed.Data.ID)
+	}
+	return outcome{id: parsed.ID, kind: kind, notified: id, content: string(content), at: parsed.Time, stored: e.Stored, status: parsed.Data}, nil
+}
+
+// Verify returns every promise that the record shows broken, by notification.
+// Its empty answer means that each event that had a 2xx is in its notification,
+// and that each notification has exactly the outcomes that it must have, on the
+// topic as in its status, and nothing left to do.
+func Verify(r Record) []Violation {
+	v := verifier{Record: r, outcomes: map[string][]outcome{}, posted: map[string][]Post{}}
+	for _, p := range r.Posts {
+		v.posted[p.ID] = append(v.posted[p.ID], p)
+	}
+	v.readEvents()
+	ids := map[string]bool{}
+	for id := range v.posted {
+		ids[id] = true
+	}
+	for id := range v.outcomes {
+		ids[id] = true
+	}
+	for id := range r.Statuses {
+		ids[id] = true
+	}
+	for _, id := range slices.Sorted(maps.Keys(ids)) {
+		v.notification(id)
+	}
+	for _, id := range r.Reminders {
+		v.broken(id, Reminded, "the scheduler still has a reminder")
+	}
+	slices.SortStableFunc(v.found, func(a, b Violation) int { return strings.Compare(a.ID, b.ID) })
+	return v.found
+}
+
+type verifier struct {
+	Record
+	outcomes map[string][]outcome // by notification, the first publication of each
+	posted   map[string][]Post
+	found    []Violation
+}
+
+func (v *verifier) broken(id string, kind Kind, format string, args ...any) {
+	v.found = append(v.found, Violation{id, kind, fmt.Sprintf(format, args...)})
+}
+
+func (v *verifier) readEvents() {
+	first := map[string]outcome{}
+	for _, e := range v.Events {
+		o, err := parseEvent(e)
+		if err != nil {
+			v.broken("", Invented, "an event that is none of ours: %v: %s", err, e.Data)
+			continue
+		}
+		if before, ok := first[o.id]; !ok {
+			first[o.id] = o
+			v.outcomes[o.notified] = append(v.outcomes[o.notified], o)
+		} else if before.content != o.content {
+			v.broken(o.notified, Changed, "%s was published as\n    %s\n    %s", o.id, before.content, o.content)
+		}
+	}
+}
+
+func (v *verifier) notification(id string) {
+	posts, outcomes := v.posted[id], v.outcomes[id]
+	st, exists := v.Statuses[id]
+	if len(posts) == 0 {
+		v.broken(id, Invented, "nobody posted it")
+		return
+	}
+	if err, ok := v.Unanswered[id]; ok {
+		v.broken(id, Silent, "%s", err)
+		return
+	}
+	for _, p := range posts {
+		if p.Accepted() && !slices.ContainsFunc(st.Regions, func(r RegionStatus) bool { return r.Region == p.Region }) {
+			v.broken(id, Lost, "%s had a %d at %s from replica %d, and is not in it: %s",
+				p.Region, p.Status, p.Answered.Format(clock), p.Replica+1, describe(st))
+		}
+	}
+	for _, r := range st.Regions {
+		if !slices.ContainsFunc(posts, func(p Post) bool { return p.Region == r.Region }) {
+			v.broken(id, Invented, "%s is in it, and was never posted", r.Region)
+		}
+	}
+
+	var path []string
+	for _, o := range outcomes {
+		path = append(path, o.kind)
+	}
+	switch strings.Join(path, " ") {
+	case "":
+		if exists {
+			v.broken(id, Unpublished, "nothing is on the topic: %s", describe(st))
+		}
+		if st.Status == "collecting" {
+			v.broken(id, Open, "its deadline was %s: %s", st.Deadline.Format(clock), describe(st))
+		}
+		return
+	case "replicated", "timedOut", "timedOut recovered":
+	default:
+		v.broken(id, Contradicted, "the topic has %s", strings.Join(path, ", "))
+		return
+	}
+	if !exists {
+		v.broken(id, Disagreeing, "the topic has %s, and the service knows no such notification", strings.Join(path, ", "))
+		return
+	}
+	if o := outcomes[0]; st.StartedAt.Before(v.Settled) && !o.at.Before(v.Asked) {
+		v.broken(id, Overdue, "%s at %s, when it was asked for, with the deadline at %s", o.kind, o.at.Format(clock), st.Deadline.Format(clock))
+	}
+	for _, o := range outcomes {
+		if why := v.disagrees(st, o); why != "" {
+			v.broken(id, Disagreeing, "%s in %s: status %s, event %s", why, o.id, describe(st), describe(o.status))
+		}
+	}
+	last := outcomes[len(outcomes)-1]
+	if st.Status != last.kind {
+		v.broken(id, Disagreeing, "the last event is %s: %s", last.kind, describe(st))
+	} else if st.ConcludedAt == nil || !st.ConcludedAt.Equal(last.at) {
+		v.broken(id, Disagreeing, "%s was at %s: %s", last.kind, last.at.Format(clock), describe(st))
+	}
+}
+
+// disagrees says where an event does not fit the status, or itself.
+func (v *verifier) disagrees(st Status, o outcome) string {
+	e := o.status
+	switch {
+	case !e.StartedAt.Equal(st.StartedAt) || !e.Deadline.Equal(st.Deadline):
+		return "another start or deadline"
+	case e.ConcludedAt == nil || !e.ConcludedAt.Equal(o.at):
+		return "another time"
+	case len(e.Regions) > len(st.Regions) || !slices.EqualFunc(e.Regions, st.Regions[:len(e.Regions)], same):
+		return "other regions"
+	case len(e.Regions)+len(e.Missing) != len(v.Regions) || len(st.Regions)+len(st.Missing) != len(v.Regions):
+		return "regions that are neither in nor missing"
+	case (o.kind == "timedOut") == (len(e.Missing) == 0):
+		return "the wrong outcome for what is missing"
+	case (st.Status == "timedOut") == (len(st.Missing) == 0):
+		return "the wrong status for what is missing"
+	case o.kind == "replicated" && !o.at.Before(e.Deadline), o.kind != "replicated" && o.at.Before(e.Deadline):
+		return "the wrong outcome for its time"
+	}
+	return ""
+}
+
+func same(a, b RegionStatus) bool { return a.Region == b.Region && a.ReceivedAt.Equal(b.ReceivedAt) }
+
+// clock is how times are shown: those of logs are UTC, too.
+const clock = "15:04:05.000Z07:00"
+
+func describe(st Status) string {
+	if st.ID == "" {
+		return "there is no such notification"
+	}
+	var regions []string
+	for _, r := range st.Regions {
+		regions = append(regions, r.Region+" "+r.ReceivedAt.Format(clock))
+	}
+	concluded := ""
+	if st.ConcludedAt != nil {
+		concluded = " at " + st.ConcludedAt.Format(clock)
+	}
+	return fmt.Sprintf("%s%s, in %v, missing %v", st.Status, concluded, regions, st.Missing)
+}

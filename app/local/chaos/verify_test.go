@@ -1,0 +1,262 @@
+package chaos
+
+import (
+	"encoding/json"
+	"maps"
+	"slices"
+	"testing"
+	"time"
+)
+
+var (
+	began    = time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC)
+	testAll  = []string{"westeurope", "eastus", "japaneast"}
+	deadline = began.Add(8 * time.Second)
+)
+
+func second(n float64) time.Time { return began.Add(time.Duration(n * float64(time.Second))) }
+
+// statusAt is the status of a notification that began with the first region and
+// got another one each second, as of its outcome, or of now if that is later.
+func statusAt(id, status string, concluded time.Time, regions ...string) Status {
+	st := Status{ID: id, Status: status, StartedAt: began, Deadline: deadline, Regions: []RegionStatus{}, Missing: []string{}}
+	if !concluded.IsZero() {
+		st.ConcludedAt = &concluded
+	}
+	for i, region := range regions {
+		at := second(float64(i))
+		if status == "recovered" && i == len(testAll)-1 {
+			at = concluded
+		}
+		st.Regions = append(st.Regions, RegionStatus{region, at})
+	}
+	for _, region := range testAll {
+		if !slices.Contains(regions, region) {
+			st.Missing = append(st.Missing, region)
+		}
+	}
+	return st
+}
+
+// publish is the event of an outcome, with what Dapr adds to it.
+func publish(st Status, change ...func(map[string]any)) Event {
+	e := map[string]any{
+		"specversion": "1.0", "id": st.ID + "/" + st.Status, "type": eventTypes[st.Status], "source": "https://contoso.azurecr.io",
+		"time": st.ConcludedAt, "datacontenttype": "application/json", "data": st,
+		"topic": "acr-notifications", "pubsubname": "pubsub", "traceparent": time.Now().String(),
+	}
+	for _, c := range change {
+		c(e)
+	}
+	data, err := json.Marshal(e)
+	if err != nil {
+		panic(err)
+	}
+	return Event{Stored: st.ConcludedAt.Add(time.Millisecond), Data: data}
+}
+
+func post(id, region string, status int) Post {
+	return Post{ID: id, Region: region, Status: status, Sent: began, Answered: second(2)}
+}
+
+// kept is a run in which every promise was kept: a push that is replicated, one
+// that timed out, one that recovered, one that was refused, and one of which an
+// event is kept although that was not promised.
+func kept() Record {
+	full, two := testAll, testAll[:2]
+	replicated := statusAt("full", "replicated", second(2), full...)
+	timedOut := statusAt("short", "timedOut", second(9), two...)
+	before, recovered := statusAt("late", "timedOut", second(8), two...), statusAt("late", "recovered", second(12), full...)
+	unpromised := statusAt("unpromised", "timedOut", second(8.5), "eastus")
+	return Record{
+		Regions: testAll,
+		Posts: []Post{
+			post("full", full[0], 202), post("full", full[1], 202), post("full", full[2], 202), post("full", full[0], 200),
+			post("short", full[0], 202), post("short", full[1], 202),
+			post("late", full[0], 202), post("late", full[1], 202), post("late", full[2], 202),
+			post("refused", full[0], 503), post("refused", full[1], 0),
+			post("unpromised", full[0], 503), post("unpromised", full[1], 0),
+		},
+		Events: []Event{publish(replicated), publish(before), publish(replicated), publish(unpromised), publish(timedOut), publish(recovered), publish(before)},
+		Statuses: map[string]Status{
+			"full": replicated, "short": timedOut, "late": recovered, "unpromised": unpromised,
+		},
+		Settled: second(60), Asked: second(61),
+	}
+}
+
+func without(events []Event, id string) []Event {
+	return slices.DeleteFunc(slices.Clone(events), func(e Event) bool {
+		var event struct{ ID string }
+		return json.Unmarshal(e.Data, &event) == nil && event.ID == id
+	})
+}
+
+func TestVerify(t *testing.T) {
+	for name, test := range map[string]struct {
+		id     string // of the notification that is broken
+		kind   Kind   // "" for none
+		damage func(*Record)
+	}{
+		"kept":    {"", "", func(*Record) {}},
+		"nothing": {"", "", func(r *Record) { *r = Record{} }},
+		"an accepted event is not in it": {"short", Lost, func(r *Record) {
+			r.Posts = append(r.Posts, post("short", "japaneast", 202))
+		}},
+		"an accepted event, and no notification": {"refused", Lost, func(r *Record) {
+			r.Posts = append(r.Posts, post("refused", "japaneast", 200))
+		}},
+		"a region that was not posted": {"unpromised", Invented, func(r *Record) {
+			r.Posts = slices.DeleteFunc(r.Posts, func(p Post) bool { return p.ID == "unpromised" && p.Region == "eastus" })
+		}},
+		"a notification that was not posted": {"ghost", Invented, func(r *Record) {
+			r.Statuses["ghost"] = statusAt("ghost", "collecting", time.Time{}, "eastus")
+		}},
+		"an event of nobody": {"ghost", Invented, func(r *Record) {
+			r.Events = append(r.Events, publish(statusAt("ghost", "timedOut", deadline, "eastus")))
+		}},
+		"an event that is no JSON": {"", Invented, func(r *Record) { r.Events = append(r.Events, Event{Data: []byte("hello")}) }},
+		"an event whose id is not that of its data": {"", Invented, func(r *Record) {
+			r.Events = append(r.Events, publish(r.Statuses["full"], func(e map[string]any) { e["id"] = "short/replicated" }))
+		}},
+		"an event whose type is not that of its id": {"", Invented, func(r *Record) {
+			r.Events = append(r.Events, publish(r.Statuses["full"], func(e map[string]any) { e["type"] = "acr.replication.timedout" }))
+		}},
+		"no outcome": {"full", Unpublished, func(r *Record) { r.Events = without(r.Events, "full/replicated") }},
+		"collecting, and no outcome": {"short", Open, func(r *Record) {
+			r.Events = without(r.Events, "short/timedOut")
+			r.Statuses["short"] = statusAt("short", "collecting", time.Time{}, testAll[:2]...)
+		}},
+		"collecting after an outcome": {"short", Disagreeing, func(r *Record) {
+			r.Statuses["short"] = statusAt("short", "collecting", time.Time{}, testAll[:2]...)
+		}},
+		"an outcome, and no notification": {"unpromised", Disagreeing, func(r *Record) { delete(r.Statuses, "unpromised") }},
+		"decided when it was asked for": {"short", Overdue, func(r *Record) {
+			st := statusAt("short", "timedOut", second(62), testAll[:2]...)
+			r.Statuses["short"] = st
+			r.Events = append(without(r.Events, "short/timedOut"), publish(st))
+		}},
+		"begun too late to be decided by then": {"", "", func(r *Record) {
+			st := statusAt("short", "timedOut", second(62), testAll[:2]...)
+			r.Statuses["short"] = st
+			r.Events = append(without(r.Events, "short/timedOut"), publish(st))
+			r.Settled = began
+		}},
+		"replicated and timed out": {"full", Contradicted, func(r *Record) {
+			r.Events = append(r.Events, publish(statusAt("full", "timedOut", deadline, testAll[:2]...)))
+		}},
+		"recovered from nothing":        {"late", Contradicted, func(r *Record) { r.Events = without(r.Events, "late/timedOut") }},
+		"recovered before it timed out": {"late", Contradicted, func(r *Record) { slices.Reverse(r.Events); r.Events = r.Events[1:] }},
+		"recovered is not published":    {"late", Disagreeing, func(r *Record) { r.Events = without(r.Events, "late/recovered") }},
+		"another content": {"full", Changed, func(r *Record) {
+			st := r.Statuses["full"]
+			st.Regions = slices.Clone(st.Regions)
+			slices.Reverse(st.Regions)
+			r.Events = append(r.Events, publish(st))
+		}},
+		"another time": {"short", Changed, func(r *Record) {
+			r.Events = append(r.Events, publish(r.Statuses["short"], func(e map[string]any) { e["time"] = second(10) }))
+		}},
+		"another attribute": {"short", Changed, func(r *Record) {
+			r.Events = append(r.Events, publish(r.Statuses["short"], func(e map[string]any) { e["subject"] = "shop/cart:v2" }))
+		}},
+		"the status has other regions": {"full", Disagreeing, func(r *Record) {
+			r.Statuses["full"] = statusAt("full", "replicated", second(2), "japaneast", "eastus", "westeurope")
+		}},
+		"the status has another start": {"full", Disagreeing, func(r *Record) {
+			st := r.Statuses["full"]
+			st.StartedAt = second(-1)
+			r.Statuses["full"] = st
+		}},
+		"the status has another end": {"full", Disagreeing, func(r *Record) {
+			r.Statuses["full"] = statusAt("full", "replicated", second(3), testAll...)
+		}},
+		"replicated after the deadline": {"full", Disagreeing, func(r *Record) {
+			st := statusAt("full", "replicated", second(9), testAll...)
+			r.Statuses["full"], r.Events = st, append(without(r.Events, "full/replicated"), publish(st))
+		}},
+		"timed out before the deadline": {"short", Disagreeing, func(r *Record) {
+			st := statusAt("short", "timedOut", second(7), testAll[:2]...)
+			r.Statuses["short"], r.Events = st, append(without(r.Events, "short/timedOut"), publish(st))
+		}},
+		"timed out with all regions in": {"short", Disagreeing, func(r *Record) {
+			r.Posts = append(r.Posts, post("short", "japaneast", 202))
+			r.Statuses["short"] = statusAt("short", "timedOut", second(9), testAll...)
+		}},
+		"replicated with a region missing": {"full", Disagreeing, func(r *Record) {
+			st := statusAt("full", "replicated", second(2), testAll[:2]...)
+			r.Posts = slices.DeleteFunc(r.Posts, func(p Post) bool { return p.ID == "full" && p.Region == "japaneast" })
+			r.Statuses["full"], r.Events = st, append(without(r.Events, "full/replicated"), publish(st))
+		}},
+		"a region neither in nor missing": {"short", Disagreeing, func(r *Record) {
+			st := r.Statuses["short"]
+			st.Missing = nil
+			r.Statuses["short"] = st
+		}},
+		"no answer": {"full", Silent, func(r *Record) {
+			delete(r.Statuses, "full")
+			r.Unanswered = map[string]string{"full": "503"}
+		}},
+		"a reminder is left": {"full", Reminded, func(r *Record) { r.Reminders = []string{"full"} }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := kept()
+			test.damage(&r)
+			found := Verify(r)
+			if test.kind == "" {
+				if len(found) > 0 {
+					t.Errorf("%v", found)
+				}
+				return
+			}
+			if !slices.ContainsFunc(found, func(v Violation) bool { return v.ID == test.id && v.Kind == test.kind }) {
+				t.Errorf("not found; found %v", found)
+			}
+			for _, v := range found {
+				if v.ID != test.id {
+					t.Errorf("found in another one: %v", v)
+				}
+			}
+		})
+	}
+}
+
+// Each notification is waited for until the topic has what its accepted events
+// alone demand.
+func TestUnfinished(t *testing.T) {
+	r := kept()
+	if ids := unfinished(r); len(ids) > 0 {
+		t.Errorf("%v", ids)
+	}
+	r.Statuses = nil // which it must not need
+	for event, want := range map[string]string{"full/replicated": "full", "short/timedOut": "short", "late/recovered": "late"} {
+		changed := r
+		changed.Events = without(r.Events, event)
+		if ids := unfinished(changed); !slices.Equal(ids, []string{want}) {
+			t.Errorf("without %s: %v", event, ids)
+		}
+	}
+	r.Events = nil
+	if ids := unfinished(r); !slices.Equal(ids, []string{"full", "late", "short"}) {
+		t.Errorf("without events: %v", ids)
+	}
+}
+
+func TestReport(t *testing.T) {
+	report := newReport(kept())
+	if report.Published != 7 || report.Distinct != 5 || report.Unknown != 1 {
+		t.Errorf("%d published, %d distinct, %d unknown", report.Published, report.Distinct, report.Unknown)
+	}
+	if want := map[string]int{"replicated": 1, "timedOut": 2, "recovered": 1}; !maps.Equal(report.Outcomes, want) {
+		t.Errorf("%v", report.Outcomes)
+	}
+	if want := map[string]int{"202": 8, "200": 1, "503": 2, "": 2}; !maps.Equal(report.Answers, want) {
+		t.Errorf("%v", report.Answers)
+	}
+	if d := report.SlowestJoin; d.ID != "late" || d.Took != 10*time.Second+time.Millisecond {
+		t.Errorf("%+v", d)
+	}
+	if d := report.SlowestTimeout; d.ID != "short" || d.Took != time.Second+time.Millisecond {
+		t.Errorf("%+v", d)
+	}
+}
