@@ -142,7 +142,7 @@ func (r *run) play(ctx context.Context) (*Report, error) {
 	report := newReport(r.record)
 	report.Seed, report.Length, report.Settled = r.Seed, r.Length, r.record.Asked.Sub(healed)
 	report.Pushes, report.Faults, report.Restarts = kinds, count(faults), r.restarts()
-	report.StoreRequests, report.StoreHits = r.store.counts()
+	report.StoreRequests, report.StoreConflicts, report.StoreHits = r.store.counts()
 	report.Reminded, report.Violations = reminded, violations
 	return report, nil
 }

@@ -26,10 +26,11 @@ type Report struct {
 	Distinct  int            // events among them
 	Reminded  int            // outcomes that a reminder brought about
 
-	Faults        map[string]int // by kind
-	StoreRequests int
-	StoreHits     map[string]int // requests of the store that were hit, by trouble
-	Restarts      map[string]int // processes that ended by themselves, by name
+	Faults         map[string]int // by kind
+	StoreRequests  int
+	StoreConflicts int            // writes of somebody who had not seen the last one
+	StoreHits      map[string]int // requests of the store that were hit, by trouble
+	Restarts       map[string]int // processes that ended by themselves, by name
 
 	// SlowestJoin is the longest time between the answer to a notification's last
 	// event, or its deadline, and the outcome on the topic.
@@ -136,7 +137,7 @@ func (r *Report) String() string {
 	row("slowest join", "%s from the last region's answer to the topic (%s)", r.SlowestJoin.Took.Round(time.Millisecond), r.SlowestJoin.ID)
 	row("slowest timeout", "%s from the deadline to the topic (%s)", r.SlowestTimeout.Took.Round(time.Millisecond), r.SlowestTimeout.ID)
 	row("faults", "%d: %s", total(r.Faults), list(r.Faults))
-	row("store", "%d of %d requests hit: %s", total(r.StoreHits), r.StoreRequests, list(r.StoreHits))
+	row("store", "%d of %d requests hit: %s; %d writes refused as outdated", total(r.StoreHits), r.StoreRequests, list(r.StoreHits), r.StoreConflicts)
 	row("own ends", "%d: %s", total(r.Restarts), list(r.Restarts))
 	row("violations", "%d", len(r.Violations))
 	for _, v := range r.Violations {

@@ -3,6 +3,7 @@ package chaos
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -30,22 +31,28 @@ const (
 const share = 0.7
 
 // store is a reverse proxy in front of the emulator of Cosmos DB that makes
-// trouble on demand.
+// trouble on demand, and closes gaps of the emulator's.
 type store struct {
-	proxy *httputil.ReverseProxy
+	proxy  *httputil.ReverseProxy
+	target *url.URL
+
+	// The emulator replaces a document in two steps. Nobody may see what is
+	// between them, or between a comparison and its write.
+	steps sync.RWMutex
 
 	mu   sync.Mutex
 	now  trouble // "" for none
 	rng  *rand.Rand
 	hits map[trouble]int
 
-	requests int // all of them
+	requests  int // all of them
+	conflicts int // those whose etag was that of the past
 }
 
 // newStore returns the proxy. Emulator and self are addresses, host:port.
 func newStore(emulator, self string, rng *rand.Rand) *store {
 	target := &url.URL{Scheme: "http", Host: emulator}
-	s := &store{rng: rng, hits: map[trouble]int{}}
+	s := &store{target: target, rng: rng, hits: map[trouble]int{}}
 	s.proxy = &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target) },
 		ModifyResponse: func(resp *http.Response) error {
@@ -93,15 +100,16 @@ func (s *store) set(t trouble) {
 	s.now = t
 }
 
-// counts says how many requests there were, and how many each trouble has hit.
-func (s *store) counts() (requests int, hits map[string]int) {
+// counts says how many requests there were, how many of them conflicted with
+// another one, and how many each trouble has hit.
+func (s *store) counts() (requests, conflicts int, hits map[string]int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	hits = map[string]int{}
 	for t, n := range s.hits {
 		hits[string(t)] = n
 	}
-	return s.requests, hits
+	return s.requests, s.conflicts, hits
 }
 
 // draw says what becomes of a request.
@@ -126,7 +134,7 @@ func (s *store) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case unavailable:
 		refuse(w, http.StatusServiceUnavailable, "The service is temporarily unavailable.")
 		return
-	case slow:
+	case slow: // a write is done even if its caller gives up meanwhile
 		select {
 		case <-time.After(delay):
 		case <-r.Context().Done():
@@ -135,7 +143,66 @@ func (s *store) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case lost:
 		r = r.WithContext(context.WithValue(r.Context(), loseKey{}, true))
 	}
+	if !isWrite(r) {
+		s.steps.RLock()
+		defer s.steps.RUnlock()
+		s.proxy.ServeHTTP(w, r)
+		return
+	}
+	s.steps.Lock()
+	defer s.steps.Unlock()
+	if match := r.Header.Get("If-Match"); match != "" {
+		switch etag, err := s.etag(r); {
+		case err != nil:
+			w.WriteHeader(http.StatusBadGateway)
+			return
+		case etag != "" && etag != match:
+			s.mu.Lock()
+			s.conflicts++
+			s.mu.Unlock()
+			refuse(w, http.StatusPreconditionFailed, "One of the specified pre-conditions is not met.")
+			return
+		}
+	}
 	s.proxy.ServeHTTP(w, r)
+}
+
+// etag is that of what is stored where r is about to write; "" if nothing is.
+// Cosmos DB compares it with that of the request, which the emulator does not.
+func (s *store) etag(r *http.Request) (string, error) {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return "", fmt.Errorf("read the document: %w", err)
+	}
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	var doc struct{ ID string }
+	if err := json.Unmarshal(body, &doc); err != nil {
+		return "", fmt.Errorf("decode the document: %w", err)
+	}
+	read, err := http.NewRequestWithContext(r.Context(), http.MethodGet, s.target.JoinPath(r.URL.Path, url.PathEscape(doc.ID)).String(), nil)
+	if err != nil {
+		return "", err
+	}
+	read.Header.Set("x-ms-documentdb-partitionkey", r.Header.Get("x-ms-documentdb-partitionkey"))
+	resp, err := http.DefaultClient.Do(read)
+	if err != nil {
+		return "", fmt.Errorf("read what is stored: %w", err)
+	}
+	defer resp.Body.Close()
+	switch resp.StatusCode {
+	case http.StatusNotFound:
+		return "", nil
+	case http.StatusOK:
+	default:
+		return "", fmt.Errorf("read what is stored: %s", resp.Status)
+	}
+	var stored struct {
+		ETag string `json:"_etag"`
+	}
+	if err := json.NewDecoder(resp.Body).Decode(&stored); err != nil {
+		return "", fmt.Errorf("decode what is stored: %w", err)
+	}
+	return stored.ETag, nil
 }
 
 // isWrite tells whether the request changes something: a query is a POST, too.

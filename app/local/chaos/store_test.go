@@ -15,8 +15,17 @@ import (
 func TestStore(t *testing.T) {
 	var seen atomic.Int64
 	emulator := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/docs/old":
+			fmt.Fprint(w, `{"_etag":"\"e1\""}`)
+			return
+		case "/docs/new":
+			http.NotFound(w, r)
+			return
+		}
 		seen.Add(1)
-		fmt.Fprintf(w, "endpoint https://%s/", r.Context().Value(http.LocalAddrContextKey))
+		body, _ := io.ReadAll(r.Body)
+		fmt.Fprintf(w, "endpoint https://%s/ %s", r.Context().Value(http.LocalAddrContextKey), body)
 	}))
 	defer emulator.Close()
 	s := newStore(strings.TrimPrefix(emulator.URL, "http://"), "self:1", source(1, storeStream))
@@ -85,8 +94,33 @@ func TestStore(t *testing.T) {
 			}
 			resp.Body.Close()
 		}
-		if _, hits := s.counts(); hits[string(slow)] == 0 {
+		if _, _, hits := s.counts(); hits[string(slow)] == 0 {
 			t.Error("nothing was delayed")
+		}
+	})
+	t.Run("compares", func(t *testing.T) {
+		s.set("")
+		for _, test := range []struct {
+			id, match string
+			status    int
+		}{{"old", `"e1"`, 200}, {"old", `"e0"`, 412}, {"old", "", 200}, {"new", `"e0"`, 200}} {
+			seen.Store(0)
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, proxy.URL+"/docs", strings.NewReader(`{"id":"`+test.id+`"}`))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if test.match != "" {
+				req.Header.Set("If-Match", test.match)
+			}
+			resp, err := client.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			body, _ := io.ReadAll(resp.Body)
+			resp.Body.Close()
+			if resp.StatusCode != test.status || (test.status == 200 && !strings.Contains(string(body), test.id)) || (seen.Load() == 1) != (test.status == 200) {
+				t.Errorf("%+v: %s, %s; the store saw %d writes", test, resp.Status, body, seen.Load())
+			}
 		}
 	})
 	t.Run("the account names the proxy", func(t *testing.T) {
@@ -96,11 +130,11 @@ func TestStore(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer resp.Body.Close()
-		if body, err := io.ReadAll(resp.Body); err != nil || string(body) != "endpoint https://self:1/" {
+		if body, err := io.ReadAll(resp.Body); err != nil || string(body) != "endpoint https://self:1/ " {
 			t.Errorf("%s, %v", body, err)
 		}
 	})
-	if requests, hits := s.counts(); requests == 0 || total(hits) >= requests {
-		t.Errorf("%d requests, hits %v", requests, hits)
+	if requests, conflicts, hits := s.counts(); requests == 0 || conflicts != 1 || total(hits) >= requests {
+		t.Errorf("%d requests, %d conflicts, hits %v", requests, conflicts, hits)
 	}
 }
