@@ -177,7 +177,7 @@ func serve(ctx context.Context, config Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	actors := dapr.Actors(notification.ActorType)
+	actors := dapr.Actors(notification.ActorType, string(config.StateStore))
 	documents := dapr.Documents(string(config.ImageStore))
 	client := &notification.Client{Actors: actors, Documents: documents}
 	waiters := webhook.NewWaiters()

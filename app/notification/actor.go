@@ -55,8 +55,9 @@ const (
 )
 
 // Store keeps the state of actors. A nil error of Save means that the state
-// survives a kill -9 of every process; Load then returns it. Load of an id that
-// was never saved returns no data and no error.
+// survives a kill -9 of every process, and that nobody has saved another one
+// since this turn's Load; Load then returns it. Load of an id that was never
+// saved returns no data and no error.
 type Store interface {
 	Load(ctx context.Context, id string) ([]byte, error)
 	Save(ctx context.Context, id string, state []byte) error

@@ -178,7 +178,7 @@ func TestTheSidecarIsAway(t *testing.T) {
 	if err := c.Ready(ctx); err == nil || ctx.Err() != nil {
 		t.Errorf("ready: %v, %v", err, ctx.Err())
 	}
-	if _, err := c.Actors("Thing").Invoke(ctx, "a", "Echo", nil); err == nil {
+	if _, err := c.Actors("Thing", "store").Invoke(ctx, "a", "Echo", nil); err == nil {
 		t.Error("invoke: no error")
 	}
 }

@@ -12,9 +12,12 @@ package sidecar
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
+	"reflect"
+	"sync"
 	"time"
 
 	runtimev1 "github.com/dapr/dapr/pkg/proto/runtime/v1"
@@ -83,21 +86,39 @@ func (c *Client) Ready(ctx context.Context) error {
 	return nil
 }
 
-// Actors returns the API for actors of one type.
-func (c *Client) Actors(actorType string) *Actors { return &Actors{c.dapr, actorType} }
+// Actors returns the API for actors of one type, which keep their state in a
+// state store component.
+func (c *Client) Actors(actorType, store string) *Actors {
+	return &Actors{dapr: c.dapr, actorType: actorType, states: c.Documents(store), loaded: map[string]*loaded{}}
+}
 
 // Actors calls actors of one type, and keeps their state and reminders.
+//
+// The state is not in what Dapr calls actor state, which whoever writes last
+// overwrites. Dapr says that an actor has one turn at a time; but while actors
+// move from one replica to another two have one, and a write whose caller has
+// given up may reach the store behind the next turn's. Dapr's other state API
+// compares, so that a turn cannot undo what it has not seen.
 type Actors struct {
 	dapr      dapr.Client
 	actorType string
+	states    *Documents
+
+	mu     sync.Mutex
+	loaded map[string]*loaded // by actor id, until the context of Load ends
 }
 
-// The one state key and the one reminder of an actor. One key makes a turn's
-// write one transaction.
-const (
-	stateKey = "state"
-	reminder = "check"
-)
+// loaded is what a turn knows to be stored.
+type loaded struct {
+	etag  string // "" for nothing
+	saved []byte // by this turn, if etag is not yet that of it
+}
+
+// reminder is the one reminder of an actor.
+const reminder = "check"
+
+// ErrConflict means that a state was saved by somebody else since it was loaded.
+var ErrConflict = errors.New("the state was changed by another turn")
 
 // Invoke calls a method of the actor, on whichever host it lives. A nil error
 // means that the method ended without one; after an error it may still run.
@@ -109,21 +130,72 @@ func (a *Actors) Invoke(ctx context.Context, id, method string, body []byte) ([]
 	return out.Data, nil
 }
 
-// Load returns what was last saved under id, and no data if nothing was.
+func (a *Actors) key(id string) string { return a.actorType + "-" + id }
+
+// Load returns what was last saved under id, and no data if nothing was. It
+// begins what Save ends: ctx is that of the turn, of which a process has one at a
+// time for each id.
 func (a *Actors) Load(ctx context.Context, id string) ([]byte, error) {
-	out, err := a.dapr.GetActorState(ctx, &dapr.GetActorStateRequest{ActorType: a.actorType, ActorID: id, KeyName: stateKey})
+	item, err := a.states.get(ctx, a.key(id))
 	if err != nil {
 		return nil, err
 	}
-	return out.Data, nil
+	l := &loaded{etag: item.Etag}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.loaded[id] = l
+	context.AfterFunc(ctx, func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if a.loaded[id] == l {
+			delete(a.loaded, id)
+		}
+	})
+	return item.Value, nil
 }
 
 // Save replaces the state under id, which must be JSON. A nil error means that
-// the state store has it.
+// the state store has it, and that it replaces what the turn has loaded or saved
+// before, and nothing else. After an error that is not ErrConflict it may be
+// stored, now or later, unless something else is stored first.
 func (a *Actors) Save(ctx context.Context, id string, state []byte) error {
-	return a.dapr.SaveStateTransactionally(ctx, a.actorType, id, []*dapr.ActorStateOperation{
-		{OperationType: "upsert", Key: stateKey, Value: state},
-	})
+	a.mu.Lock()
+	l := a.loaded[id]
+	a.mu.Unlock()
+	if l == nil {
+		return fmt.Errorf("%s was not loaded in this turn", id)
+	}
+	if l.saved != nil { // the answer to a save does not name its etag
+		etag, err := a.etagOf(ctx, id, l.saved)
+		if err != nil {
+			return err
+		}
+		l.etag, l.saved = etag, nil
+	}
+	err := a.states.save(ctx, a.key(id), state, l.etag)
+	if status.Code(err) == codes.Aborted {
+		// Dapr repeats a write whose answer was lost, and is then told that
+		// somebody was faster: itself.
+		_, err = a.etagOf(ctx, id, state)
+	}
+	if err == nil {
+		l.saved = state
+	}
+	return err
+}
+
+// etagOf returns the etag of what is stored under id, if that is state.
+func (a *Actors) etagOf(ctx context.Context, id string, state []byte) (string, error) {
+	item, err := a.states.get(ctx, a.key(id))
+	if err != nil {
+		return "", err
+	}
+	// A store may keep JSON with its keys in another order.
+	var have, want any
+	if json.Unmarshal(item.Value, &have) != nil || json.Unmarshal(state, &want) != nil || !reflect.DeepEqual(have, want) {
+		return "", ErrConflict
+	}
+	return item.Etag, nil
 }
 
 // Register sets the reminder of id: it fires at due and every period from then
@@ -234,12 +306,17 @@ func (d *Documents) Update(ctx context.Context, key string, change func(old []by
 		if err != nil || !ok {
 			return err
 		}
-		// Without an etag, first-write means that there must be nothing yet.
-		err = d.dapr.SaveStateWithETag(ctx, d.store, key, doc, item.Etag, documentMetadata, dapr.WithConcurrency(dapr.StateConcurrencyFirstWrite))
+		err = d.save(ctx, key, doc, item.Etag)
 		if status.Code(err) != codes.Aborted || try == updateTries {
 			return err
 		}
 	}
+}
+
+// save stores doc in place of what has the etag. Without an etag there must be
+// nothing yet. The error has code Aborted if there is something else.
+func (d *Documents) save(ctx context.Context, key string, doc []byte, etag string) error {
+	return d.dapr.SaveStateWithETag(ctx, d.store, key, doc, etag, documentMetadata, dapr.WithConcurrency(dapr.StateConcurrencyFirstWrite))
 }
 
 func (d *Documents) get(ctx context.Context, key string) (*dapr.StateItem, error) {
