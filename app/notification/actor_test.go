@@ -191,6 +191,34 @@ func TestRefusalWritesNothing(t *testing.T) {
 	}
 }
 
+// An answer that does not show the event is no promise to pass on.
+func TestAnswerOfAnother(t *testing.T) {
+	w := newWorld()
+	w.add(t, "westeurope")
+	other := event("eastus")
+	other.ID = "n2"
+	for _, e := range []replication.Event{other, event("eastus")} {
+		client := &Client{Actors: answersWith{w, event("westeurope")}}
+		if result, err := client.Add(t.Context(), e, plan.Expected); err == nil {
+			t.Errorf("%s of %s: %+v", e.Region, e.ID, result)
+		}
+	}
+}
+
+// answersWith asks for another event than that which it was given.
+type answersWith struct {
+	*world
+	event replication.Event
+}
+
+func (a answersWith) Invoke(ctx context.Context, _, method string, _ []byte) ([]byte, error) {
+	body, err := json.Marshal(addMessage{messageOf(a.event), plan.Expected})
+	if err != nil {
+		return nil, err
+	}
+	return a.world.Invoke(ctx, a.event.ID, method, body)
+}
+
 func TestDuplicateWritesNothing(t *testing.T) {
 	w := newWorld()
 	w.add(t, "eastus")

@@ -79,6 +79,9 @@ func (c *Client) Add(ctx context.Context, e replication.Event, expected []replic
 		return Result{}, &RefusedError{e.Region, r.Expected}
 	case r.Status == nil:
 		return Result{}, fmt.Errorf("actor %s: answered %q without a status", e.ID, r.Reason)
+	case r.Status.ID != e.ID || !r.Status.has(e.Region) && r.Reason != replication.NotAwaited:
+		// The caller promises what this says: it must not be somebody else's.
+		return Result{}, fmt.Errorf("actor %s: answered to %s with a status of %s with %v", e.ID, e.Region, r.Status.ID, r.Status.Regions)
 	}
 	return Result{Reason: r.Reason, Status: *r.Status}, nil
 }

@@ -3,6 +3,7 @@ package notification
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"allregions/app/replication"
@@ -42,6 +43,11 @@ func (s Status) IsArrival() bool {
 		return false
 	}
 	return true
+}
+
+// has tells whether region has reported.
+func (s Status) has(region replication.Region) bool {
+	return slices.ContainsFunc(s.Regions, func(r RegionStatus) bool { return r.Region == region })
 }
 
 // RegionStatus is one region that has reported. Digest and Tag are given only
