@@ -54,6 +54,7 @@ var imports = map[string][]string{
 	"allregions/app/notification": {"replication"},
 	"allregions/app/delivery":     {},
 	"allregions/app/webhook":      {"notification", "replication"},
+	"allregions/app/target":       {"notification", "replication"},
 
 	"allregions/app/notification/fake":        {},
 	"allregions/app/notification/conformance": {"notification", "notification/fake", "replication"},
@@ -75,8 +76,10 @@ var others = map[string][]string{
 	"google.golang.org/grpc":      {"allregions/app/sidecar"},
 	"github.com/kelseyhightower/": {"allregions/app"},
 	"github.com/Azure/":           {"allregions/app", "allregions/app/registry"},
+	"gopkg.in/yaml.v3":            {"allregions/app/target", "allregions/app/local/cosmos"},
+	"github.com/google/cel-go/":   {"allregions/app/target"},
 	"github.com/cloudevents/":     {"allregions/app/notification", "allregions/app/delivery"},
-	"net/http":                    {"allregions/app", "allregions/app/webhook", "allregions/app/sidecar", "allregions/app/local", "allregions/app/local/acr", "allregions/app/local/chaos", "allregions/app/local/cosmos", "allregions/app/local/stack"},
+	"net/http":                    {"allregions/app", "allregions/app/webhook", "allregions/app/target", "allregions/app/sidecar", "allregions/app/local", "allregions/app/local/acr", "allregions/app/local/chaos", "allregions/app/local/cosmos", "allregions/app/local/stack"},
 	"os":                          {"allregions/app", "allregions/app/sidecar", "allregions/app/local", "allregions/app/local/chaos", "allregions/app/local/cosmos", "allregions/app/local/dapr", "allregions/app/local/process", "allregions/app/local/stack"},
 }
 

@@ -1,0 +1,123 @@
+// Package target knows who is told about outcomes.
+package target
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/cel-go/cel"
+
+	"allregions/app/notification"
+)
+
+// What a filter may cost. Comparing, and calling startsWith, costs about 1, and
+// every element of a list that is looked at again as much. The limit is
+// reached long before a second is over.
+const (
+	maxFilter     = 4096 // bytes
+	maxFilterCost = 100_000
+)
+
+// variables are what a filter can read: the fields of the JSON status, under
+// their names there.
+var variables = []struct {
+	name string
+	typ  *cel.Type
+	of   func(notification.Status) any
+}{
+	{"id", cel.StringType, func(s notification.Status) any { return s.ID }},
+	{"action", cel.StringType, func(s notification.Status) any { return s.Action }},
+	{"registry", cel.StringType, func(s notification.Status) any { return s.Registry }},
+	{"repository", cel.StringType, func(s notification.Status) any { return s.Repository }},
+	{"tag", cel.StringType, func(s notification.Status) any { return s.Tag }},
+	{"digest", cel.StringType, func(s notification.Status) any { return s.Digest }},
+	{"mediaType", cel.StringType, func(s notification.Status) any { return s.MediaType }},
+	{"size", cel.IntType, func(s notification.Status) any { return s.Size }},
+	{"status", cel.StringType, func(s notification.Status) any { return string(s.Status) }},
+	{"startedAt", cel.TimestampType, func(s notification.Status) any { return s.StartedAt }},
+	{"deadline", cel.TimestampType, func(s notification.Status) any { return s.Deadline }},
+	{"concludedAt", cel.TimestampType, func(s notification.Status) any { return orZero[time.Time](s.ConcludedAt) }},
+	{"durationMs", cel.IntType, func(s notification.Status) any { return orZero[int64](s.DurationMS) }},
+	{"regions", cel.ListType(cel.StringType), func(s notification.Status) any { return regionNames(s) }},
+	{"missing", cel.ListType(cel.StringType), func(s notification.Status) any { return missingNames(s) }},
+	{"mismatch", cel.BoolType, func(s notification.Status) any { return s.Mismatch }},
+}
+
+func orZero[T any](p *T) (v T) {
+	if p != nil {
+		v = *p
+	}
+	return v
+}
+
+func regionNames(s notification.Status) []string {
+	names := make([]string, 0, len(s.Regions))
+	for _, r := range s.Regions {
+		names = append(names, string(r.Region))
+	}
+	return names
+}
+
+func missingNames(s notification.Status) []string {
+	names := make([]string, 0, len(s.Missing))
+	for _, r := range s.Missing {
+		names = append(names, string(r))
+	}
+	return names
+}
+
+var environment = sync.OnceValues(func() (*cel.Env, error) {
+	options := []cel.EnvOption{cel.ParserExpressionSizeLimit(maxFilter), cel.ExtendedValidations()}
+	for _, v := range variables {
+		options = append(options, cel.Variable(v.name, v.typ))
+	}
+	return cel.NewEnv(options...)
+})
+
+// filter is a compiled expression. It may be used from several goroutines.
+type filter struct{ program cel.Program }
+
+// compileFilter checks the expression's types, too. Its error is one line.
+func compileFilter(expression string) (*filter, error) {
+	env, err := environment()
+	if err != nil {
+		return nil, fmt.Errorf("set up CEL: %w", err)
+	}
+	ast, issues := env.Compile(expression)
+	if issues.Err() != nil {
+		var problems []string
+		for _, e := range issues.Errors() {
+			problems = append(problems, fmt.Sprintf("at %d:%d: %s", e.Location.Line(), e.Location.Column()+1, oneLine(e.Message)))
+		}
+		return nil, errors.New(strings.Join(problems, "; "))
+	}
+	if typ := ast.OutputType(); !typ.IsExactType(cel.BoolType) {
+		return nil, fmt.Errorf("is of type %s; it must be true or false", typ)
+	}
+	program, err := env.Program(ast, cel.CostLimit(maxFilterCost))
+	if err != nil {
+		return nil, err
+	}
+	return &filter{program}, nil
+}
+
+func (f *filter) takes(s notification.Status) (bool, error) {
+	values := make(map[string]any, len(variables))
+	for _, v := range variables {
+		values[v.name] = v.of(s)
+	}
+	result, _, err := f.program.Eval(values)
+	if err != nil {
+		return false, err
+	}
+	ok, isBool := result.Value().(bool)
+	if !isBool {
+		return false, fmt.Errorf("is of type %s", result.Type())
+	}
+	return ok, nil
+}
+
+func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
