@@ -72,15 +72,16 @@ var imports = map[string][]string{
 
 // others says which packages may import what is not ours.
 var others = map[string][]string{
-	"github.com/dapr/":            {"allregions/app/sidecar"},
-	"google.golang.org/grpc":      {"allregions/app/sidecar"},
-	"github.com/kelseyhightower/": {"allregions/app"},
-	"github.com/Azure/":           {"allregions/app", "allregions/app/registry"},
-	"gopkg.in/yaml.v3":            {"allregions/app/target", "allregions/app/local/cosmos"},
-	"github.com/google/cel-go/":   {"allregions/app/target"},
-	"github.com/cloudevents/":     {"allregions/app/notification", "allregions/app/delivery"},
-	"net/http":                    {"allregions/app", "allregions/app/webhook", "allregions/app/target", "allregions/app/sidecar", "allregions/app/local", "allregions/app/local/acr", "allregions/app/local/chaos", "allregions/app/local/cosmos", "allregions/app/local/stack"},
-	"os":                          {"allregions/app", "allregions/app/sidecar", "allregions/app/local", "allregions/app/local/chaos", "allregions/app/local/cosmos", "allregions/app/local/dapr", "allregions/app/local/process", "allregions/app/local/stack"},
+	"github.com/standard-webhooks/": {"allregions/app/target"},
+	"github.com/dapr/":              {"allregions/app/sidecar"},
+	"google.golang.org/grpc":        {"allregions/app/sidecar"},
+	"github.com/kelseyhightower/":   {"allregions/app"},
+	"github.com/Azure/":             {"allregions/app", "allregions/app/registry"},
+	"gopkg.in/yaml.v3":              {"allregions/app/target", "allregions/app/local/cosmos"},
+	"github.com/google/cel-go/":     {"allregions/app/target"},
+	"github.com/cloudevents/":       {"allregions/app/notification", "allregions/app/delivery"},
+	"net/http":                      {"allregions/app", "allregions/app/webhook", "allregions/app/target", "allregions/app/sidecar", "allregions/app/local", "allregions/app/local/acr", "allregions/app/local/chaos", "allregions/app/local/cosmos", "allregions/app/local/stack"},
+	"os":                            {"allregions/app", "allregions/app/sidecar", "allregions/app/local", "allregions/app/local/chaos", "allregions/app/local/cosmos", "allregions/app/local/dapr", "allregions/app/local/process", "allregions/app/local/stack"},
 }
 
 func TestImports(t *testing.T) {

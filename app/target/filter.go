@@ -1,4 +1,3 @@
-// Package target knows who is told about outcomes.
 package target
 
 import (

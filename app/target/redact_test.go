@@ -1,0 +1,75 @@
+package target
+
+import (
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+)
+
+func TestClean(t *testing.T) {
+	h := hidden{"top secret", "abcdefgh", "efghijkl", "aaaa"}
+	if n := h.longest(); n != len("top secret") {
+		t.Errorf("the longest is of %d bytes", n)
+	}
+	for _, c := range []struct {
+		name, text string
+		limit      int
+		want       string
+	}{
+		{"nothing to hide", "no such channel", 100, "no such channel"},
+		{"one", "key abcdefgh is wrong", 100, "key [hidden] is wrong"},
+		{"twice", "abcdefgh abcdefgh", 100, "[hidden] [hidden]"},
+		{"overlapping", "<abcdefghijkl>", 100, "<[hidden]>"},
+		{"overlapping itself", "<aaaaaaa>", 100, "<[hidden]>"},
+		{"across the cut", "0123456789abcdefgh", 12, "0123456789[h"},
+		{"behind the cut", "0123456789abcdefgh", 10, "0123456789"},
+		{"white space", "a\r\n\tb", 100, "a b"},
+		{"not printable", "a\x00b\x1b[31mc\u202ed", 100, "a b [31mc d"},
+		{"not UTF-8", "a\xffb", 100, "a\uFFFDb"},
+		{"a rune across the cut", "abcdé", 5, "abcd"},
+		{"whole only in one line", "top\nsecret", 100, "[hidden]"},
+	} {
+		got := h.clean(c.text, c.limit)
+		if c.name == "a rune across the cut" {
+			got = strings.TrimSuffix(got, "\uFFFD")
+		}
+		if got != c.want {
+			t.Errorf("%s: %q, want %q", c.name, got, c.want)
+		}
+		if len(got) > c.limit {
+			t.Errorf("%s: %d bytes", c.name, len(got))
+		}
+	}
+}
+
+func TestHide(t *testing.T) {
+	u, err := url.Parse("https://hooks.example.com/services/T0/secretToken1%2Fx?api-version=1&sig=a%2Fsecret%2BSig")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := hide(u, []string{signingOne, "hooks.example.com", "abc"}, http.Header{
+		"Authorization": {"Basic ZGVwbG95OmJhc2ljUGFzc3dvcmRINHNDOGY="}, "X-Short": {"1"}, "Cookie": {"session=cookieCookie"}})
+	for _, text := range []string{
+		u.String(), u.RequestURI(), u.Path, u.RawQuery, "secretToken1", "services/T0/secretToken1/x", `\/services\/T0\/secretToken1\/x`,
+		"%2Fservices%2FT0%2FsecretToken1%2Fx", "%2fservices%2fT0%2fsecretToken1%2fx",
+		"a/secret+Sig", "a%2Fsecret%2BSig", "a%2fsecret%2bSig", "a/secret&#43;Sig", `a\/secret+Sig`, `a/secret\u002BSig`,
+		signingOne, strings.TrimPrefix(signingOne, "whsec_"), "deploy:basicPasswordH4sC8f", "basicPasswordH4sC8f", "ZGVwbG95OmJhc2ljUGFzc3dvcmRINHNDOGY=", "cookieCookie",
+	} {
+		got := h.clean("before "+text+" after", 1000)
+		if !strings.HasPrefix(got, "before ") || !strings.HasSuffix(got, " after") || !strings.Contains(got, mark) {
+			t.Errorf("%s: %s", text, got)
+		}
+		for _, secret := range []string{"secretToken1", "secret", "MDEyMzQ1", "basicPassword", "ZGVwbG95", "cookieCookie"} {
+			if strings.Contains(got, secret) {
+				t.Errorf("%s: %s", text, got)
+			}
+		}
+	}
+	// What is no secret stays readable.
+	for _, text := range []string{"POST hooks.example.com: 1 of 2", "abc", "Basic", "api-version"} {
+		if got := h.clean(text, 1000); got != text {
+			t.Errorf("%s: %s", text, got)
+		}
+	}
+}
