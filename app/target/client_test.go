@@ -1,0 +1,413 @@
+package target
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"html"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"allregions/app/notification"
+)
+
+type roundTrip func(*http.Request) (*http.Response, error)
+
+func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// at is a target of type slack at url.
+func at(t testing.TB, url string) *Target {
+	t.Helper()
+	return load(t, fmt.Sprintf("[{name: ops, type: slack, url: %q}]", url), nil)[0]
+}
+
+func serve(t testing.TB, handler http.HandlerFunc) *httptest.Server {
+	t.Helper()
+	server := httptest.NewServer(handler)
+	t.Cleanup(server.Close)
+	return server
+}
+
+func TestVerdicts(t *testing.T) {
+	want := map[int]Verdict{200: Delivered, 201: Delivered, 202: Delivered, 204: Delivered, 299: Delivered,
+		300: Again, 301: Again, 302: Again, 304: Again, 307: Again, 308: Again,
+		400: Never, 401: Never, 403: Never, 404: Never, 405: Never, 413: Never, 422: Never, 451: Never, 499: Never,
+		408: Again, 410: Gone, 425: Again, 429: Again,
+		500: Again, 501: Again, 502: Again, 503: Again, 504: Again, 599: Again, 600: Again, 999: Again, 101: Again, 0: Again}
+	for status, verdict := range want {
+		if got := (Result{Status: status}).Verdict(); got != verdict {
+			t.Errorf("%d: %s, want %s", status, got, verdict)
+		}
+	}
+	for err, verdict := range map[error]Verdict{
+		io.ErrUnexpectedEOF: Again, context.DeadlineExceeded: Again, context.Canceled: Again,
+		failure{text: "x"}: Again, permanent{errNoOriginal}: Never, fmt.Errorf("wrapped: %w", permanent{errNoOriginal}): Never,
+	} {
+		if got := (Result{Err: err}).Verdict(); got != verdict {
+			t.Errorf("%v: %s, want %s", err, got, verdict)
+		}
+	}
+	if got := fmt.Sprint(Delivered.String(), Again.String(), Never.String(), Gone.String()); got != "deliveredagainnevergone" {
+		t.Error(got)
+	}
+}
+
+func TestSend(t *testing.T) {
+	var got *http.Request
+	var body []byte
+	server := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		got = r
+		body, _ = io.ReadAll(r.Body)
+		io.WriteString(w, "ok\n")
+	})
+	e := event(t, notification.TypeCompleted, nil)
+	target := at(t, server.URL+"/services/T0?x=y")
+	result := NewClient(nil, time.Now).Send(t.Context(), target, e)
+	if result != (Result{Status: 200, Answer: "ok"}) || result.String() != "200 OK: ok" || result.Verdict() != Delivered {
+		t.Errorf("%+v", result)
+	}
+	if got == nil || got.Method != http.MethodPost || got.RequestURI != "/services/T0?x=y" || got.ContentLength != int64(len(body)) || !bytes.Contains(body, []byte("shop/cart")) {
+		t.Errorf("%+v, %s", got, body)
+	}
+}
+
+func TestResultString(t *testing.T) {
+	for want, result := range map[string]Result{
+		"204 No Content": {Status: 204},
+		"599":            {Status: 599},
+		"429 Too Many Requests, try again after 2m0s: slower": {Status: 429, RetryAfter: 2 * time.Minute, Answer: "slower"},
+		"POST example.com: connection refused":                {Err: failure{text: "POST example.com: connection refused"}},
+		errNoOriginal.Error():                                 {Err: permanent{errNoOriginal}},
+	} {
+		if got := result.String(); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
+func TestWithoutAnOriginal(t *testing.T) {
+	target := load(t, "[{name: flux, type: acr, url: 'https://example.com/x'}]", nil)[0]
+	client := NewClient(roundTrip(func(*http.Request) (*http.Response, error) { panic("sent") }), time.Now)
+	result := client.Send(t.Context(), target, event(t, notification.TypeCompleted, nil))
+	if result.Verdict() != Never || !errors.Is(result.Err, permanent{errNoOriginal}) {
+		t.Errorf("%+v", result)
+	}
+	result = client.Send(t.Context(), at(t, "https://example.com/x"), Event{ID: "a\r\nb"})
+	if result.Verdict() != Never {
+		t.Errorf("an id with a line break: %+v", result)
+	}
+}
+
+func TestRetryAfter(t *testing.T) {
+	now := time.Date(2026, 11, 22, 0, 0, 0, 0, time.UTC)
+	for value, want := range map[string]time.Duration{
+		"": 0, "0": 0, "120": 2 * time.Minute, " 7 ": 7 * time.Second, "-1": 0, "1.5": 0, "soon": 0,
+		"86401": 24 * time.Hour, "99999999999999999999999999": 24 * time.Hour, "9223372036854775807": 24 * time.Hour,
+		"Sun, 22 Nov 2026 00:01:30 GMT":  90 * time.Second,
+		"Sat, 21 Nov 2026 23:59:00 GMT":  0,
+		"Tue, 24 Nov 2026 00:00:00 GMT":  24 * time.Hour,
+		"Sunday, 22-Nov-26 00:00:05 GMT": 5 * time.Second,
+	} {
+		for _, status := range []int{429, 503, 404, 200} {
+			server := roundTrip(func(r *http.Request) (*http.Response, error) {
+				return &http.Response{StatusCode: status, Header: http.Header{"Retry-After": {value}}, Body: http.NoBody}, nil
+			})
+			result := NewClient(server, func() time.Time { return now }).Send(t.Context(), at(t, "https://example.com/x"), event(t, notification.TypeCompleted, nil))
+			if status == 200 && result.RetryAfter != 0 || status != 200 && result.RetryAfter != want {
+				t.Errorf("%d with %q: %s, want %s", status, value, result.RetryAfter, want)
+			}
+		}
+	}
+}
+
+func TestRedirectIsNotFollowed(t *testing.T) {
+	var followed atomic.Int32
+	elsewhere := serve(t, func(http.ResponseWriter, *http.Request) { followed.Add(1) })
+	for _, status := range []int{301, 302, 303, 307, 308} {
+		for _, location := range []string{elsewhere.URL, "/", "https://[broken"} {
+			server := serve(t, func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Location", location)
+				w.WriteHeader(status)
+			})
+			result := NewClient(nil, time.Now).Send(t.Context(), at(t, server.URL+"/x"), event(t, notification.TypeCompleted, nil))
+			if result.Status != status || result.Err != nil || result.Verdict() != Again {
+				t.Errorf("%d to %s: %+v", status, location, result)
+			}
+		}
+	}
+	if n := followed.Load(); n != 0 {
+		t.Errorf("followed %d times", n)
+	}
+}
+
+func TestCertificateIsVerified(t *testing.T) {
+	var asked atomic.Int32
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked.Add(1) }))
+	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelInfo)
+	server.StartTLS()
+	defer server.Close()
+	target, e := at(t, server.URL+"/x"), event(t, notification.TypeCompleted, nil)
+	result := NewClient(nil, time.Now).Send(t.Context(), target, e)
+	if result.Err == nil || !strings.Contains(result.String(), "certificate") || result.Verdict() != Again || asked.Load() != 0 {
+		t.Errorf("%+v, asked %d times", result, asked.Load())
+	}
+	if result := NewClient(server.Client().Transport, time.Now).Send(t.Context(), target, e); result.Verdict() != Delivered {
+		t.Errorf("with the certificate: %+v", result)
+	}
+}
+
+func TestAnswerIsCut(t *testing.T) {
+	server := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(500)
+		for range 1000 {
+			if _, err := io.WriteString(w, strings.Repeat("é", 1<<10)); err != nil {
+				return
+			}
+		}
+	})
+	result := NewClient(nil, time.Now).Send(t.Context(), at(t, server.URL+"/x"), event(t, notification.TypeCompleted, nil))
+	if result.Answer != strings.Repeat("é", 512) {
+		t.Errorf("%d bytes: %q", len(result.Answer), result.Answer)
+	}
+}
+
+// An attempt ends after 10 s, whether the other side never answers or never
+// ends its answer, and when the caller has enough.
+func TestTimeLimit(t *testing.T) {
+	silent := roundTrip(func(r *http.Request) (*http.Response, error) {
+		<-r.Context().Done()
+		return nil, &url.Error{Op: "Post", URL: r.URL.String(), Err: r.Context().Err()}
+	})
+	endless := roundTrip(func(r *http.Request) (*http.Response, error) {
+		body := readFunc(func([]byte) (int, error) { <-r.Context().Done(); return 0, r.Context().Err() })
+		return &http.Response{StatusCode: 200, Body: io.NopCloser(io.MultiReader(strings.NewReader("o"), body))}, nil
+	})
+	e := event(t, notification.TypeCompleted, nil)
+	target := at(t, "https://example.com/secretPath")
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		result := NewClient(silent, time.Now).Send(t.Context(), target, e)
+		if !errors.Is(result.Err, context.DeadlineExceeded) || result.String() != "POST example.com: no answer in time" || result.Verdict() != Again {
+			t.Errorf("%+v", result)
+		}
+		if d := time.Since(start); d != 10*time.Second {
+			t.Errorf("gave up after %s", d)
+		}
+
+		start = time.Now()
+		result = NewClient(endless, time.Now).Send(t.Context(), target, e)
+		if result != (Result{Status: 200, Answer: "o"}) {
+			t.Errorf("an answer without end: %+v", result)
+		}
+		if d := time.Since(start); d != 10*time.Second {
+			t.Errorf("gave up after %s", d)
+		}
+
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(time.Second, cancel)
+		start = time.Now()
+		result = NewClient(silent, time.Now).Send(ctx, target, e)
+		if !errors.Is(result.Err, context.Canceled) || result.Verdict() != Again || time.Since(start) != time.Second {
+			t.Errorf("%+v after %s", result, time.Since(start))
+		}
+	})
+}
+
+type readFunc func([]byte) (int, error)
+
+func (f readFunc) Read(p []byte) (int, error) { return f(p) }
+
+// printed is a target in every way in which somebody may print it.
+func printed(target *Target) string {
+	var b bytes.Buffer
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%d", "%x", "%T"} {
+		fmt.Fprintf(&b, verb+"\n", target)
+		fmt.Fprintf(&b, verb+"\n", *target)
+		fmt.Fprintf(&b, verb+"\n", []*Target{target})
+		fmt.Fprintf(&b, verb+"\n", struct{ t Target }{*target})
+		fmt.Fprintf(&b, verb+"\n", struct{ t *Target }{target})
+	}
+	inJSON, err := json.Marshal([]any{target, *target})
+	fmt.Fprintf(&b, "%s %v\n", inJSON, err)
+	for _, handler := range []slog.Handler{slog.NewTextHandler(&b, nil), slog.NewJSONHandler(&b, nil)} {
+		slog.New(handler).Info("x", "pointer", target, "value", *target, "list", []*Target{target})
+	}
+	return b.String()
+}
+
+// Nothing that can be printed has a secret, a header's value or more of a URL
+// than its host: not for any type, nor in any way to fail, nor where the other
+// side sends back what it got.
+func TestNothingLeaks(t *testing.T) {
+	secrets := []string{"pathTokenQ7xJ2mZ9", "K4vW8", "queryToken", signingOne, signingTwo,
+		strings.TrimPrefix(signingOne, "whsec_"), strings.TrimPrefix(signingTwo, "whsec_"),
+		"headerTokenB3nT6yR1", "header\"Key", "header\\\"Key", "header&#34;Key", "header%22Key", "L5pD0", "ZGVwbG95OmJhc2lj", "basicPasswordH4sC8f", "ghp_githubTokenE9uG2kA7",
+		"/hooks/", "/hook/", "/services/", "/workflows/", "/repos/", "%2Fhooks%2F", `\/hooks\/`}
+
+	// echo is what the other side got, in many spellings, the decoded password
+	// of Basic among them: more than fits into an answer, so that something is at
+	// the cut.
+	echo := func(r *http.Request, shift int) string {
+		dump, err := httputil.DumpRequest(r, true)
+		if err != nil {
+			t.Error(err)
+		}
+		_, known, _ := r.BasicAuth()
+		if r.Header.Get("webhook-id") != "" {
+			known = signingOne + " " + signingTwo // its receiver has them
+		}
+		all := r.URL.RequestURI() + "\n" + r.URL.Path + "\n" + r.URL.Query().Get("sig") + "\n" + r.Header.Get("X-Key") + "\n" + known + "\n" + string(dump)
+		inJSON, _ := json.Marshal(all)
+		spelt := []string{all, string(inJSON), html.EscapeString(all), url.QueryEscape(all), fmt.Sprintf("%q", all), strings.ReplaceAll(all, "/", `\/`), r.URL.String()}
+		first := shift % len(spelt)
+		return strings.Repeat("x", shift) + strings.Join(append(spelt[first:], spelt[:first]...), "\n")
+	}
+	var (
+		mu   sync.Mutex
+		told strings.Builder // what the other side answered, to know that there was something to hide
+	)
+	answer := func(status int, header http.Header, shift int) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			body := echo(r, shift)
+			if shift == 0 {
+				mu.Lock()
+				told.WriteString(body)
+				mu.Unlock()
+			}
+			for name, values := range header {
+				w.Header()[name] = values
+			}
+			if header.Get("Location") != "" {
+				w.Header().Set("Location", header.Get("Location")+r.URL.RequestURI())
+			}
+			w.WriteHeader(status)
+			io.WriteString(w, body)
+		}
+	}
+	closed, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed.Close()
+	broken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer broken.Close()
+	go func() { // answers with the request itself, which is no HTTP
+		for {
+			c, err := broken.Accept()
+			if err != nil {
+				return
+			}
+			request := make([]byte, 4096)
+			n, _ := c.Read(request)
+			c.Write(request[5:n]) // without POST and the space
+			c.Close()
+		}
+	}()
+	quoting := roundTrip(func(r *http.Request) (*http.Response, error) {
+		return nil, fmt.Errorf("round trip: %w", &url.Error{Op: "Post", URL: r.URL.String(), Err: errors.New(echo(r, 0))})
+	})
+	timingOut := roundTrip(func(r *http.Request) (*http.Response, error) {
+		return nil, fmt.Errorf("%s: %w", r.URL, context.DeadlineExceeded)
+	})
+	plain := http.DefaultTransport.(*http.Transport).Clone()
+	defer plain.CloseIdleConnections()
+	type path struct {
+		name      string
+		host      string // of the target; "" starts a server with handler
+		handler   http.HandlerFunc
+		transport http.RoundTripper
+		verdict   Verdict
+	}
+	paths := []path{
+		{"dial error", "http://" + closed.Addr().String(), nil, plain, Again},
+		{"not HTTP", "http://" + broken.Addr().String(), nil, plain, Again},
+		{"an error that quotes", "https://hooks.example.com", nil, quoting, Again},
+		{"timeout", "https://hooks.example.com", nil, timingOut, Again},
+		{"closed connection", "", func(w http.ResponseWriter, r *http.Request) { panic(http.ErrAbortHandler) }, plain, Again},
+		{"redirect", "", answer(302, http.Header{"Location": {"https://elsewhere.example"}}, 0), plain, Again},
+		{"redirect to nowhere", "", answer(307, http.Header{"Location": {"https://%zz"}}, 0), plain, Again},
+		{"delivered", "", answer(200, nil, 0), plain, Delivered},
+	}
+	for status, verdict := range map[int]Verdict{400: Never, 401: Never, 404: Never, 408: Again, 410: Gone, 425: Again, 429: Again, 500: Again} {
+		paths = append(paths, path{fmt.Sprint(status), "", answer(status, http.Header{"Retry-After": {"60"}}, 0), plain, verdict})
+	}
+	for shift := 100; shift < 1024; shift += 11 { // whatever is at the cut
+		paths = append(paths, path{fmt.Sprint("500, from ", shift), "", answer(500, nil, shift), plain, Again})
+	}
+
+	hiding := false
+	for _, p := range paths {
+		host := p.host
+		if host == "" {
+			host = serve(t, p.handler).URL
+		}
+		env := map[string]string{}
+		for name, value := range everyTypeEnv {
+			env[name] = value
+		}
+		env["HOST"] = host
+		env["QUERY_TOKEN"] = url.QueryEscape(env["QUERY_TOKEN"])
+		targets := load(t, everyType, env)
+		if len(targets) != len(kinds) {
+			t.Fatalf("%d targets for %d types", len(targets), len(kinds))
+		}
+		for _, target := range targets {
+			e := event(t, notification.TypeTimedOut, nil)
+			e.Original = original(t)
+			result := NewClient(p.transport, time.Now).Send(t.Context(), target, e)
+			if result.Verdict() != p.verdict {
+				t.Errorf("%s: %s: %s: %s", p.name, target, result.Verdict(), result)
+			}
+			if len(result.Answer) > maxAnswer {
+				t.Errorf("%s: %s: an answer of %d bytes", p.name, target, len(result.Answer))
+			}
+			if strings.HasPrefix(p.name, "4") && result.RetryAfter != time.Minute {
+				t.Errorf("%s: %s: try again after %s", p.name, target, result.RetryAfter)
+			}
+			var log bytes.Buffer
+			for _, handler := range []slog.Handler{slog.NewTextHandler(&log, nil), slog.NewJSONHandler(&log, nil)} {
+				slog.New(handler).Info("told", "target", target, "result", result, "err", result.Err, "text", result.String())
+			}
+			said := fmt.Sprintf("%s\n%v\n%+v\n%#v\n%#v\n%s\n", result, result.Err, result, result, result.Err, result.Answer) + log.String() + printed(target)
+			for err := result.Err; err != nil; err = errors.Unwrap(err) {
+				said += err.Error() + "\n"
+			}
+			hiding = hiding || strings.Contains(result.Answer, mark) && result.Err == nil
+			for _, secret := range secrets {
+				if strings.Contains(said, secret) {
+					i := strings.Index(said, secret)
+					t.Errorf("%s: %s: %q is in …%q", p.name, target, secret, said[max(0, i-40):i+len(secret)])
+				}
+			}
+			// The test is worth something only if the names are still there.
+			if !strings.Contains(said, target.Name) || result.Status == 0 && result.Err == nil {
+				t.Errorf("%s: %s: says nothing: %s", p.name, target, said)
+			}
+		}
+		plain.CloseIdleConnections()
+	}
+	if !hiding {
+		t.Error("no answer had anything to hide")
+	}
+	for _, secret := range secrets {
+		if !strings.Contains(told.String(), secret) && secret != "ZGVwbG95OmJhc2lj" {
+			t.Errorf("nobody was told %q: the test does not look for it", secret)
+		}
+	}
+}
