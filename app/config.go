@@ -17,6 +17,7 @@ import (
 	"github.com/kelseyhightower/envconfig"
 
 	"allregions/app/registry"
+	"allregions/app/target"
 )
 
 // Config is the operator's manual: every setting, its unit, its default, and
@@ -119,6 +120,13 @@ type Config struct {
 	// must be durable: with one that is not, such as pubsub.in-memory, set it to
 	// "off", and such webhooks get a 503.
 	WebhookTopic Name `envconfig:"WEBHOOK_TOPIC" default:"acr-webhooks"`
+
+	// Targets are told of the outcomes, beside Topic: a list in YAML or JSON, or
+	// the path of a file that has it. Package target has an example of each type.
+	// ${NAME} in a url, a secret or a header stands for an environment variable.
+	// It is read at start, and a mistake in it ends the process. A target that is
+	// taken out loses what it has not had yet.
+	Targets Targets `envconfig:"NOTIFY_TARGETS"`
 
 	// DaprGRPCPort is the TCP port, on 127.0.0.1, of the sidecar's gRPC API. Dapr
 	// sets it wherever it starts the service.
@@ -355,6 +363,14 @@ func (t *Timeout) Decode(s string) error {
 	}
 	*t = Timeout(d)
 	return nil
+}
+
+// Targets are who is told of the outcomes. They show no secret, however printed.
+type Targets []*target.Target
+
+func (t *Targets) Decode(s string) (err error) {
+	*t, err = target.Load(s, os.LookupEnv, os.ReadFile)
+	return err
 }
 
 // Delay is a short duration.

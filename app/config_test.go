@@ -68,7 +68,7 @@ func TestEverySettingIsRead(t *testing.T) {
 	const id = "/subscriptions/s/resourceGroups/g/providers/Microsoft.ContainerRegistry/registries/contoso"
 	environment(t, map[string]string{"REGISTRY_RESOURCE_ID": id, "PORT": "1", "APP_PORT": "2", "WEBHOOK_REGIONS": "eastus", "WEBHOOK_TIMEOUT": "1h",
 		"PUBLIC_URL": "https://h/p", "WEBHOOK_REGISTRATION": "off", "WEBHOOK_ACTIONS": "push, delete", "WEBHOOK_OWNER": "prod",
-		"WEBHOOK_ALLOW_ANONYMOUS": "true", "STATE_STORE": "s", "IMAGE_STORE": "i", "PUBSUB": "p", "TOPIC": "t", "WEBHOOK_TOPIC": "off", "SHUTDOWN_DELAY": "3s", "DAPR_GRPC_PORT": "3"})
+		"WEBHOOK_ALLOW_ANONYMOUS": "true", "STATE_STORE": "s", "IMAGE_STORE": "i", "PUBSUB": "p", "TOPIC": "t", "WEBHOOK_TOPIC": "off", "SHUTDOWN_DELAY": "3s", "NOTIFY_TARGETS": `[{"name":"ops","type":"slack","url":"https://example.com/"}]`, "DAPR_GRPC_PORT": "3"})
 	c, err := loadConfig()
 	if err != nil {
 		t.Fatal(err)
@@ -79,7 +79,10 @@ func TestEverySettingIsRead(t *testing.T) {
 	if c.PublicURL.URL == nil || c.PublicURL.URL.String() != "https://h/p" {
 		t.Errorf("public URL %v", c.PublicURL.URL)
 	}
-	c.Registry, c.PublicURL = ResourceID{}, PublicURL{}
+	if len(c.Targets) != 1 || c.Targets[0].Name != "ops" {
+		t.Errorf("targets %v", c.Targets)
+	}
+	c.Registry, c.PublicURL, c.Targets = ResourceID{}, PublicURL{}, nil
 	want := Config{Port: 1, AppPort: 2, Regions: Regions(registry.Static{"eastus"}), Actions: Actions{"push", "delete"}, Owner: "prod", Timeout: Timeout(time.Hour), AllowAnonymous: true,
 		ShutdownDelay: Delay(3 * time.Second), StateStore: "s", ImageStore: "i", PubSub: "p", Topic: "t", WebhookTopic: off, DaprGRPCPort: 3}
 	if got, want := fmt.Sprintf("%#v", c), fmt.Sprintf("%#v", want); got != want {
@@ -120,6 +123,8 @@ func TestWrongSettingsAreNamed(t *testing.T) {
 		{with("SHUTDOWN_DELAY", "16s"), []string{`SHUTDOWN_DELAY: "16s" is not a duration from 0s to 15s`}},
 		{with("SHUTDOWN_DELAY", "-1s"), []string{"SHUTDOWN_DELAY: "}},
 		{with("SHUTDOWN_DELAY", "soon"), []string{"SHUTDOWN_DELAY: "}},
+		{with("NOTIFY_TARGETS", "[{name: ops, type: fax, url: 'https://example.com/s3cr3t'}]"), []string{"NOTIFY_TARGETS: ", "ops", "type"}},
+		{with("NOTIFY_TARGETS", "/nowhere/targets.yaml"), []string{"NOTIFY_TARGETS: "}},
 		{with("WEBHOOK_REGIONS", "eastus,,westus"), []string{"WEBHOOK_REGIONS: region 2 of 3 is empty"}},
 		{with("WEBHOOK_REGIONS", "eastus,East US"), []string{"WEBHOOK_REGIONS: region eastus is there twice"}},
 		{with("WEBHOOK_KEYS", "s3cr3t,"), []string{"WEBHOOK_KEYS: key 2 of 2 is empty"}},

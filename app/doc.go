@@ -24,6 +24,10 @@
 //   - [allregions/app/registry] knows the expected regions: from a list, or from
 //     Azure Resource Manager. There it also keeps the registry's webhooks as they
 //     must be, and reads what they have fired.
+//   - [allregions/app/target] knows who is told of outcomes beside the topic, and
+//     how each wants to hear it; [allregions/app/delivery] is the actor that
+//     tries until it works or is given up; [allregions/app/outbox] joins them to
+//     the topic.
 //   - main (this package) reads the settings (config.go: the operator's manual)
 //     and wires the rest. It alone knows everybody.
 //

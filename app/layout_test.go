@@ -53,13 +53,14 @@ var imports = map[string][]string{
 	"allregions/app/registry":     {"replication"},
 	"allregions/app/notification": {"replication"},
 	"allregions/app/delivery":     {},
-	"allregions/app/webhook":      {"notification", "replication"},
+	"allregions/app/webhook":      {"delivery", "notification", "replication"},
 	"allregions/app/target":       {"notification", "replication"},
+	"allregions/app/outbox":       {"delivery", "notification", "replication", "target"},
 
 	"allregions/app/notification/fake":        {},
 	"allregions/app/notification/conformance": {"notification", "notification/fake", "replication"},
 	"allregions/app/sidecar":                  {},
-	"allregions/app":                          {"notification", "registry", "replication", "sidecar", "webhook"},
+	"allregions/app":                          {"delivery", "notification", "outbox", "registry", "replication", "sidecar", "target", "webhook"},
 
 	"allregions/app/local/process": {},
 	"allregions/app/local/dapr":    {"local/process"},
@@ -72,7 +73,7 @@ var imports = map[string][]string{
 
 // others says which packages may import what is not ours.
 var others = map[string][]string{
-	"github.com/standard-webhooks/": {"allregions/app/target"},
+	"github.com/standard-webhooks/": {"allregions/app/target", "allregions/app/local"},
 	"github.com/dapr/":              {"allregions/app/sidecar"},
 	"google.golang.org/grpc":        {"allregions/app/sidecar"},
 	"github.com/kelseyhightower/":   {"allregions/app"},
@@ -336,15 +337,17 @@ var faults = map[string][]string{
 	"a message on `acr-webhooks` can never be delivered":                          {"TestQueue", "TestDeadLetters"},
 	"the broker or the document store is down":                                    {"TestBrokerDown", "TestDeafAfterTheSave", "TestDocumentStoreAway"},
 	"anything is killed between two writes":                                       {"TestFakes", "TestConformance"},
-	"everything is killed at once":                                                {"TestSurvivesKill"},
-	"the deadline passes while nothing runs":                                      {"TestDeadlinePassesWhileDown"},
-	"clocks jump":                                                                 {"TestJumpingClocks"},
-	"Azure Resource Manager is away":                                              {"TestDiscovery", "TestDiscoveryStartsWithNothing", "TestDiscoveryAwaitsTheSidecar"},
-	"a registered webhook is deleted, disabled, scoped or pointed elsewhere":      {"TestWebhooksAreMadeAndMended", "TestPlan"},
-	"the service may not read or write webhooks":                                  {"TestWebhooksFail", "TestWhenWebhooksAreLookedAt"},
-	"the sidecar is away":                                                         {"TestTheSidecarIsAway", "TestServe"},
-	"a replica is told to stop (SIGTERM)":                                         {"TestDrain", "TestWaitEndsWithTheReplica"},
-	"callers hold connections, drip bytes, guess keys, smuggle requests":          {"TestSlowCallers", "TestTenThousandConnections", "TestGuessingKeys", "TestSmuggling"},
+	"a replica, a sidecar, the scheduler, placement or the broker is killed or frozen while the others run; the store throttles, refuses, or loses answers": {"TestChaos", "TestConformance"},
+	"everything is killed at once":           {"TestSurvivesKill"},
+	"the deadline passes while nothing runs": {"TestDeadlinePassesWhileDown"},
+	"clocks jump":                            {"TestJumpingClocks"},
+	"Azure Resource Manager is away":         {"TestDiscovery", "TestDiscoveryStartsWithNothing", "TestDiscoveryAwaitsTheSidecar"},
+	"a registered webhook is deleted, disabled, scoped or pointed elsewhere": {"TestWebhooksAreMadeAndMended", "TestPlan"},
+	"the service may not read or write webhooks":                             {"TestWebhooksFail", "TestWhenWebhooksAreLookedAt"},
+	"the sidecar is away":                                                {"TestTheSidecarIsAway", "TestServe"},
+	"a replica is told to stop (SIGTERM)":                                {"TestDrain", "TestWaitEndsWithTheReplica"},
+	"a target is slow, dead, or refuses":                                 {"TestTargets", "TestVerdicts", "TestEveryWriteOfADeliveryFails"},
+	"callers hold connections, drip bytes, guess keys, smuggle requests": {"TestSlowCallers", "TestTenThousandConnections", "TestGuessingKeys", "TestSmuggling"},
 }
 
 func TestREADMEFaults(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -16,9 +17,12 @@ import (
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
 
+	"allregions/app/delivery"
 	"allregions/app/notification"
+	"allregions/app/outbox"
 	"allregions/app/registry"
 	"allregions/app/sidecar"
+	"allregions/app/target"
 	"allregions/app/webhook"
 )
 
@@ -199,10 +203,20 @@ func serve(ctx context.Context, config Config, log *slog.Logger) error {
 		intake.Dead = dapr.Topic(string(config.PubSub), string(config.WebhookTopic)+deadLetters)
 		subscriptions = append(subscriptions, sidecar.Subscription{PubSub: string(config.PubSub), Topic: string(config.WebhookTopic), Take: intake.Deliver})
 	}
+	deliveries := dapr.Actors(delivery.ActorType, string(config.StateStore))
+	outbox := &outbox.Outbox{Targets: config.Targets, Attempts: target.NewClient(nil, time.Now), Deliveries: &delivery.Client{Actors: deliveries},
+		Notifications: client, Now: actor.Now, Log: log}
+	deliverer := &delivery.Actor{Store: deliveries, Reminders: deliveries, Topic: actor.Topic, Sender: outbox,
+		Now: actor.Now, Random: rand.Float64, Log: log}
+	if len(config.Targets) > 0 {
+		log.Info("telling", "targets", config.Targets)
+		subscriptions = append(subscriptions, sidecar.Subscription{PubSub: string(config.PubSub), Topic: string(config.Topic), Take: outbox.Take})
+	}
 	var draining atomic.Bool
 	public := webhook.New(webhook.Config{
 		Notifications: intake,
 		Statuses:      client,
+		Deliveries:    outbox,
 		Waiters:       waiters,
 		Regions:       azure.regions,
 		Keys:          webhook.NewKeys(config.Keys),
@@ -215,7 +229,10 @@ func serve(ctx context.Context, config Config, log *slog.Logger) error {
 		},
 		Log: log,
 	})
-	private := sidecar.NewHost(log, []sidecar.Actor{{Type: notification.ActorType, Methods: actor.Methods(), Remind: actor.Remind}}, subscriptions)
+	private := sidecar.NewHost(log, []sidecar.Actor{
+		{Type: notification.ActorType, Methods: actor.Methods(), Remind: actor.Remind},
+		{Type: delivery.ActorType, Methods: deliverer.Methods(), Remind: deliverer.Remind},
+	}, subscriptions)
 
 	publicListener, err := net.Listen("tcp", config.Port.on(""))
 	if err != nil {

@@ -34,6 +34,12 @@ param webhookOwner string
 @description('https URL of the service as Azure reaches it, if it is not the one that Container Apps gives: a gateway, or a domain of your own.')
 param publicUrl string = ''
 
+@description('Who is told beside the topic: NOTIFY_TARGETS, as YAML or JSON, with its secrets as references.')
+param notifyTargets string = ''
+
+@description('The secrets to which notifyTargets refers: pairs NAME=secret, comma separated, of a variable and a secret in the vault.')
+param targetSecrets string = ''
+
 // At least one: Dapr's reminders, which are the timeouts, need a running
 // replica, and ACR tries a webhook once and waits 5 s, which is no time to start
 // one in. Two, so that the loss of one loses no webhook.
@@ -47,6 +53,7 @@ var appId = loadYamlContent('../components/azure/statestore.yaml').scopes[0]
 var publicPort = 8080
 var appPort = 3001
 var url = empty(publicUrl) ? 'https://${appId}.${environment.properties.defaultDomain}' : publicUrl
+var targetSecretPairs = empty(targetSecrets) ? [] : map(split(replace(targetSecrets, ' ', ''), ','), pair => split(pair, '='))
 var probe = { port: publicPort, scheme: 'HTTP' }
 
 resource environment 'Microsoft.App/managedEnvironments@2025-07-01' existing = {
@@ -91,14 +98,12 @@ resource app 'Microsoft.App/containerApps@2025-07-01' = {
         logLevel: 'info'
       }
       registries: [{ server: imagesEndpoint, identity: identity.id }]
-      secrets: [
-        {
-          // Without a version: Container Apps takes over a new one by itself.
-          name: 'webhook-keys'
-          keyVaultUrl: '${vault.properties.vaultUri}secrets/webhook-keys'
-          identity: identity.id
-        }
-      ]
+      // Without a version: Container Apps takes over a new one by itself.
+      secrets: map(concat(['webhook-keys'], map(targetSecretPairs, pair => pair[1])), name => {
+        name: name
+        keyVaultUrl: '${vault.properties.vaultUri}secrets/${name}'
+        identity: identity.id
+      })
     }
     template: {
       terminationGracePeriodSeconds: 30
@@ -108,7 +113,7 @@ resource app 'Microsoft.App/containerApps@2025-07-01' = {
           image: image
           // The image runs as nonroot (65532).
           resources: { cpu: json('0.5'), memory: '1Gi' }
-          env: [
+          env: concat([
             { name: 'AZURE_CLIENT_ID', value: identity.properties.clientId }
             { name: 'PUBLIC_URL', value: url }
             { name: 'REGISTRY_RESOURCE_ID', value: registryResourceId }
@@ -119,8 +124,9 @@ resource app 'Microsoft.App/containerApps@2025-07-01' = {
             { name: 'WEBHOOK_OWNER', value: webhookOwner }
             { name: 'WEBHOOK_KEYS', secretRef: 'webhook-keys' }
             { name: 'SHUTDOWN_DELAY', value: '5s' } // until no more requests are sent here
+            { name: 'NOTIFY_TARGETS', value: notifyTargets }
             { name: 'GOMEMLIMIT', value: '900MiB' } // of memory, above
-          ]
+          ], map(targetSecretPairs, pair => { name: pair[0], secretRef: pair[1] }))
           probes: [
             {
               type: 'Startup'

@@ -13,6 +13,10 @@ const (
 	Pending   Phase = "pending"
 	Delivered Phase = "delivered"
 	Failed    Phase = "failed"
+
+	// Attempting is no phase of a State: a delivery whose actor does not answer
+	// in time makes an attempt, as far as anybody can tell.
+	Attempting Phase = "attempting"
 )
 
 // Verdict is what an attempt amounts to.

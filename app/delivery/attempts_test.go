@@ -14,14 +14,13 @@ func TestSchedule(t *testing.T) {
 		0.5: "[0s 5.5s 22s 1m28s 6m58s 39m58s 2h51m58s 11h39m58s 38h3m58s]",
 	} {
 		s := Begin("ops", "n1/replicated", t0)
-		now := t0
 		var at []time.Duration
 		var reason Reason
 		for s.Phase == Pending {
 			if s.Due(s.Next.Add(-1)) || !s.Due(s.Next) {
 				t.Fatalf("not due at %v", s.Next)
 			}
-			now = s.Next
+			now := s.Next
 			at = append(at, now.Sub(t0))
 			s, reason = s.After(Attempt{At: now, Status: 503, Error: "503"}, Again, 0, random)
 		}

@@ -3,8 +3,13 @@ package delivery
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 )
+
+// ErrNone means that there is no such delivery: no such target, or none that
+// wanted the event.
+var ErrNone = errors.New("no such delivery")
 
 // Invoker calls a method of the actor with the given id. A nil error means that
 // the actor's turn ended without one. After an error the turn may or may not

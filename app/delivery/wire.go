@@ -10,8 +10,8 @@ import (
 type Status struct {
 	Event     string          `json:"event"` // the CloudEvent's id
 	Target    string          `json:"target"`
-	Phase     Phase           `json:"status"` // pending, delivered, failed
-	CreatedAt time.Time       `json:"createdAt"`
+	Phase     Phase           `json:"status"` // pending, delivered, failed; or attempting, and then nothing more is known
+	CreatedAt time.Time       `json:"createdAt,omitzero"`
 	Total     int             `json:"attemptsMade"`
 	Attempts  []AttemptStatus `json:"attempts"` // the newest 30, oldest first
 	Next      *time.Time      `json:"nextAttempt,omitempty"`
@@ -93,4 +93,15 @@ func decodeState(data []byte) (State, Message, error) {
 		return State{}, Message{}, fmt.Errorf("decode state: no delivery of ours")
 	}
 	return s, Message(st.Message), nil
+}
+
+// TargetStatus is a target and how it does, as far as this replica has tried it.
+// It has no secret, and no address: the path of one may be a secret.
+type TargetStatus struct {
+	Name     string     `json:"name"`
+	Type     string     `json:"type"`
+	Disabled bool       `json:"disabled"` // it answered 410; until a restart
+	Failures int        `json:"failuresInARow"`
+	Last     *time.Time `json:"lastAttempt,omitempty"`
+	Error    string     `json:"lastError,omitempty"` // "" after a success
 }

@@ -203,6 +203,9 @@ func TestCommandLine(t *testing.T) {
 		{[]string{"up", "-timeout", "1ms"}, 1, "local: -timeout: 1ms is not between 1s and 30 days"},
 		{[]string{"up", "-port", "99999"}, 1, "local: -port: 99999 is not a TCP port"},
 		{[]string{"up", "-key", "a,b"}, 1, "local: -key: "},
+		{[]string{"up", "-targets", "nowhere.yaml"}, 1, "local: -targets: "},
+		{[]string{"receiver", "-status", "7"}, 1, "local: -status: 7 is not an HTTP status"},
+		{[]string{"receiver", "-secret", "whsec_!"}, 1, "local: -secret: "},
 	} {
 		stderr := capture(t, func() {
 			if code := run(tt.args); code != tt.code {

@@ -9,6 +9,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -43,15 +44,26 @@ func finishOptions(o *stack.Options, regions []string) error {
 
 func up(ctx context.Context, args []string) error {
 	o := stack.Options{Port: 8080, Timeout: 2 * time.Minute}
-	var regions string
+	var regions, targets string
 	flags := flag.NewFlagSet("up", flag.ContinueOnError)
 	flags.StringVar(&regions, "regions", "westeurope,eastus,japaneast", "regions that must report, comma separated")
 	flags.DurationVar(&o.Timeout, "timeout", o.Timeout, "how long a notification waits for its regions")
 	flags.StringVar(&o.Key, "key", "", "key that callers must use (default: a new one)")
 	flags.IntVar(&o.Port, "port", o.Port, "port of the service; 0 for any free one")
 	flags.StringVar(&o.Dir, "data", "", "directory in which state and reminders survive (default: a temporary one)")
+	flags.StringVar(&targets, "targets", "", "file with targets, as for NOTIFY_TARGETS")
 	if err := parse(flags, args); err != nil {
 		return err
+	}
+	if targets != "" {
+		path, err := filepath.Abs(targets)
+		if err == nil {
+			_, err = os.Stat(path)
+		}
+		if err != nil {
+			return fmt.Errorf("-targets: %w", err)
+		}
+		o.Settings = map[string]string{"NOTIFY_TARGETS": path}
 	}
 	if err := finishOptions(&o, strings.Split(regions, ",")); err != nil {
 		return err

@@ -26,13 +26,16 @@ var eventTypes = map[replication.Status]string{
 // events; a CloudEvent must have a source.
 const unknownSource = "urn:azure:containerregistry"
 
+// EventID is the id of the event that announces an outcome.
+func EventID(id string, outcome replication.Status) string { return id + "/" + string(outcome) }
+
 // cloudEvent is the event that announces o. It depends on nothing but what was
 // known when o was decided: a second publication has the same id and the same
 // bytes as the first.
 func cloudEvent(s replication.State, o replication.Outcome) (id string, data []byte, err error) {
 	s = s.As(o)
 	e := cloudevents.New()
-	e.SetID(s.First.ID + "/" + string(o.Status))
+	e.SetID(EventID(s.First.ID, o.Status))
 	e.SetType(eventTypes[o.Status])
 	e.SetSource(unknownSource)
 	if s.First.Registry != "" {

@@ -68,6 +68,8 @@ func (r Result) Verdict() Verdict {
 		return Gone
 	case r.Status == http.StatusRequestTimeout, r.Status == http.StatusTooEarly, r.Status == http.StatusTooManyRequests:
 		return Again
+	case r.Status == http.StatusForbidden && r.RetryAfter > 0:
+		return Again // so GitHub says that it was too much at once
 	case r.Status >= 400 && r.Status <= 499:
 		return Never
 	}

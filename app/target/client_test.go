@@ -52,6 +52,11 @@ func TestVerdicts(t *testing.T) {
 			t.Errorf("%d: %s, want %s", status, got, verdict)
 		}
 	}
+	for status, verdict := range map[int]Verdict{403: Again, 404: Never, 410: Gone, 429: Again} {
+		if got := (Result{Status: status, RetryAfter: time.Minute}).Verdict(); got != verdict {
+			t.Errorf("%d with Retry-After: %s, want %s", status, got, verdict)
+		}
+	}
 	for err, verdict := range map[error]Verdict{
 		io.ErrUnexpectedEOF: Again, context.DeadlineExceeded: Again, context.Canceled: Again,
 		failure{text: "x"}: Again, permanent{errNoOriginal}: Never, fmt.Errorf("wrapped: %w", permanent{errNoOriginal}): Never,

@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"time"
 
+	"allregions/app/delivery"
 	"allregions/app/notification"
 	"allregions/app/replication"
 )
@@ -43,6 +44,14 @@ type Statuses interface {
 	Find(ctx context.Context, image notification.Image) (notification.Status, error)
 }
 
+// Deliveries knows what became of outcomes at the targets. The errors are those of
+// Statuses, or delivery.ErrNone.
+type Deliveries interface {
+	List(ctx context.Context, notification string) ([]delivery.Status, error)
+	Again(ctx context.Context, notification, target string) (delivery.Status, error)
+	Health() []delivery.TargetStatus
+}
+
 // Regions knows which regions a notification that begins now waits for. Recheck
 // looks again, if that can bring news, and tells whether a region that was not
 // expected is.
@@ -55,19 +64,21 @@ type Regions interface {
 type Handler struct {
 	Notifications
 	Statuses
-	waiters *Waiters
-	regions Regions
-	keys    Keys
-	ready   func(context.Context) error
-	log     *slog.Logger
-	mux     *http.ServeMux
-	flood   flood
+	deliveries Deliveries
+	waiters    *Waiters
+	regions    Regions
+	keys       Keys
+	ready      func(context.Context) error
+	log        *slog.Logger
+	mux        *http.ServeMux
+	flood      flood
 }
 
 // Config is what a Handler needs.
 type Config struct {
 	Notifications Notifications
 	Statuses      Statuses
+	Deliveries    Deliveries
 	Waiters       *Waiters
 	Regions       Regions
 	Keys          Keys
@@ -79,7 +90,7 @@ type Config struct {
 
 // New returns the handler of the public listener.
 func New(c Config) *Handler {
-	h := &Handler{Notifications: c.Notifications, Statuses: c.Statuses, waiters: c.Waiters, regions: c.Regions,
+	h := &Handler{Notifications: c.Notifications, Statuses: c.Statuses, deliveries: c.Deliveries, waiters: c.Waiters, regions: c.Regions,
 		keys: c.Keys, ready: c.Ready, log: c.Log, mux: http.NewServeMux()}
 
 	h.route("/webhooks/acr", methods{http.MethodPost: h.withKey(h.receive)})
@@ -88,6 +99,9 @@ func New(c Config) *Handler {
 	h.route("/images/push", methods{http.MethodPost: h.withKey(h.receive)})
 
 	h.route("/notifications/{id}", methods{http.MethodGet: h.withKey(h.status)})
+	h.route("/notifications/{id}/deliveries", methods{http.MethodGet: h.withKey(h.listDeliveries)})
+	h.route("/notifications/{id}/deliveries/{target}", methods{http.MethodPost: h.withKey(h.deliverAgain)})
+	h.route("/targets", methods{http.MethodGet: h.withKey(h.targets)})
 	h.route("/images/{repository...}", methods{http.MethodGet: h.withKey(h.image)})
 
 	h.route("/healthz", methods{http.MethodGet: h.alive})
@@ -253,6 +267,43 @@ func (h *Handler) image(w http.ResponseWriter, r *http.Request) {
 		st, err = h.outcome(ctx, r, q, st)
 	}
 	h.answer(w, r, q, st, err)
+}
+
+func (h *Handler) listDeliveries(w http.ResponseWriter, r *http.Request) {
+	id := r.PathValue("id")
+	if !notification.ValidID(id) {
+		h.fail(w, r, notification.ErrNotFound)
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), invokeTimeout)
+	defer cancel()
+	list, err := h.deliveries.List(ctx, id)
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	writeJSON(w, http.StatusOK, "application/json", map[string]any{"deliveries": list})
+}
+
+// deliverAgain answers 202: the attempt follows.
+func (h *Handler) deliverAgain(w http.ResponseWriter, r *http.Request) {
+	id := r.PathValue("id")
+	if !notification.ValidID(id) {
+		h.fail(w, r, notification.ErrNotFound)
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), invokeTimeout)
+	defer cancel()
+	st, err := h.deliveries.Again(ctx, id, r.PathValue("target"))
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	writeJSON(w, http.StatusAccepted, "application/json", st)
+}
+
+func (h *Handler) targets(w http.ResponseWriter, r *http.Request) {
+	writeJSON(w, http.StatusOK, "application/json", map[string]any{"targets": h.deliveries.Health()})
 }
 
 // look reads once.

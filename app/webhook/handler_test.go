@@ -17,6 +17,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"allregions/app/delivery"
 	"allregions/app/notification"
 	"allregions/app/replication"
 )
@@ -59,8 +60,35 @@ func (r regions) Recheck(context.Context, replication.Region) bool       { retur
 
 const key1, key2 = "first-key", "second-key"
 
+// deliveries is what became of the notification "a" at the target "ops".
+type deliveries struct{ again int }
+
+func (d *deliveries) List(_ context.Context, id string) ([]delivery.Status, error) {
+	if id != "a" {
+		return nil, notification.ErrNotFound
+	}
+	return []delivery.Status{{Event: "a/replicated", Target: "ops", Phase: delivery.Delivered, Attempts: []delivery.AttemptStatus{}}}, nil
+}
+
+func (d *deliveries) Again(_ context.Context, id, target string) (delivery.Status, error) {
+	switch {
+	case id == "broken":
+		return delivery.Status{}, errors.New("no actor")
+	case id != "a":
+		return delivery.Status{}, notification.ErrNotFound
+	case target != "ops":
+		return delivery.Status{}, delivery.ErrNone
+	}
+	d.again++
+	return delivery.Status{Event: "a/replicated", Target: "ops", Phase: delivery.Pending}, nil
+}
+
+func (d *deliveries) Health() []delivery.TargetStatus {
+	return []delivery.TargetStatus{{Name: "ops", Type: "webhook"}}
+}
+
 func newHandler(b *backend, log io.Writer) *Handler {
-	return New(Config{Notifications: b, Statuses: b, Waiters: NewWaiters(), Regions: regions{"westeurope", "eastus"},
+	return New(Config{Notifications: b, Statuses: b, Deliveries: &deliveries{}, Waiters: NewWaiters(), Regions: regions{"westeurope", "eastus"},
 		Keys:  NewKeys([]string{key1, key2}),
 		Ready: func(context.Context) error { return nil },
 		Log:   slog.New(slog.NewTextHandler(log, nil))})
@@ -327,6 +355,39 @@ func TestCallerGoesAway(t *testing.T) {
 	h.Notifications = b
 	if call(h, "POST", "/webhooks/acr?region=eastus", body); len(b.added) != 1 || b.added[0].Original != body {
 		t.Errorf("the original is %+v", b.added)
+	}
+}
+
+func TestDeliveries(t *testing.T) {
+	d := &deliveries{}
+	h := newHandler(&backend{}, io.Discard)
+	h.deliveries = d
+	for _, tt := range []struct {
+		method, target string
+		code           int
+		body           string
+	}{
+		{"GET", "/notifications/a/deliveries", 200, `{"deliveries":[{"event":"a/replicated","target":"ops","status":"delivered","attemptsMade":0,"attempts":[]}]}`},
+		{"GET", "/notifications/b/deliveries", 404, "no such notification"},
+		{"GET", "/notifications/b%7Cc/deliveries", 404, "no such notification"},
+		{"POST", "/notifications/a/deliveries", 405, ""},
+		{"POST", "/notifications/a/deliveries/ops", 202, `"status":"pending"`},
+		{"POST", "/notifications/a/deliveries/other", 404, "no such delivery"},
+		{"POST", "/notifications/b/deliveries/ops", 404, "no such notification"},
+		{"POST", "/notifications/b%7Cc/deliveries/ops", 404, "no such notification"},
+		{"POST", "/notifications/broken/deliveries/ops", 503, ""},
+		{"GET", "/notifications/a/deliveries/ops", 405, ""},
+		{"GET", "/targets", 200, `{"targets":[{"name":"ops","type":"webhook","disabled":false,"failuresInARow":0}]}`},
+	} {
+		if w := call(h, tt.method, tt.target, ""); w.Code != tt.code || !strings.Contains(w.Body.String(), tt.body) {
+			t.Errorf("%s %s: %d %s", tt.method, tt.target, w.Code, w.Body)
+		}
+		if w := call(h, tt.method, tt.target, "", "Authorization", ""); w.Code != 401 && w.Code != 405 {
+			t.Errorf("%s %s without a key: %d", tt.method, tt.target, w.Code)
+		}
+	}
+	if d.again != 1 {
+		t.Errorf("sent again %d times", d.again)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"allregions/app/delivery"
 	"allregions/app/notification"
 )
 
@@ -48,6 +49,7 @@ var statuses = []struct {
 	{is(errUnauthorized), http.StatusUnauthorized, false, true}, // no hint at what was wrong
 	{is(errNoRoute), http.StatusNotFound, true, true},
 	{is(notification.ErrNotFound), http.StatusNotFound, true, false},
+	{is(delivery.ErrNone), http.StatusNotFound, true, false},
 	{is(errMethodNotAllowed), http.StatusMethodNotAllowed, true, true},
 	{is(errTooLarge), http.StatusRequestEntityTooLarge, true, false},
 	{isA[badRequest], http.StatusBadRequest, true, false},

@@ -1,0 +1,223 @@
+package outbox
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"allregions/app/delivery"
+	"allregions/app/notification"
+	"allregions/app/replication"
+	"allregions/app/target"
+)
+
+const settings = `
+- {name: everybody, type: slack, url: "https://example.com/s3cr3t"}
+- {name: bad-news, type: slack, url: "https://example.com/s3cr3t", outcomes: [timedOut]}
+- {name: shop, type: slack, url: "https://example.com/s3cr3t", filter: 'repository.startsWith("shop/")'}
+- {name: broken, type: slack, url: "https://example.com/s3cr3t", filter: 'missing[7] == "eastus"'}
+- {name: as-acr, type: acr, url: "https://example.com/s3cr3t"}
+`
+
+// world is what is around an Outbox: actors that answer, and a target's side.
+type world struct {
+	statuses map[string]notification.Status
+	original string
+	started  []string          // "event target", in order
+	messages map[string]string // of startMessage, by target
+	err      error             // of the actors
+	hangs    string            // the target whose actor does not answer
+	result   target.Result
+	sent     []target.Event
+}
+
+func (w *world) Status(_ context.Context, id string) (notification.Status, error) {
+	st, ok := w.statuses[id]
+	if !ok {
+		return st, notification.ErrNotFound
+	}
+	return st, nil
+}
+
+func (w *world) Original(context.Context, string) (string, error) { return w.original, w.err }
+
+func (w *world) Send(_ context.Context, _ *target.Target, e target.Event) target.Result {
+	w.sent = append(w.sent, e)
+	return w.result
+}
+
+// Invoke is the actors: each delivery that was started exists.
+func (w *world) Invoke(ctx context.Context, id, method string, body []byte) ([]byte, error) {
+	if w.err != nil {
+		return nil, w.err
+	}
+	parts := strings.Split(id, ".")
+	event, name := parts[0]+"/"+parts[1], parts[2]
+	if name == w.hangs {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	if method == "Start" {
+		w.started = append(w.started, event+" "+name)
+		w.messages[name] = string(body)
+	}
+	if !slices.Contains(w.started, event+" "+name) {
+		return []byte(`{}`), nil
+	}
+	return json.Marshal(delivery.Status{Event: event, Target: name, Phase: delivery.Pending})
+}
+
+func newOutbox(t *testing.T, w *world) (*Outbox, *bytes.Buffer) {
+	t.Helper()
+	targets, err := target.Load(settings, func(string) (string, bool) { return "", false }, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.messages = map[string]string{}
+	var log bytes.Buffer
+	return &Outbox{Targets: targets, Attempts: w, Deliveries: &delivery.Client{Actors: w}, Notifications: w,
+		Now: time.Now, Log: slog.New(slog.NewTextHandler(&log, nil))}, &log
+}
+
+func outcome(eventType, status, repository string) string {
+	return fmt.Sprintf(`{"specversion":"1.0","id":"n1/%[2]s","type":%[1]q,"source":"s","pubsubname":"pubsub","topic":"t","traceparent":"x","traceid":"x","tracestate":"","data":{"id":"n1","action":"push","repository":%[3]q,"status":%[2]q}}`, eventType, status, repository)
+}
+
+func TestTake(t *testing.T) {
+	for _, tt := range []struct {
+		event string
+		want  []string
+	}{
+		{outcome(notification.TypeCompleted, "replicated", "shop/cart"), []string{"everybody", "shop", "as-acr"}},
+		{outcome(notification.TypeCompleted, "replicated", "other"), []string{"everybody", "as-acr"}},
+		{outcome(notification.TypeTimedOut, "timedOut", "shop/cart"), []string{"everybody", "bad-news", "shop"}},
+		{outcome(delivery.TypeFailed, "failed", "shop/cart"), nil}, // our own: not told to the targets
+		{"{", nil},
+	} {
+		w := &world{original: "the original"}
+		o, log := newOutbox(t, w)
+		if err := o.Take(t.Context(), []byte(tt.event)); err != nil {
+			t.Errorf("%s: %v", tt.event, err)
+		}
+		var got []string
+		for _, s := range w.started {
+			_, name, _ := strings.Cut(s, " ")
+			got = append(got, name)
+		}
+		if !slices.Equal(got, tt.want) {
+			t.Errorf("%s: %q, want %q", tt.event, got, tt.want)
+		}
+		// A filter that fails is a mistake in the settings, and stops nobody else.
+		if tt.want != nil && !strings.Contains(log.String(), "target=broken") {
+			t.Errorf("the log does not say that a filter fails:\n%s", log)
+		}
+		for name, message := range w.messages {
+			if strings.Contains(message, "pubsubname") || strings.Contains(message, "trace") || strings.Contains(message, "the original") != (name == "as-acr") {
+				t.Errorf("%s: %s", name, message)
+			}
+		}
+	}
+}
+
+// What cannot be begun now comes again.
+func TestTakeFails(t *testing.T) {
+	w := &world{err: errors.New("no actors")}
+	o, _ := newOutbox(t, w)
+	if err := o.Take(t.Context(), []byte(outcome(notification.TypeCompleted, "replicated", "shop/cart"))); !errors.Is(err, w.err) {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestSend(t *testing.T) {
+	w := &world{result: target.Result{Status: 503, RetryAfter: time.Minute}}
+	o, _ := newOutbox(t, w)
+	m := delivery.Message{EventID: "n1/replicated", Event: outcome(notification.TypeCompleted, "replicated", "shop/cart"), Original: "the original"}
+
+	if r := o.Send(t.Context(), "everybody", m); r.Verdict != delivery.Again || r.Status != 503 || r.Pause != time.Minute || !strings.HasPrefix(r.Error, "503") {
+		t.Errorf("%+v", r)
+	}
+	if e := w.sent[0]; e.ID != m.EventID || string(e.Body) != m.Event || string(e.Original) != m.Original || e.Status.Repository != "shop/cart" {
+		t.Errorf("sent %+v", e)
+	}
+	o.Send(t.Context(), "everybody", m)
+	if h := o.Health()[0]; h.Name != "everybody" || h.Failures != 2 || h.Disabled || h.Last == nil || h.Error == "" {
+		t.Errorf("%+v", h)
+	}
+	w.result = target.Result{Status: 204}
+	if r := o.Send(t.Context(), "everybody", m); r.Verdict != delivery.Accepted || r.Error != "" {
+		t.Errorf("%+v", r)
+	}
+	if h := o.Health()[0]; h.Failures != 0 || h.Error != "" {
+		t.Errorf("%+v", h)
+	}
+
+	// After a 410 it is not even tried.
+	w.result = target.Result{Status: 410}
+	for range 2 {
+		if r := o.Send(t.Context(), "shop", m); r.Verdict != delivery.Gone {
+			t.Errorf("%+v", r)
+		}
+	}
+	if len(w.sent) != 4 || !o.Health()[2].Disabled || o.Health()[0].Disabled {
+		t.Errorf("sent %d times, %+v", len(w.sent), o.Health())
+	}
+	if r := o.Send(t.Context(), "gone", m); r.Verdict != delivery.Never || !strings.Contains(r.Error, "not in NOTIFY_TARGETS any more") {
+		t.Errorf("%+v", r)
+	}
+	m.Event = "{"
+	if r := o.Send(t.Context(), "everybody", m); r.Verdict != delivery.Never || r.Error == "" {
+		t.Errorf("%+v", r)
+	}
+	// Two packages, one meaning.
+	for ours, theirs := range map[delivery.Verdict]target.Verdict{delivery.Accepted: target.Delivered, delivery.Again: target.Again, delivery.Never: target.Never, delivery.Gone: target.Gone} {
+		if string(ours) != string(theirs) {
+			t.Errorf("%s is %s", theirs, ours)
+		}
+	}
+}
+
+func TestList(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{statuses: map[string]notification.Status{
+			"n1": {ID: "n1", Status: replication.Recovered}, "n2": {ID: "n2", Status: replication.Collecting}},
+			started: []string{"n1/timedOut everybody", "n1/recovered everybody", "n1/recovered shop"}, hangs: "bad-news"}
+		o, _ := newOutbox(t, w)
+		list, err := o.List(t.Context(), "n1")
+		var got []string
+		for _, d := range list {
+			got = append(got, d.Event+" "+d.Target+" "+string(d.Phase))
+		}
+		want := []string{"n1/timedOut everybody pending", "n1/timedOut bad-news attempting",
+			"n1/recovered everybody pending", "n1/recovered bad-news attempting", "n1/recovered shop pending"}
+		if err != nil || !slices.Equal(got, want) {
+			t.Errorf("%q, %v, want %q", got, err, want)
+		}
+		if list, err := o.List(t.Context(), "n2"); err != nil || len(list) != 0 {
+			t.Errorf("%v, %v", list, err)
+		}
+		if _, err := o.List(t.Context(), "n3"); !errors.Is(err, notification.ErrNotFound) {
+			t.Errorf("%v", err)
+		}
+
+		for _, tt := range []struct {
+			id, target string
+			want       error
+		}{{"n1", "shop", nil}, {"n1", "as-acr", delivery.ErrNone}, {"n1", "nobody", delivery.ErrNone}, {"n2", "shop", delivery.ErrNone}, {"n3", "shop", notification.ErrNotFound}} {
+			if st, err := o.Again(t.Context(), tt.id, tt.target); !errors.Is(err, tt.want) || err == nil && st.Event != "n1/recovered" {
+				t.Errorf("%s %s: %+v, %v", tt.id, tt.target, st, err)
+			}
+		}
+		w.err = errors.New("no actors")
+		if _, err := o.List(t.Context(), "n1"); !errors.Is(err, w.err) {
+			t.Errorf("%v", err)
+		}
+	})
+}
