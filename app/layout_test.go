@@ -345,7 +345,7 @@ var faults = map[string][]string{
 	"a registered webhook is deleted, disabled, scoped or pointed elsewhere": {"TestWebhooksAreMadeAndMended", "TestPlan"},
 	"the service may not read or write webhooks":                             {"TestWebhooksFail", "TestWhenWebhooksAreLookedAt"},
 	"the sidecar is away":                                                {"TestTheSidecarIsAway", "TestServe"},
-	"a replica is told to stop (SIGTERM)":                                {"TestDrain", "TestWaitEndsWithTheReplica"},
+	"a replica is told to stop (SIGTERM)":                                {"TestDrain", "TestRollingRestart", "TestWaitEndsWithTheReplica"},
 	"a target is slow, dead, or refuses":                                 {"TestTargets", "TestVerdicts", "TestEveryWriteOfADeliveryFails"},
 	"callers hold connections, drip bytes, guess keys, smuggle requests": {"TestSlowCallers", "TestTenThousandConnections", "TestGuessingKeys", "TestSmuggling"},
 }

@@ -154,7 +154,7 @@ func startCluster(ctx context.Context, dir string, o Options, log *log) (_ *clus
 	c.start(ctx, placementName, func() *exec.Cmd { return placement.Command(programs) })
 	for i := range replicas {
 		d := dapr.Sidecar{AppID: stack.AppID, Dir: dir, Components: components, PlacementPort: placement.Port, SchedulerPort: scheduler.Port}
-		s := stack.Service{Regions: o.Regions, Timeout: o.Timeout, Key: key, Dir: dir, Settings: map[string]string{"WEBHOOK_TOPIC": "acr-webhooks"}}
+		s := stack.Service{Regions: o.Regions, Timeout: o.Timeout, Key: key, Dir: dir, Settings: map[string]string{"WEBHOOK_TOPIC": "acr-webhooks", "SHUTDOWN_DELAY": "1s"}}
 		if err := stack.FreePorts(&d.AppPort, &d.HTTPPort, &d.GRPCPort, &d.InternalPort, &d.MetricsPort, &s.Port); err != nil {
 			return nil, err
 		}
