@@ -181,7 +181,7 @@ func (o *Outbox) List(ctx context.Context, id string) ([]delivery.Status, error)
 				ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 				defer cancel()
 				st, err := o.Deliveries.Status(ctx, event, t.Name)
-				if err != nil && ctx.Err() != nil { // its turn is taken by an attempt
+				if errors.Is(err, context.DeadlineExceeded) { // its turn is taken by an attempt
 					st, err = delivery.Status{Event: event, Target: t.Name, Phase: delivery.Attempting, Attempts: []delivery.AttemptStatus{}}, nil
 				}
 				found[i*len(o.Targets)+j] = one{st, err}
