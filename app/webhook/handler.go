@@ -270,23 +270,21 @@ func (h *Handler) image(w http.ResponseWriter, r *http.Request) {
 }
 
 func (h *Handler) listDeliveries(w http.ResponseWriter, r *http.Request) {
-	id := r.PathValue("id")
-	if !notification.ValidID(id) {
-		h.fail(w, r, notification.ErrNotFound)
-		return
-	}
-	ctx, cancel := context.WithTimeout(r.Context(), invokeTimeout)
-	defer cancel()
-	list, err := h.deliveries.List(ctx, id)
-	if err != nil {
-		h.fail(w, r, err)
-		return
-	}
-	writeJSON(w, http.StatusOK, "application/json", map[string]any{"deliveries": list})
+	h.ofNotification(w, r, http.StatusOK, func(ctx context.Context, id string) (any, error) {
+		list, err := h.deliveries.List(ctx, id)
+		return map[string]any{"deliveries": list}, err
+	})
 }
 
 // deliverAgain answers 202: the attempt follows.
 func (h *Handler) deliverAgain(w http.ResponseWriter, r *http.Request) {
+	h.ofNotification(w, r, http.StatusAccepted, func(ctx context.Context, id string) (any, error) {
+		return h.deliveries.Again(ctx, id, r.PathValue("target"))
+	})
+}
+
+// ofNotification answers what do returns about the notification in the path.
+func (h *Handler) ofNotification(w http.ResponseWriter, r *http.Request, status int, do func(ctx context.Context, id string) (any, error)) {
 	id := r.PathValue("id")
 	if !notification.ValidID(id) {
 		h.fail(w, r, notification.ErrNotFound)
@@ -294,12 +292,12 @@ func (h *Handler) deliverAgain(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), invokeTimeout)
 	defer cancel()
-	st, err := h.deliveries.Again(ctx, id, r.PathValue("target"))
+	answer, err := do(ctx, id)
 	if err != nil {
 		h.fail(w, r, err)
 		return
 	}
-	writeJSON(w, http.StatusAccepted, "application/json", st)
+	writeJSON(w, status, "application/json", answer)
 }
 
 func (h *Handler) targets(w http.ResponseWriter, r *http.Request) {
