@@ -68,7 +68,7 @@ var imports = map[string][]string{
 	"allregions/app/local/cosmos":  {},
 	"allregions/app/local/stack":   {"local/cosmos", "local/dapr", "local/process", "sidecar"},
 	"allregions/app/local/chaos":   {"local/acr", "local/cosmos", "local/dapr", "local/process", "local/stack"},
-	"allregions/app/local":         {"local/acr", "local/chaos", "local/dapr", "local/stack", "registry"},
+	"allregions/app/local":         {"local/acr", "local/chaos", "local/dapr", "local/process", "local/stack", "registry"},
 }
 
 // others says which packages may import what is not ours.

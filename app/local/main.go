@@ -4,6 +4,7 @@
 //	go run ./app/local up         the stack; every notification goes to stdout
 //	go run ./app/local demo       the same, with a registry that pushes images
 //	go run ./app/local chaos      three replicas, while everything around them fails
+//	go run ./app/local load       sends webhooks as fast as they are answered
 //	go run ./app/local receiver   a target that prints what it gets
 //	go run ./app/local build      only builds Dapr, if that was not done before
 package main
@@ -32,6 +33,8 @@ const usage = `usage: go run ./app/local COMMAND [FLAGS]
   demo    run it for half a minute with a simulated geo-replicated registry
   chaos   run three replicas while processes are killed and the store fails, and
           see that no promise is broken; needs redis-server
+  load    send webhooks as fast as they are answered, to a new stack or a
+          running service, and report how that went
   receiver
           run a target that prints what it gets, and verifies its signature
   build   build Dapr, if that was not done before
@@ -56,7 +59,7 @@ func run(args []string) int {
 		cancel()
 	}()
 
-	commands := map[string]func(context.Context, []string) error{"up": up, "demo": demo, "chaos": runChaos, "receiver": receiver, "build": build}
+	commands := map[string]func(context.Context, []string) error{"up": up, "demo": demo, "chaos": runChaos, "load": load, "receiver": receiver, "build": build}
 	if len(args) == 0 || commands[args[0]] == nil {
 		fmt.Fprint(os.Stderr, usage)
 		if len(args) > 0 && (args[0] == "help" || args[0] == "-h" || args[0] == "--help") {

@@ -22,7 +22,8 @@ const (
 
 // How long each of the two ways in may take. Together they stay below the 5 s
 // after which ACR gives a webhook up. The first is longer than a turn that can
-// still save: an event that is safe is not queued.
+// still save: an event that is safe is not queued. Without a queue it may take
+// all the time that there is.
 const (
 	actorPatience = 2800 * time.Millisecond
 	queuePatience = 1500 * time.Millisecond
@@ -49,7 +50,7 @@ type Intake struct {
 // failed.
 func (i *Intake) Add(ctx context.Context, e replication.Event, expected []replication.Region) (Result, error) {
 	received := i.Now()
-	actorCtx, cancel := context.WithTimeout(ctx, actorPatience)
+	actorCtx, cancel := i.forActor(ctx)
 	defer cancel()
 	result, err := i.Client.Add(actorCtx, e, expected)
 	if _, refused := errors.AsType[*RefusedError](err); err == nil || refused || i.Queue == nil {
@@ -61,6 +62,19 @@ func (i *Intake) Add(ctx context.Context, e replication.Event, expected []replic
 	}
 	i.Log.LogAttrs(ctx, slog.LevelWarn, "queued", slog.String("notification", e.ID), slog.String("region", string(e.Region)), slog.Any("err", err))
 	return Result{Queued: true}, nil
+}
+
+// forActor leaves the queue its time, if there is one.
+func (i *Intake) forActor(ctx context.Context) (context.Context, context.CancelFunc) {
+	if i.Queue == nil {
+		return ctx, func() {}
+	}
+	leave := func() {}
+	if end, ok := ctx.Deadline(); ok {
+		ctx, leave = context.WithDeadline(ctx, end.Add(-queuePatience))
+	}
+	ctx, cancel := context.WithTimeout(ctx, actorPatience)
+	return ctx, func() { cancel(); leave() }
 }
 
 func (i *Intake) queue(ctx context.Context, e replication.Event, expected []replication.Region) error {

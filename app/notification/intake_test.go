@@ -87,6 +87,34 @@ func TestQueueAndBack(t *testing.T) {
 	})
 }
 
+// The queue's time is its own, and nobody else's if there is none.
+func TestPatience(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, tt := range []struct {
+			within time.Duration
+			queue  bool
+			want   time.Duration
+		}{
+			{4300 * time.Millisecond, true, actorPatience},
+			{3 * time.Second, true, 3*time.Second - queuePatience}, // a part of the time is gone
+			{time.Second, true, 0},
+			{4300 * time.Millisecond, false, 4300 * time.Millisecond},
+		} {
+			i, queue, _ := newWorld().intake(away{})
+			if !tt.queue {
+				i.Queue = nil
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), tt.within)
+			begin := time.Now()
+			result, err := i.Add(ctx, event("eastus"), plan.Expected)
+			if took := time.Since(begin); took != tt.want || result.Queued != tt.queue || len(queue.ids) == 1 != tt.queue || (err == nil) != tt.queue {
+				t.Errorf("%+v: %+v, %v after %v", tt, result, err, took)
+			}
+			cancel()
+		}
+	})
+}
+
 func TestBothWaysFail(t *testing.T) {
 	w := newWorld()
 	i, queue, _ := w.intake(away{fake.Err})

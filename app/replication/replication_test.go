@@ -420,3 +420,17 @@ func TestJumpingClocks(t *testing.T) {
 		}
 	}
 }
+
+// A push of three regions, from the first event to the outcome.
+func BenchmarkAdd(b *testing.B) {
+	b.ReportAllocs()
+	for b.Loop() {
+		var s State
+		for i, r := range plan.Expected {
+			s, _ = Add(s, event(r), plan, at(i))
+		}
+		if s.Status() != Replicated {
+			b.Fatal(s.Status())
+		}
+	}
+}

@@ -24,9 +24,9 @@ const (
 	maxBody       = 64 << 10        // bytes of a webhook's body; ACR's are below 2 KiB
 	maxWait       = 5 * time.Minute // of ?wait=
 	invokeTimeout = 4 * time.Second // for one reading of a status
-	// For everything behind a webhook but its queueing, which has 1.5 s of its
-	// own after that: the answer is there within 4.5 s. ACR gives up after 5.
-	receiveTimeout = 2900 * time.Millisecond
+	// For everything behind a webhook: the answer is there within 4.5 s. ACR
+	// gives up after 5.
+	receiveTimeout = 4300 * time.Millisecond
 	readyTimeout   = time.Second // for the sidecar's answer to /readyz
 )
 

@@ -1,6 +1,7 @@
 package webhook
 
 import (
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -148,4 +149,35 @@ func FuzzParsePayload(f *testing.F) {
 			t.Errorf("accepted %+v", e)
 		}
 	})
+}
+
+func BenchmarkParsePayload(b *testing.B) {
+	body, err := os.ReadFile(filepath.Join("testdata", "payloads", "push.json"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	b.SetBytes(int64(len(body)))
+	for b.Loop() {
+		if _, err := parsePayload(body); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// Everything that a webhook costs here, without the actor.
+func BenchmarkWebhook(b *testing.B) {
+	body, err := os.ReadFile(filepath.Join("testdata", "payloads", "push.json"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	back := &backend{result: started()}
+	h := newHandler(back, io.Discard)
+	b.ReportAllocs()
+	for b.Loop() {
+		back.added = back.added[:0]
+		if w := call(h, "POST", "/webhooks/acr?region=eastus", string(body)); w.Code != 202 {
+			b.Fatal(w.Code)
+		}
+	}
 }

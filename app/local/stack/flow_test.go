@@ -2,6 +2,7 @@ package stack
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -251,13 +252,16 @@ func testFlow(t *testing.T, o Options, document func(t *testing.T, s *Stack, id 
 			t.Parallel()
 			p := acr.NewPush("shop/many", "v1")
 			fire(t, acrOf, p, "eastus", http.StatusAccepted)
+			ctx, cancel := context.WithCancel(t.Context())
 			var wg sync.WaitGroup
+			defer wg.Wait()
+			defer cancel()
 			ends := make(chan time.Time, 500)
 			client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 500}}
 			defer client.CloseIdleConnections()
 			for range cap(ends) {
 				wg.Go(func() {
-					req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, s.URL+"/notifications/"+p.ID+"?wait=5m&require=replicated", nil)
+					req, _ := http.NewRequestWithContext(ctx, http.MethodGet, s.URL+"/notifications/"+p.ID+"?wait=5m&require=replicated", nil)
 					req.Header.Set("x-functions-key", s.Key)
 					resp, err := client.Do(req)
 					if err != nil {

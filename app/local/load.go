@@ -1,0 +1,282 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"allregions/app/local/acr"
+	"allregions/app/local/process"
+	"allregions/app/local/stack"
+)
+
+// The orders in which load sends webhooks.
+const (
+	sequential  = "sequential"  // all regions of a notification, then the next
+	interleaved = "interleaved" // one region of a hundred notifications, then the next region
+	duplicates  = "duplicates"  // as sequential, each webhook twice
+	open        = "open"        // as sequential, without the last region
+)
+
+// batch is how many notifications are interleaved.
+const batch = 100
+
+// load sends webhooks as fast as they are answered, and reports how that went.
+func load(ctx context.Context, args []string) error {
+	var n, concurrency int
+	var regions, url, key, mode string
+	var asJSON bool
+	flags := flag.NewFlagSet("load", flag.ContinueOnError)
+	flags.IntVar(&n, "notifications", 1000, "how many notifications")
+	flags.IntVar(&concurrency, "concurrency", 16, "how many webhooks at a time")
+	flags.StringVar(&mode, "mode", sequential, "sequential, interleaved, duplicates, or open: without the last region")
+	flags.StringVar(&regions, "regions", "westeurope,eastus,japaneast", "regions that must report, comma separated")
+	flags.StringVar(&url, "url", "", "of a running service (default: a new local stack, which is measured, too)")
+	flags.StringVar(&key, "key", "", "key of that service")
+	flags.BoolVar(&asJSON, "json", false, "print JSON")
+	if err := parse(flags, args); err != nil {
+		return err
+	}
+	if n < 1 || concurrency < 1 {
+		return errors.New("-notifications and -concurrency: at least 1")
+	}
+	list := strings.Split(regions, ",")
+	shots, err := plan(n, list, mode)
+	if err != nil {
+		return err
+	}
+	var processes []measured
+	if url == "" {
+		o := stack.Options{Timeout: time.Hour}
+		if err := finishOptions(&o, list); err != nil {
+			return err
+		}
+		s, err := stack.Start(ctx, o)
+		if err != nil {
+			return err
+		}
+		defer s.Stop()
+		url, key = s.URL, s.Key
+		for _, name := range []string{stack.ServiceProcess, stack.SidecarProcess} {
+			m, err := measure(name, s.Process(name).PID)
+			if err != nil {
+				return err
+			}
+			processes = append(processes, m)
+		}
+	}
+	r := fireAll(ctx, &acr.Registry{LoginServer: "contoso.azurecr.io", ServiceURL: strings.TrimSuffix(url, "/"), Key: key}, shots, concurrency)
+	if err := ctx.Err(); err != nil {
+		return errors.New("interrupted")
+	}
+	r.Mode, r.Notifications, r.Concurrency = mode, n, concurrency
+	for _, p := range processes {
+		used, err := p.since(r.Webhooks)
+		if err != nil {
+			return err
+		}
+		r.Processes = append(r.Processes, used)
+	}
+	if err := r.countJoins(ctx, url, key, shots, concurrency); err != nil {
+		return err
+	}
+	if asJSON {
+		e := json.NewEncoder(os.Stdout)
+		e.SetIndent("", "  ")
+		return e.Encode(r)
+	}
+	r.print(os.Stdout)
+	return nil
+}
+
+type loadShot struct {
+	push   acr.Push
+	region string
+}
+
+// plan is all webhooks in the order in which they are sent.
+func plan(n int, regions []string, mode string) (shots []loadShot, err error) {
+	pushes := make([]acr.Push, n)
+	for i := range pushes {
+		pushes[i] = acr.NewPush("load/image-"+strconv.Itoa(i%1000), "v1")
+	}
+	switch mode {
+	case sequential, duplicates, open:
+		if mode == open {
+			regions = regions[:len(regions)-1]
+		}
+		for _, p := range pushes {
+			for _, region := range regions {
+				shots = append(shots, loadShot{p, region})
+				if mode == duplicates {
+					shots = append(shots, loadShot{p, region})
+				}
+			}
+		}
+	case interleaved:
+		for group := range slices.Chunk(pushes, batch) {
+			for _, region := range regions {
+				for _, p := range group {
+					shots = append(shots, loadShot{p, region})
+				}
+			}
+		}
+	default:
+		return nil, fmt.Errorf("-mode: %q is none of sequential, interleaved, duplicates, open", mode)
+	}
+	return shots, nil
+}
+
+// loadReport is what came of it. Latencies are milliseconds.
+type loadReport struct {
+	Mode          string         `json:"mode"`
+	Notifications int            `json:"notifications"`
+	Concurrency   int            `json:"concurrency"`
+	CPUs          int            `json:"cpus"`
+	Webhooks      int            `json:"webhooks"`
+	Seconds       float64        `json:"seconds"`
+	PerSecond     float64        `json:"webhooksPerSecond"`
+	P50           float64        `json:"p50"`
+	P95           float64        `json:"p95"`
+	P99           float64        `json:"p99"`
+	Max           float64        `json:"max"`
+	Answers       map[string]int `json:"answers"` // by HTTP status; "none" without an answer
+	Joined        int            `json:"joined"`  // notifications that are replicated
+	JoinsPerSec   float64        `json:"joinsPerSecond"`
+	Processes     []processUsage `json:"processes,omitempty"`
+}
+
+func fireAll(ctx context.Context, registry *acr.Registry, shots []loadShot, concurrency int) *loadReport {
+	http.DefaultTransport.(*http.Transport).MaxIdleConnsPerHost = concurrency
+	latencies := make([]time.Duration, len(shots))
+	statuses := make([]int, len(shots))
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	begin := time.Now()
+	for range concurrency {
+		wg.Go(func() {
+			for i := next.Add(1) - 1; i < int64(len(shots)) && ctx.Err() == nil; i = next.Add(1) - 1 {
+				sent := time.Now()
+				statuses[i], _, _ = registry.Fire(ctx, shots[i].push, shots[i].region)
+				latencies[i] = time.Since(sent)
+			}
+		})
+	}
+	wg.Wait()
+	r := &loadReport{CPUs: runtime.NumCPU(), Webhooks: len(shots), Seconds: time.Since(begin).Seconds(), Answers: map[string]int{}}
+	r.PerSecond = float64(r.Webhooks) / r.Seconds
+	slices.Sort(latencies)
+	r.P50, r.P95, r.P99, r.Max = percentile(latencies, 50), percentile(latencies, 95), percentile(latencies, 99), percentile(latencies, 100)
+	for _, status := range statuses {
+		name := strconv.Itoa(status)
+		if status == 0 {
+			name = "none"
+		}
+		r.Answers[name]++
+	}
+	return r
+}
+
+// percentile is the smallest value that p percent of the sorted ones do not
+// exceed, in milliseconds.
+func percentile(sorted []time.Duration, p int) float64 {
+	i := (len(sorted)*p + 99) / 100
+	return float64(sorted[max(i, 1)-1]) / float64(time.Millisecond)
+}
+
+// countJoins asks for every notification that has had all its webhooks.
+func (r *loadReport) countJoins(ctx context.Context, url, key string, shots []loadShot, concurrency int) error {
+	if r.Mode == open {
+		return nil
+	}
+	ids := map[string]bool{}
+	for _, s := range shots {
+		ids[s.push.ID] = true
+	}
+	queue := make(chan string, len(ids))
+	for id := range ids {
+		queue <- id
+	}
+	close(queue)
+	var joined atomic.Int64
+	var first error
+	var once sync.Once
+	var wg sync.WaitGroup
+	for range concurrency {
+		wg.Go(func() {
+			for id := range queue {
+				status, err := replicated(ctx, url+"/notifications/"+id+"?require=replicated&wait=5s", key)
+				if err != nil {
+					once.Do(func() { first = err })
+					return
+				}
+				if status == http.StatusOK {
+					joined.Add(1)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	r.Joined = int(joined.Load())
+	r.JoinsPerSec = float64(r.Joined) / r.Seconds
+	return first
+}
+
+func replicated(ctx context.Context, url, key string) (int, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return 0, err
+	}
+	req.Header.Set("Authorization", "Bearer "+key)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	_, err = io.Copy(io.Discard, resp.Body)
+	return resp.StatusCode, err
+}
+
+func (r *loadReport) print(w io.Writer) {
+	fmt.Fprintf(w, "%s: %d notifications, %d webhooks, %d at a time, %d CPUs\n\n", r.Mode, r.Notifications, r.Webhooks, r.Concurrency, r.CPUs)
+	fmt.Fprintf(w, "  webhooks/s   %8.0f\n  joins/s      %8.0f   (%d of %d joined)\n", r.PerSecond, r.JoinsPerSec, r.Joined, r.Notifications)
+	fmt.Fprintf(w, "  p50 ms       %8.1f\n  p95 ms       %8.1f\n  p99 ms       %8.1f\n  max ms       %8.1f\n  answers      %v\n", r.P50, r.P95, r.P99, r.Max, r.Answers)
+	for _, p := range r.Processes {
+		fmt.Fprintf(w, "  %-12s %8.2f CPU seconds per 1,000 webhooks, %d MiB at most\n", p.Name, p.CPUPer1000, p.PeakMiB)
+	}
+}
+
+// measured is what a process had used when the load began.
+type measured struct {
+	name string
+	pid  int
+	cpu  float64
+}
+
+type processUsage struct {
+	Name       string  `json:"name"`
+	CPUPer1000 float64 `json:"cpuSecondsPer1000Webhooks"`
+	PeakMiB    int     `json:"peakMiB"`
+}
+
+func measure(name string, pid int) (measured, error) {
+	cpu, _, err := process.Usage(pid)
+	return measured{name, pid, cpu}, err
+}
+
+func (m measured) since(webhooks int) (processUsage, error) {
+	cpu, peak, err := process.Usage(m.pid)
+	return processUsage{m.name, (cpu - m.cpu) * 1000 / float64(webhooks), peak}, err
+}

@@ -1,0 +1,111 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"allregions/app/local/acr"
+	"allregions/app/local/process"
+)
+
+func TestPlan(t *testing.T) {
+	regions := []string{"a", "b", "c"}
+	for mode, want := range map[string]string{
+		sequential:  "1a 1b 1c 2a 2b 2c",
+		duplicates:  "1a 1a 1b 1b 1c 1c 2a 2a 2b 2b 2c 2c",
+		open:        "1a 1b 2a 2b",
+		interleaved: "1a 2a 1b 2b 1c 2c",
+	} {
+		shots, err := plan(2, regions, mode)
+		if err != nil {
+			t.Fatal(err)
+		}
+		numbers := map[string]string{}
+		var got []string
+		for _, s := range shots {
+			if numbers[s.push.ID] == "" {
+				numbers[s.push.ID] = string(rune('1' + len(numbers)))
+			}
+			got = append(got, numbers[s.push.ID]+s.region)
+		}
+		if strings.Join(got, " ") != want {
+			t.Errorf("%s: %q, want %q", mode, got, want)
+		}
+	}
+	if shots, err := plan(250, regions, interleaved); err != nil || len(shots) != 750 || shots[99].region != "a" || shots[100].region != "b" || shots[300].region != "a" || shots[749].region != "c" {
+		t.Errorf("%d webhooks, %v", len(shots), err)
+	}
+	if _, err := plan(1, regions, "random"); err == nil {
+		t.Error("a mode that there is not: no error")
+	}
+}
+
+func TestPercentile(t *testing.T) {
+	var sorted []time.Duration
+	for i := range 200 {
+		sorted = append(sorted, time.Duration(i+1)*time.Millisecond)
+	}
+	for p, want := range map[int]float64{0: 1, 50: 100, 95: 190, 99: 198, 100: 200} {
+		if got := percentile(sorted, p); got != want {
+			t.Errorf("p%d: %v, want %v", p, got, want)
+		}
+	}
+	if got := percentile(sorted[:1], 99); got != 1 {
+		t.Errorf("of one: %v", got)
+	}
+}
+
+func TestLoadReport(t *testing.T) {
+	var mu sync.Mutex
+	seen := map[string]int{}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		seen[r.Method]++
+		switch {
+		case r.Method == http.MethodGet && seen["GET"] == 1:
+			w.WriteHeader(http.StatusConflict)
+		case r.Method == http.MethodPost && seen["POST"] == 1:
+			w.WriteHeader(http.StatusServiceUnavailable)
+		case r.Method == http.MethodPost:
+			w.WriteHeader(http.StatusAccepted)
+		}
+	}))
+	defer server.Close()
+	shots, err := plan(10, []string{"a", "b"}, sequential)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := fireAll(t.Context(), &acr.Registry{ServiceURL: server.URL}, shots, 4)
+	if err := r.countJoins(t.Context(), server.URL, "k", shots, 4); err != nil {
+		t.Fatal(err)
+	}
+	if r.Webhooks != 20 || r.Answers["503"] != 1 || r.Answers["202"] != 19 || r.Joined != 9 || r.PerSecond <= 0 || r.P50 <= 0 || r.Max < r.P99 {
+		t.Errorf("%+v", r)
+	}
+	var out bytes.Buffer
+	r.print(&out)
+	if !strings.Contains(out.String(), "(9 of 0 joined)") || !strings.Contains(out.String(), "map[202:19 503:1]") {
+		t.Errorf("%s", &out)
+	}
+	if _, err := replicated(context.Background(), "http://127.0.0.1:1", "k"); err == nil {
+		t.Error("nobody answers: no error")
+	}
+}
+
+func TestUsage(t *testing.T) {
+	cpu, peak, err := process.Usage(os.Getpid())
+	if os.IsNotExist(err) {
+		t.Skip("no /proc")
+	}
+	if err != nil || cpu < 0 || cpu > 1000 || peak < 1 || peak > 10_000 {
+		t.Errorf("%v s, %d MiB, %v", cpu, peak, err)
+	}
+}
