@@ -38,13 +38,14 @@ resource outcomes 'Microsoft.ServiceBus/namespaces/topics@2024-01-01' = {
   }
 }
 
-// Nobody may be listening to this one, and a full topic takes no more events:
-// what is not fetched in a week goes, instead of to the dead letters.
+// Without targets nobody listens to this one, and a full topic takes no more
+// events: what is not fetched in a week goes, instead of to the dead letters.
+// The service is at least 5 s over each try: 2,000 are for an outage of hours.
 resource own 'Microsoft.ServiceBus/namespaces/topics/subscriptions@2024-01-01' = {
   parent: outcomes
   name: appId
   properties: {
-    maxDeliveryCount: 10
+    maxDeliveryCount: 2000
     lockDuration: 'PT1M'
     defaultMessageTimeToLive: 'P7D'
     deadLetteringOnMessageExpiration: false
@@ -74,7 +75,6 @@ resource waiting 'Microsoft.ServiceBus/namespaces/topics@2024-01-01' = {
   }
 }
 
-// The service is at least 5 s over each try: this is for an outage of hours.
 resource delivered 'Microsoft.ServiceBus/namespaces/topics/subscriptions@2024-01-01' = {
   parent: waiting
   name: appId
