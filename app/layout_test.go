@@ -319,7 +319,7 @@ func TestREADMESettings(t *testing.T) {
 // CI runs what the README tells people to run.
 func TestREADMECommands(t *testing.T) {
 	readme, ci := read(t, "README.md"), read(t, ".ci/run")
-	for _, command := range []string{"go run ./app/local demo", "go test ./..."} {
+	for _, command := range []string{"go run ./app/local demo", "go test -timeout 20m ./..."} {
 		if !strings.Contains(readme, "\n"+command+"\n") || !strings.Contains(ci, "\n"+command+"\n") {
 			t.Errorf("%q is not a line of both the README and CI", command)
 		}
