@@ -178,10 +178,13 @@ func (o *Outbox) List(ctx context.Context, id string) ([]delivery.Status, error)
 	for i, event := range events {
 		for j, t := range o.Targets {
 			wg.Go(func() {
-				ctx, cancel := context.WithTimeout(ctx, statusTimeout)
+				end := time.Now().Add(statusTimeout)
+				ctx, cancel := context.WithDeadline(ctx, end)
 				defer cancel()
 				st, err := o.Deliveries.Status(ctx, event, t.Name)
-				if errors.Is(err, context.DeadlineExceeded) { // its turn is taken by an attempt
+				// Its turn is taken by an attempt. The sidecar may notice first
+				// that the time is up, and has several words for it.
+				if err != nil && time.Until(end) < statusTimeout/10 {
 					st, err = delivery.Status{Event: event, Target: t.Name, Phase: delivery.Attempting, Attempts: []delivery.AttemptStatus{}}, nil
 				}
 				found[i*len(o.Targets)+j] = one{st, err}

@@ -121,13 +121,9 @@ const reminder = "check"
 var ErrConflict = errors.New("the state was changed by another turn")
 
 // Invoke calls a method of the actor, on whichever host it lives. A nil error
-// means that the method ended without one; after an error it may still run. One
-// that says that the time is up is a context.DeadlineExceeded.
+// means that the method ended without one; after an error it may still run.
 func (a *Actors) Invoke(ctx context.Context, id, method string, body []byte) ([]byte, error) {
 	out, err := a.dapr.InvokeActor(ctx, &dapr.InvokeActorRequest{ActorType: a.actorType, ActorID: id, Method: method, Data: body})
-	if status.Code(err) == codes.DeadlineExceeded { // the sidecar may notice before ctx does
-		err = fmt.Errorf("%w: %w", context.DeadlineExceeded, err)
-	}
 	if err != nil {
 		return nil, err
 	}
