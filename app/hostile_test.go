@@ -68,7 +68,8 @@ func TestSlowCallers(t *testing.T) {
 			"idle":         {head + "Content-Length: 0\r\n\r\n", "", time.Minute},
 		} {
 			c, begin := listener.dial(), time.Now()
-			go func() {
+			var sender sync.WaitGroup
+			sender.Go(func() {
 				if _, err := io.WriteString(c, tt.send); err != nil {
 					return
 				}
@@ -78,13 +79,14 @@ func TestSlowCallers(t *testing.T) {
 						return
 					}
 				}
-			}()
+			})
 			io.Copy(io.Discard, c) // until the server closes it
 			// A server that answers 4xx gives the caller half a second to read it.
 			if took := time.Since(begin); took < tt.after || took > tt.after+time.Second {
 				t.Errorf("%s: held for %v, want %v", name, took, tt.after)
 			}
 			c.Close()
+			sender.Wait()
 		}
 	})
 }
