@@ -41,8 +41,9 @@ type Config struct {
 	// (Azure's DefaultAzureCredential; AZURE_CLIENT_ID names a user-assigned
 	// one), which needs the right to read the registry and its replications.
 	// Before a notification times out, ACR's own log of its webhooks is read,
-	// too, which needs the right to list their events. A new replica joins by itself within 10 minutes, or with its first
-	// webhook. Without it, Regions alone counts, and Azure is never called.
+	// too, which needs the right to list their events. A new replica joins by
+	// itself within 10 minutes, or with its first webhook. Without it, Regions
+	// alone counts, and Azure is never called.
 	Registry ResourceID `envconfig:"REGISTRY_RESOURCE_ID"`
 
 	// Regions are the regions that must report, comma separated: the

@@ -166,11 +166,7 @@ func (a *Actor) status(ctx context.Context, id string, _ []byte) ([]byte, error)
 // original answers the body of the webhook that began the notification. It
 // decides nothing.
 func (a *Actor) original(ctx context.Context, id string, _ []byte) ([]byte, error) {
-	data, err := a.Store.Load(ctx, id)
-	if err != nil {
-		return nil, fmt.Errorf("original of %s: load: %w", id, err)
-	}
-	s, err := decodeState(data)
+	s, err := a.load(ctx, id)
 	if err != nil {
 		return nil, fmt.Errorf("original of %s: %w", id, err)
 	}
@@ -212,11 +208,7 @@ func (a *Actor) step(ctx context.Context, id string, region replication.Region, 
 	}
 	finishCtx, cancel := context.WithTimeout(ctx, finishBy)
 	defer cancel()
-	data, err := a.Store.Load(ctx, id)
-	if err != nil {
-		return fail(fmt.Errorf("load: %w", err))
-	}
-	before, err := decodeState(data)
+	before, err := a.load(ctx, id)
 	if err != nil {
 		return fail(err)
 	}
@@ -347,6 +339,14 @@ func (a *Actor) finish(ctx context.Context, s *replication.State, reminded bool)
 		}
 	}
 	return errors.Join(errs...)
+}
+
+func (a *Actor) load(ctx context.Context, id string) (replication.State, error) {
+	data, err := a.Store.Load(ctx, id)
+	if err != nil {
+		return replication.State{}, fmt.Errorf("load: %w", err)
+	}
+	return decodeState(data)
 }
 
 func (a *Actor) save(ctx context.Context, id string, s replication.State) error {
