@@ -3,11 +3,11 @@
 // does the reading and writing around a decision, in the one order that
 // survives a crash between any two lines:
 //
-//  1. register the reminder, if the new state needs one and the old did not;
-//     at the first event, make the image lead to this notification
+//  1. register the reminder, if the new state needs one and the old did not, or
+//     if it rests; at the first event, make the image lead to this notification
 //  2. save the state, with the outcomes in it marked as unpublished
 //  3. publish, and store the document
-//  4. save the state, with what 3 did marked as done
+//  4. save the state, with what 3 did marked as done, if anything may follow
 //  5. unregister the reminder, if nothing is left to do
 //
 // A crash after 1 leaves a reminder that finds nothing, and removes itself, and
@@ -15,6 +15,13 @@
 // or 3 leaves work that the reminder finds and repeats; events keep their id, so
 // consumers can drop the second one. A crash after 4 leaves a reminder that
 // finds nothing left to do.
+//
+// Nothing follows when all regions are in and all of 3 is done. Then 5 says what
+// 4 would: a notification without a reminder has nothing left to do, whatever
+// its state says. If 5 is lost, the reminder does 3 once more, and 4.
+//
+// The reminder of a notification that is still open at its first firing rests
+// until the deadline. An outcome before that wakes it first (1).
 //
 // Package conformance plays all of that through.
 //
@@ -233,7 +240,7 @@ func (a *Actor) step(ctx context.Context, id string, region replication.Region, 
 	hasReminder := before.NeedsReminder() || reminded
 
 	if d.Changed {
-		if s.NeedsReminder() && !before.NeedsReminder() {
+		if s.NeedsReminder() && (!before.NeedsReminder() || len(d.New) > 0 && before.Resting(now)) {
 			if err := a.Reminders.Register(ctx, id, s.Reminder(now), replication.Period); err != nil { // 1
 				return fail(fmt.Errorf("register reminder: %w", err))
 			}
@@ -268,6 +275,11 @@ func (a *Actor) step(ctx context.Context, id string, region replication.Region, 
 	if hasReminder && !s.NeedsReminder() {
 		if err := a.Reminders.Unregister(ctx, id); err != nil { // 5
 			a.Log.LogAttrs(ctx, slog.LevelWarn, "the reminder will fire once more", slog.String("notification", id), slog.Any("err", err))
+		}
+	}
+	if until, ok := s.Rest(now); ok && reminded {
+		if err := a.Reminders.Register(ctx, id, until, replication.Period); err != nil {
+			a.Log.LogAttrs(ctx, slog.LevelWarn, "the reminder goes on firing", slog.String("notification", id), slog.Any("err", err))
 		}
 	}
 	return s, d, nil
@@ -331,6 +343,9 @@ func (a *Actor) finish(ctx context.Context, s *replication.State, reminded bool)
 			s.Indexed = true
 			saveIt = true
 		}
+	}
+	if s.Final() && !s.NeedsReminder() && !reminded {
+		saveIt = false // the reminder goes, and no outcome follows: nobody will look
 	}
 	if saveIt {
 		if err := a.save(ctx, s.First.ID, *s); err != nil {

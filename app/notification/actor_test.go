@@ -29,14 +29,17 @@ func event(r replication.Region) replication.Event {
 }
 
 // world is everything outside an Actor, in memory.
-type world struct{ *fake.World }
+type world struct {
+	*fake.World
+	timeout time.Duration
+}
 
-func newWorld() *world { return &world{fake.New(t0)} }
+func newWorld() *world { return &world{fake.New(t0), plan.Timeout} }
 
 // actor is a process that lives in w.
 func (w *world) actor() *Actor {
 	return &Actor{Store: w, Reminders: w, Topic: w, Documents: w,
-		Timeout: plan.Timeout,
+		Timeout: w.timeout,
 		Now:     func() time.Time { return w.Now }, Log: slog.New(slog.DiscardHandler)}
 }
 
@@ -89,7 +92,7 @@ func TestWriteOrderOfACompletePush(t *testing.T) {
 	want := []string{
 		"register", "index", "index", "save", "document",
 		"save",
-		"save", "publish n1/replicated", "document", "save", "unregister",
+		"save", "publish n1/replicated", "document", "unregister",
 	}
 	if !slices.Equal(w.Writes, want) {
 		t.Errorf("writes:\n got %q\nwant %q", w.Writes, want)
@@ -121,6 +124,52 @@ func TestTimeoutThenRecovery(t *testing.T) {
 	}
 	if st := w.status(t); st.Status != replication.Recovered || len(w.Reminders) != 0 {
 		t.Errorf("%+v, reminders %v", st, w.Reminders)
+	}
+}
+
+// The reminder of a notification that is open for long fires once, and then at
+// the deadline.
+func TestReminderRests(t *testing.T) {
+	w := newWorld()
+	w.timeout = time.Hour
+	w.add(t, "westeurope")
+	w.pass(t, time.Minute)
+	w.add(t, "eastus")
+	w.pass(t, 58*time.Minute)
+	want := []string{"register", "index", "index", "save", "document", "document", "save", "register", "save"}
+	if !slices.Equal(w.Writes, want) {
+		t.Errorf("writes:\n got %q\nwant %q", w.Writes, want)
+	}
+	if due := w.Reminders["n1"]; !due.Equal(t0.Add(time.Hour)) {
+		t.Errorf("rests until %v", due)
+	}
+	w.pass(t, time.Minute)
+	if want := []string{"n1/timedOut"}; !slices.Equal(w.Topic, want) || len(w.Reminders) != 0 {
+		t.Errorf("at the deadline: %v, reminders %v", w.Topic, w.Reminders)
+	}
+}
+
+// An outcome does not wait for a reminder that rests: whatever write fails in the
+// turn that decides it, it is on the topic within two periods.
+func TestOutcomeWakesTheReminder(t *testing.T) {
+	for _, how := range []fake.Failure{fake.Lost, fake.Reported, fake.Crashed} {
+		for after := range 5 {
+			w := newWorld()
+			w.timeout = time.Hour
+			w.add(t, "westeurope")
+			w.pass(t, 10*time.Minute)
+			w.add(t, "eastus")
+			w.Fail = fake.At(len(w.Writes)+after, how)
+			if !w.add(t, "japaneast") && !w.add(t, "japaneast") {
+				t.Fatalf("%d %v: twice refused", after, how)
+			}
+			w.pass(t, 2*replication.Period)
+			if got := slices.Compact(slices.Clone(w.Topic)); !slices.Equal(got, []string{"n1/replicated"}) {
+				t.Errorf("%d %v: topic %v after %q", after, how, w.Topic, w.Writes)
+			}
+			w.pass(t, time.Hour)
+			w.check(t, plan.Expected)
+		}
 	}
 }
 
@@ -256,8 +305,8 @@ func (w *world) check(t *testing.T, accepted []replication.Region) {
 			t.Errorf("%s was accepted and is missing", r)
 		}
 	}
-	if s.Status() == replication.Collecting || s.NeedsReminder() {
-		t.Errorf("stuck: %s, needs a reminder: %v", s.Status(), s.NeedsReminder())
+	if s.Status() == replication.Collecting {
+		t.Errorf("stuck: %s", s.Status())
 	}
 	if len(w.Reminders) != 0 {
 		t.Errorf("a reminder is left: %v", w.Reminders)

@@ -181,6 +181,9 @@ func (s State) NeedsReminder() bool {
 	return s.Exists() && (s.Status() == Collecting || len(s.Unpublished()) > 0 || s.Undocumented() || !s.Indexed)
 }
 
+// Final tells whether nothing can be decided any more.
+func (s State) Final() bool { return s.Status() == Replicated || s.Status() == Recovered }
+
 // Published returns the state in which o is known to be on the topic.
 func (s State) Published(o Outcome) State {
 	s.Outcomes = slices.Clone(s.Outcomes)
@@ -436,7 +439,7 @@ const Period = 30 * time.Second
 
 // Reminder says when the reminder of s must first fire; it repeats every
 // Period from then on. While s collects, one firing falls exactly on the
-// deadline; the earlier ones repeat what a crash may have left undone.
+// deadline; the first one repeats what a crash may have left undone.
 func (s State) Reminder(now time.Time) (due time.Time) {
 	left := s.Deadline.Sub(now)
 	switch {
@@ -447,3 +450,21 @@ func (s State) Reminder(now time.Time) (due time.Time) {
 	}
 	return s.Deadline.Add(-(left - 1) / Period * Period)
 }
+
+// Rest tells whether the reminder, after a firing at now, need not fire again
+// before the deadline, because there is nothing that a crash could have left
+// undone. Many notifications may be open for a long time.
+func (s State) Rest(now time.Time) (until time.Time, ok bool) {
+	ok = s.Status() == Collecting && !s.Undocumented() && s.Indexed && s.Deadline.Sub(now) > Period
+	return s.Deadline, ok
+}
+
+// Resting tells whether the reminder may rest at now until a deadline that is
+// too far away for the repeat of a publication.
+func (s State) Resting(now time.Time) bool {
+	return s.Status() == Collecting && s.Deadline.Sub(now) > Period && now.After(s.Reminder(s.StartedAt).Add(-clockSkew))
+}
+
+// clockSkew is how far the clocks of two machines may be apart. If it is more, an
+// outcome whose publication a crash prevents may have to wait for the deadline.
+const clockSkew = 5 * time.Second

@@ -310,6 +310,41 @@ func TestReminderHitsTheDeadline(t *testing.T) {
 	}
 }
 
+// A reminder rests only if no crash can have left anything undone, and what it
+// would repeat in time is known to have been repeated.
+func TestRest(t *testing.T) {
+	long := Plan{Expected: plan.Expected, Timeout: time.Hour}
+	s, _ := Add(State{}, event("eastus"), long, at(0))
+	done := s.DocumentStored()
+	done.Indexed = true
+	unindexed := done
+	unindexed.Indexed = false
+	decided, _ := Tick(done, at(3600))
+	for _, tt := range []struct {
+		name    string
+		state   State
+		now     int
+		rest    bool
+		resting bool
+	}{
+		{"before the first firing", done, 20, true, false},
+		{"at the first firing, on a slow clock", done, 26, true, true},
+		{"after it", done, 600, true, true},
+		{"without a document", s, 600, false, true},
+		{"without an index", unindexed, 600, false, true},
+		{"close to the deadline", done, 3570, false, false},
+		{"decided", decided, 3601, false, false},
+	} {
+		until, rest := tt.state.Rest(at(tt.now))
+		if rest != tt.rest || !until.Equal(tt.state.Deadline) {
+			t.Errorf("%s: rest until %v: %v", tt.name, until, rest)
+		}
+		if got := tt.state.Resting(at(tt.now)); got != tt.resting {
+			t.Errorf("%s: resting: %v", tt.name, got)
+		}
+	}
+}
+
 func TestCheckFindsWhatCannotBe(t *testing.T) {
 	good, _ := Add(State{}, event("eastus"), plan, at(0))
 	good, _ = Tick(good, at(120))
