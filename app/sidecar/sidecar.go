@@ -34,6 +34,9 @@ import (
 type Client struct {
 	dapr dapr.Client
 	conn *grpc.ClientConn
+
+	mu     sync.Mutex
+	stores map[string]*store
 }
 
 // Dial returns a client of the sidecar whose gRPC API listens on port of this
@@ -58,7 +61,7 @@ func Dial(port int) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("dial the sidecar: %w", err)
 	}
-	return &Client{dapr.NewClientWithConnection(conn), conn}, nil
+	return &Client{dapr: dapr.NewClientWithConnection(conn), conn: conn, stores: map[string]*store{}}, nil
 }
 
 // withAPIToken adds Dapr's API token, where the platform sets one. The SDK adds
@@ -172,7 +175,7 @@ func (a *Actors) Save(ctx context.Context, id string, state []byte) error {
 		}
 		l.etag, l.saved = etag, nil
 	}
-	err := a.states.save(ctx, a.key(id), state, l.etag)
+	err := a.states.replace(ctx, a.key(id), state, l.etag)
 	if status.Code(err) == codes.Aborted {
 		// Dapr repeats a write whose answer was lost, and is then told that
 		// somebody was faster: itself.
@@ -265,12 +268,18 @@ func (t *Topic) Subscribe(ctx context.Context, subscribed func(), handle func(ev
 }
 
 // Documents returns the documents in a state store component.
-func (c *Client) Documents(store string) *Documents { return &Documents{c.dapr, store} }
+func (c *Client) Documents(name string) *Documents {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.stores[name] == nil {
+		c.stores[name] = newStore(c.dapr, name)
+	}
+	return &Documents{c.stores[name]}
+}
 
 // Documents are JSON documents in a state store component.
 type Documents struct {
-	dapr  dapr.Client
-	store string
+	*store
 }
 
 var documentMetadata = map[string]string{"contentType": "application/json"}
@@ -278,7 +287,7 @@ var documentMetadata = map[string]string{"contentType": "application/json"}
 // Put stores doc under key, in place of what is there. A nil error means that
 // the store has it.
 func (d *Documents) Put(ctx context.Context, key string, doc []byte) error {
-	return d.dapr.SaveState(ctx, d.store, key, doc, documentMetadata)
+	return d.put(ctx, key, doc)
 }
 
 // Get returns the document under key, and no data if there is none.
@@ -295,37 +304,23 @@ const updateTries = 5
 
 // Update stores what change makes of the document under key (no data if there
 // is none), unless change returns false. It fails rather than overwrite what
-// change has not seen; change is called again when somebody else was faster.
+// change has not seen; change is called again when somebody else was faster, or
+// there is a document: that there is none is tried first, and costs no read.
 func (d *Documents) Update(ctx context.Context, key string, change func(old []byte) (doc []byte, ok bool, err error)) error {
+	var old dapr.StateItem
 	for try := 1; ; try++ {
+		doc, ok, err := change(old.Value)
+		if err != nil || !ok {
+			return err
+		}
+		err = d.replace(ctx, key, doc, old.Etag)
+		if status.Code(err) != codes.Aborted || try == updateTries {
+			return err
+		}
 		item, err := d.get(ctx, key)
 		if err != nil {
 			return err
 		}
-		doc, ok, err := change(item.Value)
-		if err != nil || !ok {
-			return err
-		}
-		err = d.save(ctx, key, doc, item.Etag)
-		if status.Code(err) != codes.Aborted || try == updateTries {
-			return err
-		}
+		old = *item
 	}
-}
-
-// save stores doc in place of what has the etag. Without an etag there must be
-// nothing yet. The error has code Aborted if there is something else.
-func (d *Documents) save(ctx context.Context, key string, doc []byte, etag string) error {
-	return d.dapr.SaveStateWithETag(ctx, d.store, key, doc, etag, documentMetadata, dapr.WithConcurrency(dapr.StateConcurrencyFirstWrite))
-}
-
-func (d *Documents) get(ctx context.Context, key string) (*dapr.StateItem, error) {
-	item, err := d.dapr.GetStateWithConsistency(ctx, d.store, key, nil, dapr.StateConsistencyStrong)
-	if err != nil {
-		return nil, err
-	}
-	if item == nil {
-		return nil, errors.New("the sidecar answered nothing")
-	}
-	return item, nil
 }

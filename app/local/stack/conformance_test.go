@@ -3,7 +3,9 @@ package stack
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
+	"sync"
 	"testing"
 
 	"allregions/app/notification/conformance"
@@ -23,6 +25,7 @@ func TestConformance(t *testing.T) {
 			s, _ := start(t, o)
 			if !o.Cosmos { // its emulator does not compare etags; that of package chaos does
 				t.Run("two replicas", func(t *testing.T) { testTwoReplicas(t, s.Dapr()) })
+				t.Run("together", func(t *testing.T) { testTogether(t, s) })
 			}
 			cases := conformance.Run(t, &conformance.Backend{
 				Store:     s.Dapr().Actors("Notification", "statestore"),
@@ -84,4 +87,87 @@ func testTwoReplicas(t *testing.T, dapr *sidecar.Client) {
 	eventually(t, soon, "the end of a turn ends what it has loaded", func() bool {
 		return b.Save(t.Context(), "other", []byte("1")) != nil
 	})
+}
+
+// Calls that wait for one another go to SQLite together. Each still has its own
+// answer: a write that may not be done does not take the others with it.
+func testTogether(t *testing.T, s *Stack) {
+	const n = 60
+	states := func() *sidecar.Actors { return s.Dapr().Actors("Thing", "statestore") }
+	old := make([]*sidecar.Actors, 3) // have seen that there is nothing
+	for i := range old {
+		old[i] = states()
+		if _, err := old[i].Load(t.Context(), fmt.Sprint("crowd", i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := scrape(t, s)
+	var wg sync.WaitGroup
+	all := func(do func(i int) error) {
+		t.Helper()
+		for i := range n {
+			wg.Go(func() {
+				if err := do(i); err != nil {
+					t.Errorf("%d: %v", i, err)
+				}
+			})
+		}
+		wg.Wait()
+	}
+	for round := range 3 {
+		all(func(i int) error {
+			id, actors := fmt.Sprint("crowd", i), states()
+			want := ""
+			if round > 0 {
+				want = fmt.Sprintf(`{"n":%d,"round":%d}`, i, round-1)
+			}
+			if got, err := actors.Load(t.Context(), id); err != nil || string(got) != want {
+				return fmt.Errorf("loaded %s, %v; want %s", got, err, want)
+			}
+			return actors.Save(t.Context(), id, fmt.Appendf(nil, `{"n":%d,"round":%d}`, i, round))
+		})
+	}
+	if calls := scrape(t, s).since(before).states(); calls == 0 || calls > 3*n {
+		t.Errorf("%d calls of the stores for %d reads and writes", calls, 6*n)
+	}
+
+	// Three of them overwrite what they have not seen, and fail alone.
+	all(func(i int) error {
+		id := fmt.Sprint("crowd", i)
+		if i < len(old) {
+			if err := old[i].Save(t.Context(), id, []byte(`{}`)); !errors.Is(err, sidecar.ErrConflict) {
+				return fmt.Errorf("saved over the others: %v", err)
+			}
+			return nil
+		}
+		actors := states()
+		if _, err := actors.Load(t.Context(), id); err != nil {
+			return err
+		}
+		return actors.Save(t.Context(), id, []byte(`{"last":true}`))
+	})
+	for i := range n {
+		want := `{"last":true}`
+		if i < len(old) {
+			want = fmt.Sprintf(`{"n":%d,"round":2}`, i)
+		}
+		if got, err := states().Load(t.Context(), fmt.Sprint("crowd", i)); err != nil || string(got) != want {
+			t.Errorf("%d: %s, %v; want %s", i, got, err, want)
+		}
+	}
+
+	// One document that some want to change: each change has seen the one before.
+	docs := s.Dapr().Documents("images")
+	const some = 4 // none loses more often than Update tries
+	for range some {
+		wg.Go(func() {
+			if err := docs.Update(t.Context(), "crowd", func(old []byte) ([]byte, bool, error) { return append([]byte("1"), old...), true, nil }); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if doc, err := docs.Get(t.Context(), "crowd"); err != nil || len(doc) != some {
+		t.Errorf("changed %d times: %s, %v", some, doc, err)
+	}
 }

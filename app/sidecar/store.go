@@ -1,0 +1,251 @@
+package sidecar
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	runtimev1 "github.com/dapr/dapr/pkg/proto/runtime/v1"
+	dapr "github.com/dapr/go-sdk/client"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// oneFile are the component types that keep everything in one file with one
+// writer. There, calls that wait for one another go together: see group.
+var oneFile = map[string]bool{"state.sqlite": true}
+
+// store is a state store component, one for all that is kept in it.
+type store struct {
+	dapr   dapr.Client
+	name   string
+	kind   atomic.Int32 // what is known of it: one of the kinds
+	reads  group[read]
+	writes group[write]
+}
+
+const (
+	kindUnknown = iota
+	kindOneFile
+	kindOther
+)
+
+func newStore(client dapr.Client, name string) *store {
+	s := &store{dapr: client, name: name}
+	s.reads.run, s.writes.run = s.readAll, s.writeAll
+	return s
+}
+
+type read struct {
+	key  string
+	item *dapr.StateItem // the answer
+}
+
+type write struct {
+	key   string
+	value []byte
+	guard bool   // whether it may replace only what has the etag
+	etag  string // "" for nothing: there must be none yet
+}
+
+func (s *store) get(ctx context.Context, key string) (*dapr.StateItem, error) {
+	r := read{key: key}
+	if !s.isOneFile(ctx) {
+		err := s.readOne(ctx, &r)
+		return r.item, err
+	}
+	answered, err := s.reads.do(ctx, r)
+	return answered.item, err
+}
+
+// put stores value in place of whatever is there.
+func (s *store) put(ctx context.Context, key string, value []byte) error {
+	return s.write(ctx, write{key: key, value: value})
+}
+
+// replace stores value in place of what has the etag. Without an etag there must
+// be nothing yet. The error has code Aborted if there is something else.
+func (s *store) replace(ctx context.Context, key string, value []byte, etag string) error {
+	return s.write(ctx, write{key: key, value: value, guard: true, etag: etag})
+}
+
+func (s *store) write(ctx context.Context, w write) error {
+	if !s.isOneFile(ctx) {
+		return s.writeOne(ctx, w)
+	}
+	_, err := s.writes.do(ctx, w)
+	return err
+}
+
+// isOneFile asks the sidecar what the component is, once.
+func (s *store) isOneFile(ctx context.Context) bool {
+	if k := s.kind.Load(); k != kindUnknown {
+		return k == kindOneFile
+	}
+	m, err := s.dapr.GrpcClient().GetMetadata(ctx, &runtimev1.GetMetadataRequest{})
+	if err != nil {
+		return false // the call itself will say why
+	}
+	for _, c := range m.GetRegisteredComponents() {
+		if c.GetName() == s.name && oneFile[c.GetType()] {
+			s.kind.Store(kindOneFile)
+			return true
+		}
+	}
+	s.kind.Store(kindOther)
+	return false
+}
+
+func (s *store) readOne(ctx context.Context, r *read) error {
+	item, err := s.dapr.GetStateWithConsistency(ctx, s.name, r.key, nil, dapr.StateConsistencyStrong)
+	if err == nil && item == nil {
+		err = errors.New("the sidecar answered nothing")
+	}
+	r.item = item
+	return err
+}
+
+func (s *store) readAll(calls []*call[read]) {
+	if len(calls) == 1 {
+		calls[0].err = s.readOne(calls[0].ctx, &calls[0].v)
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), togetherTimeout)
+	defer cancel()
+	items := map[string]*dapr.BulkStateItem{}
+	var keys []string // each once: Dapr forgets the second of two
+	for _, c := range calls {
+		if _, ok := items[c.v.key]; !ok {
+			items[c.v.key] = nil
+			keys = append(keys, c.v.key)
+		}
+	}
+	found, err := s.dapr.GetBulkState(ctx, s.name, keys, nil, 1)
+	for _, item := range found {
+		items[item.Key] = item
+	}
+	for _, c := range calls {
+		item := items[c.v.key]
+		switch {
+		case err != nil:
+			c.err = err
+		case item == nil:
+			c.err = fmt.Errorf("the sidecar answered nothing about %s", c.v.key)
+		case item.Error != "":
+			c.err = errors.New(item.Error)
+		default:
+			c.v.item = &dapr.StateItem{Key: item.Key, Value: item.Value, Etag: item.Etag}
+		}
+	}
+}
+
+// stored is how the SDK wants a write.
+func (w write) stored() *dapr.SetStateItem {
+	item := &dapr.SetStateItem{Key: w.key, Value: w.value, Metadata: documentMetadata,
+		Options: &dapr.StateOptions{Concurrency: dapr.StateConcurrencyLastWrite, Consistency: dapr.StateConsistencyStrong}}
+	if w.guard {
+		item.Options.Concurrency = dapr.StateConcurrencyFirstWrite
+	}
+	if w.etag != "" {
+		item.Etag = &dapr.ETag{Value: w.etag}
+	}
+	return item
+}
+
+func (s *store) writeOne(ctx context.Context, w write) error {
+	return s.dapr.SaveBulkState(ctx, s.name, w.stored())
+}
+
+// writeAll writes in the order of calls, in one transaction. That fails as a
+// whole, and does not say for whose sake: then each one finds out for itself.
+func (s *store) writeAll(calls []*call[write]) {
+	if len(calls) > 1 {
+		ctx, cancel := context.WithTimeout(context.Background(), togetherTimeout)
+		defer cancel()
+		ops := make([]*dapr.StateOperation, len(calls))
+		for i, c := range calls {
+			ops[i] = &dapr.StateOperation{Type: dapr.StateOperationTypeUpsert, Item: c.v.stored()}
+		}
+		err := s.dapr.ExecuteStateTransaction(ctx, s.name, nil, ops)
+		if err == nil {
+			return
+		}
+		if code := status.Code(err); code == codes.Unavailable || code == codes.DeadlineExceeded {
+			for _, c := range calls {
+				c.err = err
+			}
+			return
+		}
+	}
+	for _, c := range calls {
+		c.err = s.writeOne(c.ctx, c.v)
+	}
+}
+
+// togetherTimeout ends a call for many, whose own contexts do not.
+const togetherTimeout = 10 * time.Second
+
+// atMost bounds how many calls go together.
+const atMost = 64
+
+// group runs one call at a time, and all that came meanwhile together, in the
+// order in which they came. A call that nobody waits for any more is not begun.
+type group[T any] struct {
+	run func([]*call[T])
+
+	mu      sync.Mutex
+	running bool
+	waiting []*call[T]
+}
+
+type call[T any] struct {
+	ctx  context.Context
+	v    T
+	err  error
+	done chan struct{}
+}
+
+func (g *group[T]) do(ctx context.Context, v T) (T, error) {
+	c := &call[T]{ctx: ctx, v: v, done: make(chan struct{})}
+	g.mu.Lock()
+	g.waiting = append(g.waiting, c)
+	if !g.running {
+		g.running = true
+		go g.work()
+	}
+	g.mu.Unlock()
+	select {
+	case <-c.done:
+		return c.v, c.err
+	case <-ctx.Done():
+		return v, context.Cause(ctx)
+	}
+}
+
+func (g *group[T]) work() {
+	for calls := g.next(); len(calls) > 0; calls = g.next() {
+		g.run(calls)
+		for _, c := range calls {
+			close(c.done)
+		}
+	}
+}
+
+// next is what to run now; nothing ends the work.
+func (g *group[T]) next() []*call[T] {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	var calls []*call[T]
+	for len(calls) < atMost && len(g.waiting) > 0 {
+		c := g.waiting[0]
+		g.waiting = g.waiting[1:]
+		if c.ctx.Err() == nil {
+			calls = append(calls, c)
+		}
+	}
+	g.running = len(calls) > 0
+	return calls
+}
