@@ -35,9 +35,9 @@ const batch = 100
 
 // load sends webhooks as fast as they are answered, and reports how that went.
 func load(ctx context.Context, args []string) error {
-	var n, concurrency int
+	var n, concurrency, before int
 	var regions, url, key, mode string
-	var asJSON bool
+	var asJSON, compare bool
 	flags := flag.NewFlagSet("load", flag.ContinueOnError)
 	flags.IntVar(&n, "notifications", 1000, "how many notifications")
 	flags.IntVar(&concurrency, "concurrency", 16, "how many webhooks at a time")
@@ -45,11 +45,13 @@ func load(ctx context.Context, args []string) error {
 	flags.StringVar(&regions, "regions", "westeurope,eastus,japaneast", "regions that must report, comma separated")
 	flags.StringVar(&url, "url", "", "of a running service (default: a new local stack, which is measured, too)")
 	flags.StringVar(&key, "key", "", "key of that service")
+	flags.IntVar(&before, "open", 0, "how many notifications to open before, and to leave open")
+	flags.BoolVar(&compare, "baseline", false, "then send the same to a hand-written service without Dapr, and compare")
 	flags.BoolVar(&asJSON, "json", false, "print JSON")
 	if err := parse(flags, args); err != nil {
 		return err
 	}
-	if n < 1 || concurrency < 1 {
+	if n < 1 || concurrency < 1 || before < 0 {
 		return errors.New("-notifications and -concurrency: at least 1")
 	}
 	list := strings.Split(regions, ",")
@@ -57,9 +59,10 @@ func load(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	var processes []measured
+	stop := func() {}
+	var pids []int // of the service and its sidecar
 	if url == "" {
-		o := stack.Options{Timeout: time.Hour}
+		o := stack.Options{Timeout: 24 * time.Hour}
 		if err := finishOptions(&o, list); err != nil {
 			return err
 		}
@@ -68,20 +71,29 @@ func load(ctx context.Context, args []string) error {
 			return err
 		}
 		defer s.Stop()
+		stop = s.Stop
 		url, key = s.URL, s.Key
-		for _, name := range []string{stack.ServiceProcess, stack.SidecarProcess} {
-			m, err := measure(name, s.Process(name).PID)
-			if err != nil {
-				return err
-			}
-			processes = append(processes, m)
+		pids = []int{s.Process(stack.ServiceProcess).PID, s.Process(stack.SidecarProcess).PID}
+	}
+	registry := &acr.Registry{LoginServer: "contoso.azurecr.io", ServiceURL: strings.TrimSuffix(url, "/"), Key: key}
+	if before > 0 {
+		if err := openAll(ctx, registry, before, list[0], concurrency); err != nil {
+			return err
 		}
 	}
-	r := fireAll(ctx, &acr.Registry{LoginServer: "contoso.azurecr.io", ServiceURL: strings.TrimSuffix(url, "/"), Key: key}, shots, concurrency)
-	if err := ctx.Err(); err != nil {
-		return errors.New("interrupted")
+	var processes []measured
+	for i, pid := range pids {
+		m, err := measure([]string{stack.ServiceProcess, stack.SidecarProcess}[i], pid)
+		if err != nil {
+			return err
+		}
+		processes = append(processes, m)
 	}
-	r.Mode, r.Notifications, r.Concurrency = mode, n, concurrency
+	r := fireAll(ctx, registry, shots, concurrency)
+	if ctx.Err() != nil {
+		return errInterrupted
+	}
+	r.Mode, r.Notifications, r.Concurrency, r.Open = mode, n, concurrency, before
 	for _, p := range processes {
 		used, err := p.since(r.Webhooks)
 		if err != nil {
@@ -92,6 +104,15 @@ func load(ctx context.Context, args []string) error {
 	if err := r.countJoins(ctx, url, key, shots, concurrency); err != nil {
 		return err
 	}
+	if compare {
+		stop() // it has had its turn
+		b, err := measureBaseline(ctx, shots, regions, concurrency)
+		if err != nil {
+			return err
+		}
+		b.Mode, b.Notifications, b.Concurrency = mode, n, concurrency
+		r.Baseline = b
+	}
 	if asJSON {
 		e := json.NewEncoder(os.Stdout)
 		e.SetIndent("", "  ")
@@ -99,6 +120,31 @@ func load(ctx context.Context, args []string) error {
 	}
 	r.print(os.Stdout)
 	return nil
+}
+
+var errInterrupted = errors.New("interrupted")
+
+// settle is how long a reminder takes to fire first, and to rest then.
+const settle = 35 * time.Second
+
+// openAll leaves n notifications open, of which one region has reported.
+func openAll(ctx context.Context, registry *acr.Registry, n int, region string, concurrency int) error {
+	fmt.Fprintf(os.Stderr, "Opening %d notifications.\n", n)
+	shots, err := plan(n, []string{region}, sequential)
+	if err != nil {
+		return err
+	}
+	r := fireAll(ctx, registry, shots, concurrency)
+	if accepted := r.Answers[strconv.Itoa(http.StatusAccepted)]; accepted != n && ctx.Err() == nil {
+		return fmt.Errorf("of %d notifications only %d could be opened: %v", n, accepted, r.Answers)
+	}
+	fmt.Fprintf(os.Stderr, "Opened them in %.0f s, %.0f a second. Waiting %v for their reminders to rest.\n", r.Seconds, r.PerSecond, settle)
+	select {
+	case <-time.After(settle):
+		return nil
+	case <-ctx.Done():
+		return errInterrupted
+	}
 }
 
 type loadShot struct {
@@ -144,6 +190,7 @@ type loadReport struct {
 	Mode          string         `json:"mode"`
 	Notifications int            `json:"notifications"`
 	Concurrency   int            `json:"concurrency"`
+	Open          int            `json:"open"` // notifications that were open before
 	CPUs          int            `json:"cpus"`
 	Webhooks      int            `json:"webhooks"`
 	Seconds       float64        `json:"seconds"`
@@ -156,6 +203,7 @@ type loadReport struct {
 	Joined        int            `json:"joined"`  // notifications that are replicated
 	JoinsPerSec   float64        `json:"joinsPerSecond"`
 	Processes     []processUsage `json:"processes,omitempty"`
+	Baseline      *loadReport    `json:"baseline,omitempty"`
 }
 
 func fireAll(ctx context.Context, registry *acr.Registry, shots []loadShot, concurrency int) *loadReport {
@@ -250,11 +298,15 @@ func replicated(ctx context.Context, url, key string) (int, error) {
 }
 
 func (r *loadReport) print(w io.Writer) {
-	fmt.Fprintf(w, "%s: %d notifications, %d webhooks, %d at a time, %d CPUs\n\n", r.Mode, r.Notifications, r.Webhooks, r.Concurrency, r.CPUs)
+	fmt.Fprintf(w, "%s: %d notifications, %d webhooks, %d at a time, %d CPUs, %d other notifications open\n\n", r.Mode, r.Notifications, r.Webhooks, r.Concurrency, r.CPUs, r.Open)
 	fmt.Fprintf(w, "  webhooks/s   %8.0f\n  joins/s      %8.0f   (%d of %d joined)\n", r.PerSecond, r.JoinsPerSec, r.Joined, r.Notifications)
 	fmt.Fprintf(w, "  p50 ms       %8.1f\n  p95 ms       %8.1f\n  p99 ms       %8.1f\n  max ms       %8.1f\n  answers      %v\n", r.P50, r.P95, r.P99, r.Max, r.Answers)
 	for _, p := range r.Processes {
 		fmt.Fprintf(w, "  %-12s %8.2f CPU seconds per 1,000 webhooks, %d MiB at most\n", p.Name, p.CPUPer1000, p.PeakMiB)
+	}
+	if b := r.Baseline; b != nil {
+		fmt.Fprintf(w, "\nwithout Dapr, in one process of one replica; %.2f of its webhooks/s:\n\n", r.PerSecond/b.PerSecond)
+		b.print(w)
 	}
 }
 

@@ -100,6 +100,37 @@ func TestLoadReport(t *testing.T) {
 	}
 }
 
+// The service that ours is compared with does the same join.
+func TestBaseline(t *testing.T) {
+	regions := []string{"westeurope", "eastus", "japaneast"}
+	shots, err := plan(20, regions, duplicates)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := measureBaseline(t.Context(), shots, strings.Join(regions, ","), 8)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b.Joined != 20 || b.Answers["202"] != 120 || len(b.Processes) != 1 || b.Processes[0].PeakMiB < 1 {
+		t.Errorf("%+v", b)
+	}
+	r := &loadReport{PerSecond: b.PerSecond / 2, Baseline: b}
+	var out bytes.Buffer
+	r.print(&out)
+	if !strings.Contains(out.String(), "0.50 of its webhooks/s") {
+		t.Errorf("%s", &out)
+	}
+}
+
+// Notifications that are to be open are, or there is no measurement.
+func TestOpenAll(t *testing.T) {
+	refuse := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) }))
+	defer refuse.Close()
+	if err := openAll(t.Context(), &acr.Registry{ServiceURL: refuse.URL}, 3, "a", 2); err == nil || !strings.Contains(err.Error(), "of 3 notifications only 0") {
+		t.Errorf("%v", err)
+	}
+}
+
 func TestUsage(t *testing.T) {
 	cpu, peak, err := process.Usage(os.Getpid())
 	if os.IsNotExist(err) {
