@@ -156,7 +156,7 @@ type loadShot struct {
 func plan(n int, regions []string, mode string) (shots []loadShot, err error) {
 	pushes := make([]acr.Push, n)
 	for i := range pushes {
-		pushes[i] = acr.NewPush("load/image-"+strconv.Itoa(i%1000), "v1")
+		pushes[i] = acr.NewPush("load/image-"+strconv.Itoa(i%1000), "v"+strconv.Itoa(i/1000))
 	}
 	switch mode {
 	case sequential, duplicates, open:

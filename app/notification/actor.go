@@ -87,12 +87,14 @@ type Topic interface {
 
 // Documents keeps one readable document per notification, and the index that
 // leads from an image to it. A nil error of Put means that doc is what a reader
-// finds under key. A nil error of Update means that change has seen what is
+// finds under key, and one of Create that it is, or, if it returned false, that
+// there was something before. A nil error of Update means that change has seen what is
 // stored under key (nothing, if there is none), and that what it returned is
 // stored, or, if it returned false, what it has seen. Change may be called more
 // than once.
 type Documents interface {
 	Put(ctx context.Context, key string, doc []byte) error
+	Create(ctx context.Context, key string, doc []byte) (created bool, err error)
 	Update(ctx context.Context, key string, change func(old []byte) (doc []byte, ok bool, err error)) error
 }
 

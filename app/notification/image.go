@@ -79,17 +79,31 @@ func (doc indexDocument) newer(old []byte) ([]byte, bool, error) {
 	return data, true, err
 }
 
-// index makes the image lead to s, under each of its names.
+// index makes the image lead to s, under each of its names. A digest is most
+// often new, a tag may have been there for years: only the tag is read first.
 func (a *Actor) index(ctx context.Context, s replication.State) error {
 	ctx, cancel := context.WithTimeout(ctx, indexTimeout)
 	defer cancel()
 	docs := indexDocuments(s)
 	for _, key := range slices.Sorted(maps.Keys(docs)) {
-		if err := a.Documents.Update(ctx, key, docs[key].newer); err != nil {
+		if err := a.indexAs(ctx, key, docs[key]); err != nil {
 			return fmt.Errorf("index: %w", err)
 		}
 	}
 	return nil
+}
+
+func (a *Actor) indexAs(ctx context.Context, key string, doc indexDocument) error {
+	if doc.Digest != "" {
+		data, err := json.Marshal(doc)
+		if err != nil {
+			return err
+		}
+		if created, err := a.Documents.Create(ctx, key, data); created || err != nil {
+			return err
+		}
+	}
+	return a.Documents.Update(ctx, key, doc.newer)
 }
 
 // Lookup reads documents. A key without one gives no data and no error.

@@ -299,28 +299,36 @@ func (d *Documents) Get(ctx context.Context, key string) ([]byte, error) {
 	return item.Value, nil
 }
 
+// Create stores doc under key if there is nothing yet, without a read. It answers
+// false if there is something, which may be the same: Dapr may have repeated the
+// write.
+func (d *Documents) Create(ctx context.Context, key string, doc []byte) (created bool, err error) {
+	err = d.replace(ctx, key, doc, "")
+	if status.Code(err) == codes.Aborted {
+		return false, nil
+	}
+	return err == nil, err
+}
+
 // updateTries bounds how often Update loses to somebody else.
 const updateTries = 5
 
 // Update stores what change makes of the document under key (no data if there
 // is none), unless change returns false. It fails rather than overwrite what
-// change has not seen; change is called again when somebody else was faster, or
-// there is a document: that there is none is tried first, and costs no read.
+// change has not seen; change is called again when somebody else was faster.
 func (d *Documents) Update(ctx context.Context, key string, change func(old []byte) (doc []byte, ok bool, err error)) error {
-	var old dapr.StateItem
 	for try := 1; ; try++ {
-		doc, ok, err := change(old.Value)
-		if err != nil || !ok {
-			return err
-		}
-		err = d.replace(ctx, key, doc, old.Etag)
-		if status.Code(err) != codes.Aborted || try == updateTries {
-			return err
-		}
 		item, err := d.get(ctx, key)
 		if err != nil {
 			return err
 		}
-		old = *item
+		doc, ok, err := change(item.Value)
+		if err != nil || !ok {
+			return err
+		}
+		err = d.replace(ctx, key, doc, item.Etag)
+		if status.Code(err) != codes.Aborted || try == updateTries {
+			return err
+		}
 	}
 }

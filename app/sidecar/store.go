@@ -160,28 +160,28 @@ func (s *store) writeOne(ctx context.Context, w write) error {
 }
 
 // writeAll writes in the order of calls, in one transaction. That fails as a
-// whole, and does not say for whose sake: then each one finds out for itself.
+// whole, and does not say for whose sake: then each half finds out for itself.
 func (s *store) writeAll(calls []*call[write]) {
-	if len(calls) > 1 {
-		ctx, cancel := context.WithTimeout(context.Background(), togetherTimeout)
-		defer cancel()
-		ops := make([]*dapr.StateOperation, len(calls))
-		for i, c := range calls {
-			ops[i] = &dapr.StateOperation{Type: dapr.StateOperationTypeUpsert, Item: c.v.stored()}
-		}
-		err := s.dapr.ExecuteStateTransaction(ctx, s.name, nil, ops)
-		if err == nil {
-			return
-		}
-		if code := status.Code(err); code == codes.Unavailable || code == codes.DeadlineExceeded {
-			for _, c := range calls {
-				c.err = err
-			}
-			return
-		}
+	if len(calls) == 1 {
+		calls[0].err = s.writeOne(calls[0].ctx, calls[0].v)
+		return
 	}
-	for _, c := range calls {
-		c.err = s.writeOne(c.ctx, c.v)
+	ctx, cancel := context.WithTimeout(context.Background(), togetherTimeout)
+	defer cancel()
+	ops := make([]*dapr.StateOperation, len(calls))
+	for i, c := range calls {
+		ops[i] = &dapr.StateOperation{Type: dapr.StateOperationTypeUpsert, Item: c.v.stored()}
+	}
+	err := s.dapr.ExecuteStateTransaction(ctx, s.name, nil, ops)
+	switch status.Code(err) {
+	case codes.OK:
+	case codes.Unavailable, codes.DeadlineExceeded: // nobody would do better alone
+		for _, c := range calls {
+			c.err = err
+		}
+	default:
+		s.writeAll(calls[:len(calls)/2])
+		s.writeAll(calls[len(calls)/2:])
 	}
 }
 

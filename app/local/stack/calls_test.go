@@ -1,6 +1,7 @@
 package stack
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"net/http"
@@ -109,5 +110,27 @@ func TestCalls(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// While a notification is open for long, its reminder rests until the deadline.
+func TestReminderRests(t *testing.T) {
+	t.Parallel()
+	const timeout = 62 * time.Second // the first firing comes 60 s before it ends
+	sub := newSubscriber()
+	s, r := start(t, Options{Timeout: timeout, Events: sub.take})
+	st := fire(t, r, acr.NewPush("shop/cart", "v1"), "westeurope", http.StatusAccepted)
+	var due string
+	eventually(t, soon, "the reminder rests until the deadline", func() bool {
+		_, body := request(t, http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d/v1.0/actors/Notification/%s/reminders/check", s.HTTPPort, st.ID), "")
+		var reminder struct{ DueTime string }
+		if json.Unmarshal(body, &reminder) == nil {
+			due = reminder.DueTime
+		}
+		at, err := time.Parse(time.RFC3339, due)
+		return err == nil && at.Sub(st.Deadline).Abs() < time.Second
+	})
+	if os.Getenv("WAIT_FOR_DEADLINES") != "" { // it is another minute
+		sub.wait(t, st.ID, 1, timeout+soon)
 	}
 }

@@ -269,6 +269,11 @@ func (f faultyDocuments) Put(ctx context.Context, key string, doc []byte) error 
 	return f.world.Write("document", func() error { return f.Documents.Put(ctx, key, doc) })
 }
 
+func (f faultyDocuments) Create(ctx context.Context, key string, doc []byte) (created bool, err error) {
+	err = f.world.Write("index", func() error { created, err = f.Documents.Create(ctx, key, doc); return err })
+	return created, err
+}
+
 func (f faultyDocuments) Update(ctx context.Context, key string, change func([]byte) ([]byte, bool, error)) error {
 	return f.world.Write("index", func() error { return f.Documents.Update(ctx, key, change) })
 }

@@ -133,6 +133,14 @@ func (w *World) Put(_ context.Context, key string, doc []byte) error {
 	return w.do("document", func() { w.Documents[key] = doc })
 }
 
+// Create is the write "index", unless there is something.
+func (w *World) Create(_ context.Context, key string, doc []byte) (created bool, err error) {
+	if w.Documents[key] != nil {
+		return false, nil
+	}
+	return true, w.do("index", func() { w.Documents[key] = doc })
+}
+
 // Update is the write "index", unless there is nothing to change.
 func (w *World) Update(_ context.Context, key string, change func([]byte) ([]byte, bool, error)) error {
 	doc, ok, err := change(w.Documents[key])
