@@ -317,8 +317,9 @@ func (a *Actor) leave(ctx context.Context, id string, err error) {
 }
 
 // finish publishes what is unpublished and stores the document (3), and saves
-// what of it worked (4). A document alone is saved only by the reminder: it is
-// harmless to write it again, and cheaper than a save behind every first event.
+// what of it worked (4). The document of an open notification is no reason to
+// save: the first firing of the reminder may write it again, and there is no
+// other before the deadline.
 func (a *Actor) finish(ctx context.Context, s *replication.State, reminded bool) error {
 	var errs []error
 	before, saveIt := *s, false
@@ -335,7 +336,7 @@ func (a *Actor) finish(ctx context.Context, s *replication.State, reminded bool)
 			errs = append(errs, err)
 		} else {
 			*s = s.DocumentStored()
-			saveIt = saveIt || reminded
+			saveIt = saveIt || reminded && s.Status() != replication.Collecting
 		}
 	}
 	if reminded && s.Exists() && !s.Indexed {

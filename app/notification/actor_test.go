@@ -136,7 +136,7 @@ func TestReminderRests(t *testing.T) {
 	w.pass(t, time.Minute)
 	w.add(t, "eastus")
 	w.pass(t, 58*time.Minute)
-	want := []string{"register", "index", "index", "save", "document", "document", "save", "register", "save"}
+	want := []string{"register", "index", "index", "save", "document", "document", "register", "save"}
 	if !slices.Equal(w.Writes, want) {
 		t.Errorf("writes:\n got %q\nwant %q", w.Writes, want)
 	}
