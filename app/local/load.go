@@ -59,8 +59,7 @@ func load(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	stop := func() {}
-	var pids []int // of the service and its sidecar
+	var local *stack.Stack
 	if url == "" {
 		o := stack.Options{Timeout: 24 * time.Hour}
 		if err := finishOptions(&o, list); err != nil {
@@ -71,9 +70,7 @@ func load(ctx context.Context, args []string) error {
 			return err
 		}
 		defer s.Stop()
-		stop = s.Stop
-		url, key = s.URL, s.Key
-		pids = []int{s.Process(stack.ServiceProcess).PID, s.Process(stack.SidecarProcess).PID}
+		local, url, key = s, s.URL, s.Key
 	}
 	registry := &acr.Registry{LoginServer: "contoso.azurecr.io", ServiceURL: strings.TrimSuffix(url, "/"), Key: key}
 	if before > 0 {
@@ -82,12 +79,14 @@ func load(ctx context.Context, args []string) error {
 		}
 	}
 	var processes []measured
-	for i, pid := range pids {
-		m, err := measure([]string{stack.ServiceProcess, stack.SidecarProcess}[i], pid)
-		if err != nil {
-			return err
+	if local != nil {
+		for _, name := range []string{stack.ServiceProcess, stack.SidecarProcess, stack.SchedulerProcess} {
+			m, err := measure(name, local.Process(name).PID)
+			if err != nil {
+				return err
+			}
+			processes = append(processes, m)
 		}
-		processes = append(processes, m)
 	}
 	r := fireAll(ctx, registry, shots, concurrency)
 	if ctx.Err() != nil {
@@ -105,7 +104,9 @@ func load(ctx context.Context, args []string) error {
 		return err
 	}
 	if compare {
-		stop() // it has had its turn
+		if local != nil {
+			local.Stop() // it has had its turn
+		}
 		b, err := measureBaseline(ctx, shots, regions, concurrency)
 		if err != nil {
 			return err
