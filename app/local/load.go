@@ -45,7 +45,7 @@ func load(ctx context.Context, args []string) error {
 	flags.StringVar(&regions, "regions", "westeurope,eastus,japaneast", "regions that must report, comma separated")
 	flags.StringVar(&url, "url", "", "of a running service (default: a new local stack, which is measured, too)")
 	flags.StringVar(&key, "key", "", "key of that service")
-	flags.IntVar(&before, "open", 0, "how many notifications to open before, and to leave open")
+	flags.IntVar(&before, "open", 0, "measure before and after so many other notifications are opened")
 	flags.BoolVar(&compare, "baseline", false, "then send the same to a hand-written service without Dapr, and compare")
 	flags.BoolVar(&asJSON, "json", false, "print JSON")
 	if err := parse(flags, args); err != nil {
@@ -73,7 +73,13 @@ func load(ctx context.Context, args []string) error {
 		local, url, key = s, s.URL, s.Key
 	}
 	registry := &acr.Registry{LoginServer: "contoso.azurecr.io", ServiceURL: strings.TrimSuffix(url, "/"), Key: key}
+	var without *loadReport
 	if before > 0 {
+		same, err := plan(n, list, mode)
+		if err != nil {
+			return err
+		}
+		without = fireAll(ctx, registry, same, concurrency)
 		if err := openAll(ctx, registry, before, list[0], concurrency); err != nil {
 			return err
 		}
@@ -92,7 +98,7 @@ func load(ctx context.Context, args []string) error {
 	if ctx.Err() != nil {
 		return errInterrupted
 	}
-	r.Mode, r.Notifications, r.Concurrency, r.Open = mode, n, concurrency, before
+	r.Mode, r.Notifications, r.Concurrency, r.Open, r.Without = mode, n, concurrency, before, without
 	for _, p := range processes {
 		used, err := p.since(r.Webhooks)
 		if err != nil {
@@ -191,7 +197,8 @@ type loadReport struct {
 	Mode          string         `json:"mode"`
 	Notifications int            `json:"notifications"`
 	Concurrency   int            `json:"concurrency"`
-	Open          int            `json:"open"` // notifications that were open before
+	Open          int            `json:"open"`              // notifications that were open before
+	Without       *loadReport    `json:"without,omitempty"` // the same before they were opened
 	CPUs          int            `json:"cpus"`
 	Webhooks      int            `json:"webhooks"`
 	Seconds       float64        `json:"seconds"`
@@ -304,6 +311,9 @@ func (r *loadReport) print(w io.Writer) {
 	fmt.Fprintf(w, "  p50 ms       %8.1f\n  p95 ms       %8.1f\n  p99 ms       %8.1f\n  max ms       %8.1f\n  answers      %v\n", r.P50, r.P95, r.P99, r.Max, r.Answers)
 	for _, p := range r.Processes {
 		fmt.Fprintf(w, "  %-12s %8.2f CPU seconds per 1,000 webhooks, %d MiB at most\n", p.Name, p.CPUPer1000, p.PeakMiB)
+	}
+	if o := r.Without; o != nil {
+		fmt.Fprintf(w, "\n  %.0f webhooks/s before the others were opened; %.2f of that now\n", o.PerSecond, r.PerSecond/o.PerSecond)
 	}
 	if b := r.Baseline; b != nil {
 		fmt.Fprintf(w, "\nwithout Dapr, in one process of one replica; %.2f of its webhooks/s:\n\n", r.PerSecond/b.PerSecond)
