@@ -81,6 +81,7 @@ var others = map[string][]string{
 	"gopkg.in/yaml.v3":              {"allregions/app/target", "allregions/app/local/cosmos"},
 	"github.com/google/cel-go/":     {"allregions/app/target"},
 	"github.com/cloudevents/":       {"allregions/app/notification", "allregions/app/delivery"},
+	"go.opentelemetry.io/otel/":     {"allregions/app/notification", "allregions/app/notification/conformance", "allregions/app/sidecar", "allregions/app/webhook"},
 	"net/http":                      {"allregions/app", "allregions/app/webhook", "allregions/app/target", "allregions/app/sidecar", "allregions/app/local", "allregions/app/local/acr", "allregions/app/local/chaos", "allregions/app/local/cosmos", "allregions/app/local/stack"},
 	"os":                            {"allregions/app", "allregions/app/sidecar", "allregions/app/local", "allregions/app/local/chaos", "allregions/app/local/cosmos", "allregions/app/local/dapr", "allregions/app/local/process", "allregions/app/local/stack"},
 }

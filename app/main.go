@@ -171,7 +171,7 @@ func newPublicServer(h http.Handler, log *slog.Logger) *http.Server {
 
 // serve runs both listeners until ctx ends or one of them fails.
 func serve(ctx context.Context, config Config, log *slog.Logger) error {
-	dapr, err := sidecar.Dial(int(config.DaprGRPCPort))
+	dapr, err := sidecar.Dial(int(config.DaprGRPCPort), nil)
 	if err != nil {
 		return err
 	}
@@ -229,7 +229,7 @@ func serve(ctx context.Context, config Config, log *slog.Logger) error {
 		},
 		Log: log,
 	})
-	private := sidecar.NewHost(log, []sidecar.Actor{
+	private := sidecar.NewHost(log, nil, []sidecar.Actor{
 		{Type: notification.ActorType, Methods: actor.Methods(), Remind: actor.Remind},
 		{Type: delivery.ActorType, Methods: deliverer.Methods(), Remind: deliverer.Remind},
 	}, subscriptions)

@@ -39,6 +39,8 @@ import (
 	"slices"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"allregions/app/replication"
 )
 
@@ -134,6 +136,9 @@ type Actor struct {
 	// It must not block.
 	Concluded func(id string)
 
+	// Tracer, if set, traces turns and publications.
+	Tracer trace.Tracer
+
 	// Now is wall time: it is compared with times that another process stored.
 	Now func() time.Time
 	Log *slog.Logger
@@ -209,9 +214,16 @@ func answer(s replication.State, d replication.Decision, plan replication.Plan) 
 
 type decide func(replication.State, time.Time) (replication.State, replication.Decision)
 
-// step is one turn. Its nil error means that the decision is saved. The writes
-// are numbered as in the package comment.
+// step is one turn. Its nil error means that the decision is saved.
 func (a *Actor) step(ctx context.Context, id string, region replication.Region, reminded bool, decide decide) (replication.State, replication.Decision, error) {
+	ctx, span := a.traceTurn(ctx, id, region, reminded)
+	s, d, err := a.turn(ctx, id, region, reminded, decide)
+	endTurn(span, d, err)
+	return s, d, err
+}
+
+// turn does the work of step. The writes are numbered as in the package comment.
+func (a *Actor) turn(ctx context.Context, id string, region replication.Region, reminded bool, decide decide) (replication.State, replication.Decision, error) {
 	fail := func(err error) (replication.State, replication.Decision, error) {
 		return replication.State{}, replication.Decision{}, err
 	}
@@ -239,6 +251,7 @@ func (a *Actor) step(ctx context.Context, id string, region replication.Region, 
 	// What was found belongs to this decision.
 	d.Changed = d.Changed || len(found.Arrivals) > len(before.Arrivals)
 	d.New = slices.Concat(found.Outcomes[len(before.Outcomes):], d.New)
+	s = s.Traced(before, traceOf(ctx))
 	hasReminder := before.NeedsReminder() || reminded
 
 	if d.Changed {
@@ -383,7 +396,10 @@ func (a *Actor) publish(ctx context.Context, s replication.State, o replication.
 	if err != nil {
 		return err
 	}
-	if err := a.Topic.Publish(ctx, eventID, data); err != nil {
+	ctx, span := a.tracePublication(ctx, eventID, o)
+	err = a.Topic.Publish(ctx, eventID, data)
+	end(span, err)
+	if err != nil {
 		return fmt.Errorf("publish %s: %w", eventID, err)
 	}
 	return nil

@@ -43,6 +43,7 @@ func cloudEvent(s replication.State, o replication.Outcome) (id string, data []b
 	}
 	e.SetSubject(subject(s.First))
 	e.SetTime(o.At)
+	setTrace(&e, o.Trace)
 	if err := e.SetData(cloudevents.ApplicationJSON, statusOf(s)); err != nil {
 		return "", nil, fmt.Errorf("cloud event of %s: %w", s.First.ID, err)
 	}

@@ -161,6 +161,7 @@ type storedOutcome struct {
 	Arrivals  int                `json:"arrivals"`
 	Mismatch  bool               `json:"mismatch,omitempty"`
 	Published bool               `json:"published,omitempty"`
+	Trace     string             `json:"trace,omitempty"`
 }
 
 func encodeState(s replication.State) ([]byte, error) {

@@ -105,6 +105,10 @@ type Outcome struct {
 	Arrivals  int  // how many of State.Arrivals were in by then
 	Mismatch  bool // whether regions disagreed by then
 	Published bool // whether the topic is known to have it
+
+	// Trace is where in a trace it was decided, in the caller's words; "" if it
+	// was not traced. It is part of what is published, and so is frozen, too.
+	Trace string
 }
 
 // State is everything that is known of one notification. The zero State means
@@ -191,6 +195,16 @@ func (s State) Published(o Outcome) State {
 		if s.Outcomes[i].Status == o.Status {
 			s.Outcomes[i].Published = true
 		}
+	}
+	return s
+}
+
+// Traced returns the state in which the outcomes that before has not were decided
+// at that place in a trace.
+func (s State) Traced(before State, trace string) State {
+	s.Outcomes = slices.Clone(s.Outcomes)
+	for i := len(before.Outcomes); i < len(s.Outcomes); i++ {
+		s.Outcomes[i].Trace = trace
 	}
 	return s
 }

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"go.opentelemetry.io/otel/propagation"
 )
 
 // idleTimeout is how long Dapr keeps an actor that nobody calls. Its default,
@@ -69,6 +71,7 @@ const redeliveryPause = 5 * time.Second
 type Host struct {
 	actors        []Actor
 	subscriptions []Subscription
+	propagator    propagation.TextMapPropagator // nil for none
 	log           *slog.Logger
 	mux           *http.ServeMux
 
@@ -81,9 +84,11 @@ type turn struct {
 	holders int           // holding or waiting; guarded by Host.mu
 }
 
-// NewHost returns the handler for the listener that only the sidecar reaches.
-func NewHost(log *slog.Logger, actors []Actor, subscriptions []Subscription) *Host {
-	h := &Host{actors: actors, subscriptions: subscriptions, log: log, mux: http.NewServeMux(), turns: map[string]*turn{}}
+// NewHost returns the handler for the listener that only the sidecar reaches. What
+// it calls is in the trace of the call, as p reads it; nil does not. A reminder
+// has no caller, and so no trace.
+func NewHost(log *slog.Logger, p propagation.TextMapPropagator, actors []Actor, subscriptions []Subscription) *Host {
+	h := &Host{actors: actors, subscriptions: subscriptions, propagator: p, log: log, mux: http.NewServeMux(), turns: map[string]*turn{}}
 	h.mux.HandleFunc("GET /dapr/config", h.config)
 	h.mux.HandleFunc("GET /healthz", func(http.ResponseWriter, *http.Request) {})
 	for _, a := range actors {
@@ -132,7 +137,7 @@ func (h *Host) take(s Subscription) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		event, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 		if err == nil {
-			err = s.Take(r.Context(), event)
+			err = s.Take(h.traced(r), event)
 		}
 		if err == nil {
 			return
@@ -160,25 +165,33 @@ func (h *Host) invoke(a Actor) http.HandlerFunc {
 			return
 		}
 		var out []byte
-		h.turn(w, r, a.Type, id, func(ctx context.Context) (err error) {
+		h.turn(h.traced(r), w, a.Type, id, func(ctx context.Context) (err error) {
 			out, err = method(ctx, id, body)
 			return err
 		}, func() { w.Write(out) })
 	}
 }
 
+// traced is the context of a request, in the trace of its caller.
+func (h *Host) traced(r *http.Request) context.Context {
+	if h.propagator == nil {
+		return r.Context()
+	}
+	return h.propagator.Extract(r.Context(), propagation.HeaderCarrier(r.Header))
+}
+
 func (h *Host) remind(a Actor) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		id := r.PathValue("id")
-		h.turn(w, r, a.Type, id, func(ctx context.Context) error {
+		h.turn(r.Context(), w, a.Type, id, func(ctx context.Context) error {
 			return a.Remind(ctx, id, r.PathValue("name"))
 		}, func() {})
 	}
 }
 
 // turn runs do as the only turn of the actor in this process, then answer or 500.
-func (h *Host) turn(w http.ResponseWriter, r *http.Request, actorType, id string, do func(context.Context) error, answer func()) {
-	ctx, cancel := context.WithTimeout(r.Context(), turnTimeout)
+func (h *Host) turn(ctx context.Context, w http.ResponseWriter, actorType, id string, do func(context.Context) error, answer func()) {
+	ctx, cancel := context.WithTimeout(ctx, turnTimeout)
 	defer cancel()
 	release, err := h.hold(ctx, actorType+"/"+id)
 	if err == nil {

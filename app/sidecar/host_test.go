@@ -16,7 +16,7 @@ import (
 
 func newTestHost(a Actor) *Host {
 	a.Type = "Thing"
-	return NewHost(slog.New(slog.DiscardHandler), []Actor{a}, nil)
+	return NewHost(slog.New(slog.DiscardHandler), nil, []Actor{a}, nil)
 }
 
 func serve(ctx context.Context, h *Host, method, target, body string) *httptest.ResponseRecorder {
@@ -68,7 +68,7 @@ func TestHostAnswersDapr(t *testing.T) {
 func TestHostSubscribes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var taken []string
-		h := NewHost(slog.New(slog.DiscardHandler), nil, []Subscription{{PubSub: "pubsub", Topic: "acr-webhooks",
+		h := NewHost(slog.New(slog.DiscardHandler), nil, nil, []Subscription{{PubSub: "pubsub", Topic: "acr-webhooks",
 			Take: func(_ context.Context, event []byte) error {
 				taken = append(taken, string(event))
 				if string(event) == "later" {
@@ -168,7 +168,7 @@ func TestATurnHasATimeLimit(t *testing.T) {
 }
 
 func TestTheSidecarIsAway(t *testing.T) {
-	c, err := Dial(1) // nobody listens there
+	c, err := Dial(1, nil) // nobody listens there
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,6 +22,7 @@ import (
 
 	runtimev1 "github.com/dapr/dapr/pkg/proto/runtime/v1"
 	dapr "github.com/dapr/go-sdk/client"
+	"go.opentelemetry.io/otel/propagation"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
@@ -41,8 +42,9 @@ type Client struct {
 
 // Dial returns a client of the sidecar whose gRPC API listens on port of this
 // machine. It does not wait: the sidecar may start later, restart, and come
-// back; calls fail while it is away.
-func Dial(port int) (*Client, error) {
+// back; calls fail while it is away. Calls carry the trace context that p finds in
+// their contexts; nil is none.
+func Dial(port int, p propagation.TextMapPropagator) (*Client, error) {
 	dapr.SetLogger(nil) // it writes to stdout
 	// NewClient and its relatives block for 5 s and then give up.
 	conn, err := grpc.NewClient(fmt.Sprintf("127.0.0.1:%d", port),
@@ -52,7 +54,7 @@ func Dial(port int) (*Client, error) {
 			MinConnectTimeout: time.Second,
 		}),
 		grpc.WithUnaryInterceptor(func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, call grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-			return call(withAPIToken(ctx), method, req, reply, cc, opts...)
+			return call(withTrace(withAPIToken(ctx), p), method, req, reply, cc, opts...)
 		}),
 		grpc.WithStreamInterceptor(func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, stream grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 			return stream(withAPIToken(ctx), desc, cc, method, opts...)
@@ -69,6 +71,21 @@ func Dial(port int) (*Client, error) {
 func withAPIToken(ctx context.Context) context.Context {
 	if token := os.Getenv("DAPR_API_TOKEN"); token != "" {
 		return metadata.AppendToOutgoingContext(ctx, "dapr-api-token", token)
+	}
+	return ctx
+}
+
+// withTrace adds the trace context. Dapr reads traceparent, and gives it to the
+// host of the actor in the HTTP header of that name; where it traces, itself, with
+// a span of its own between the two. It loses tracestate on the way.
+func withTrace(ctx context.Context, p propagation.TextMapPropagator) context.Context {
+	if p == nil {
+		return ctx
+	}
+	carrier := propagation.MapCarrier{}
+	p.Inject(ctx, carrier)
+	for name, value := range carrier {
+		ctx = metadata.AppendToOutgoingContext(ctx, name, value)
 	}
 	return ctx
 }

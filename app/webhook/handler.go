@@ -14,6 +14,9 @@ import (
 	"strconv"
 	"time"
 
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
+
 	"allregions/app/delivery"
 	"allregions/app/notification"
 	"allregions/app/replication"
@@ -69,6 +72,8 @@ type Handler struct {
 	regions    Regions
 	keys       Keys
 	ready      func(context.Context) error
+	tracer     trace.Tracer                  // nil for none
+	propagator propagation.TextMapPropagator // with tracer
 	log        *slog.Logger
 	mux        *http.ServeMux
 	flood      flood
@@ -85,13 +90,19 @@ type Config struct {
 	// Ready is nil while webhooks can be taken; its error is shown to whoever
 	// asks /readyz, without a key.
 	Ready func(context.Context) error
-	Log   *slog.Logger
+
+	// Tracer, if set, traces what is asked with a key. Propagator then reads what
+	// trace a caller is in.
+	Tracer     trace.Tracer
+	Propagator propagation.TextMapPropagator
+
+	Log *slog.Logger
 }
 
 // New returns the handler of the public listener.
 func New(c Config) *Handler {
 	h := &Handler{Notifications: c.Notifications, Statuses: c.Statuses, deliveries: c.Deliveries, waiters: c.Waiters, regions: c.Regions,
-		keys: c.Keys, ready: c.Ready, log: c.Log, mux: http.NewServeMux()}
+		keys: c.Keys, ready: c.Ready, tracer: c.Tracer, propagator: c.Propagator, log: c.Log, mux: http.NewServeMux()}
 
 	h.route("/webhooks/acr", methods{http.MethodPost: h.withKey(h.receive)})
 	// The URLs of the two samples that people come from.
@@ -118,7 +129,7 @@ func (h *Handler) withKey(next http.HandlerFunc) http.HandlerFunc {
 			h.fail(w, r, errUnauthorized)
 			return
 		}
-		next(w, r)
+		h.traced(next, w, r)
 	}
 }
 
@@ -163,6 +174,7 @@ func (h *Handler) receive(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	e.Original = string(body)
+	annotate(ctx, e.ID, region)
 	result, err := h.add(ctx, e, expected)
 	if err != nil {
 		h.fail(w, r, err)

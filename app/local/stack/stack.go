@@ -260,7 +260,7 @@ func (s *Stack) start(ctx context.Context, root string, programs dapr.Programs) 
 	// Subscribed before the service starts: the in-memory topic keeps nothing
 	// for later, and a reminder may be due the moment that the actors are there.
 	var err error
-	if s.dapr, err = sidecar.Dial(s.GRPCPort); err != nil {
+	if s.dapr, err = sidecar.Dial(s.GRPCPort, nil); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)

@@ -9,23 +9,29 @@
 //
 //   - an accepted event is in its notification;
 //   - a notification reaches exactly one of replicated and timedOut, and then
-//     perhaps recovered; each is on the topic, always with the same content;
+//     perhaps recovered; each is on the topic, always with the same content, also
+//     if it is published in another trace than the one in which it was decided;
 //   - the document tells the end, and the image leads to it;
 //   - no reminder is left, and nothing is left to do.
 package conformance
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"iter"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
 
 	"allregions/app/notification"
 	"allregions/app/notification/fake"
@@ -155,7 +161,19 @@ func newRun(t *testing.T, b *Backend, steps []string, fail func(int, string) fak
 // actor is a process.
 func (r *run) actor() *notification.Actor {
 	return &notification.Actor{Store: r.backend.Store, Documents: r.backend.Documents, Reminders: r.world, Topic: r.world,
-		Timeout: timeout, Now: func() time.Time { return r.world.Now }, Log: slog.New(slog.DiscardHandler)}
+		Timeout: timeout, Now: func() time.Time { return r.world.Now }, Tracer: tracer{}, Log: slog.New(slog.DiscardHandler)}
+}
+
+// tracer makes every span another one: if it were that of a publication which is
+// published, and not that of the decision, an event would have two contents.
+type tracer struct{ noop.Tracer }
+
+func (tracer) Start(ctx context.Context, _ string, _ ...trace.SpanStartOption) (context.Context, trace.Span) {
+	var c trace.SpanContextConfig
+	binary.NativeEndian.PutUint64(c.TraceID[:], 1+rand.Uint64N(math.MaxUint64))
+	binary.NativeEndian.PutUint64(c.SpanID[:], 1+rand.Uint64N(math.MaxUint64))
+	ctx = trace.ContextWithSpanContext(ctx, trace.NewSpanContext(c))
+	return ctx, trace.SpanFromContext(ctx)
 }
 
 // Invoke makes the run a Dapr that reaches the actor at once.

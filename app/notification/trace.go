@@ -1,0 +1,116 @@
+package notification
+
+import (
+	"context"
+	"strings"
+
+	cloudevents "github.com/cloudevents/sdk-go/v2/event"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
+
+	"allregions/app/replication"
+)
+
+// The W3C trace context, as HTTP headers and CloudEvents' extension for
+// distributed tracing name its parts.
+const (
+	traceparent = "traceparent"
+	tracestate  = "tracestate"
+)
+
+// daprTrace is where Dapr keeps a copy of traceparent. In an event that has none
+// it writes both, with the span of the publication, and so makes two
+// publications of one outcome differ.
+const daprTrace = "traceid"
+
+// The attributes of spans.
+const (
+	attrNotification = attribute.Key("allregions.notification")
+	attrRegion       = attribute.Key("allregions.region")
+	attrDecision     = attribute.Key("allregions.decision")
+	attrEvent        = attribute.Key("allregions.event")
+)
+
+// traceTurn begins the span of a turn. A reminder's turn begins a trace of its own.
+func (a *Actor) traceTurn(ctx context.Context, id string, region replication.Region, reminded bool) (context.Context, trace.Span) {
+	if a.Tracer == nil {
+		return ctx, nil
+	}
+	name, options := "turn", []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindServer), trace.WithAttributes(attrNotification.String(id))}
+	if reminded {
+		name, options = "reminder", append(options, trace.WithNewRoot())
+	}
+	ctx, span := a.Tracer.Start(ctx, name, options...)
+	if region != "" && span.IsRecording() {
+		span.SetAttributes(attrRegion.String(string(region)))
+	}
+	return ctx, span
+}
+
+func endTurn(span trace.Span, d replication.Decision, err error) {
+	if span != nil && span.IsRecording() && err == nil {
+		span.SetAttributes(attrDecision.String(d.String()))
+	}
+	end(span, err)
+}
+
+func end(span trace.Span, err error) {
+	if span == nil {
+		return
+	}
+	if err != nil {
+		span.SetStatus(codes.Error, err.Error())
+	}
+	span.End()
+}
+
+// tracePublication begins the span of a publication, in the trace in which the
+// outcome was decided. If another turn publishes it, that turn is linked.
+func (a *Actor) tracePublication(ctx context.Context, eventID string, o replication.Outcome) (context.Context, trace.Span) {
+	if a.Tracer == nil {
+		return ctx, nil
+	}
+	options := []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindProducer), trace.WithAttributes(attrEvent.String(eventID))}
+	now, decided := trace.SpanContextFromContext(ctx), spanContext(o.Trace)
+	if decided.IsValid() && decided.SpanID() != now.SpanID() {
+		ctx = trace.ContextWithRemoteSpanContext(ctx, decided)
+		options = append(options, trace.WithLinks(trace.Link{SpanContext: now}))
+	}
+	return a.Tracer.Start(ctx, "publish", options...)
+}
+
+// traceOf is what an outcome remembers of the trace in which it is decided: the
+// traceparent, and behind a space the tracestate, if there is one.
+func traceOf(ctx context.Context) string {
+	if !trace.SpanContextFromContext(ctx).IsValid() {
+		return ""
+	}
+	carrier := propagation.MapCarrier{}
+	propagation.TraceContext{}.Inject(ctx, carrier)
+	return strings.TrimSpace(carrier[traceparent] + " " + carrier[tracestate])
+}
+
+// spanContext is the opposite of traceOf.
+func spanContext(s string) trace.SpanContext {
+	if s == "" {
+		return trace.SpanContext{}
+	}
+	parent, state, _ := strings.Cut(s, " ")
+	ctx := propagation.TraceContext{}.Extract(context.Background(), propagation.MapCarrier{traceparent: parent, tracestate: state})
+	return trace.SpanContextFromContext(ctx)
+}
+
+// setTrace tells the consumers of e where in a trace its outcome was decided.
+func setTrace(e *cloudevents.Event, s string) {
+	if s == "" {
+		return
+	}
+	parent, state, _ := strings.Cut(s, " ")
+	e.SetExtension(traceparent, parent)
+	e.SetExtension(daprTrace, parent)
+	if state != "" {
+		e.SetExtension(tracestate, state)
+	}
+}

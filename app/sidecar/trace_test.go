@@ -1,0 +1,109 @@
+package sidecar
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"net/http/httptest"
+	"testing"
+
+	runtimev1 "github.com/dapr/dapr/pkg/proto/runtime/v1"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+)
+
+const traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+// traced is the context of a span.
+func traced(t *testing.T) context.Context {
+	t.Helper()
+	ctx := propagation.TraceContext{}.Extract(t.Context(), propagation.MapCarrier{"traceparent": traceparent})
+	if !trace.SpanContextFromContext(ctx).IsValid() {
+		t.Fatal("no span")
+	}
+	return ctx
+}
+
+// daprd remembers the metadata of the calls of actors.
+type daprd struct {
+	runtimev1.UnimplementedDaprServer
+	calls chan metadata.MD
+}
+
+func (d *daprd) InvokeActor(ctx context.Context, _ *runtimev1.InvokeActorRequest) (*runtimev1.InvokeActorResponse, error) {
+	md, _ := metadata.FromIncomingContext(ctx)
+	d.calls <- md
+	return &runtimev1.InvokeActorResponse{}, nil
+}
+
+// The sidecar is told of the trace in which it is called, if there is tracing.
+func TestCallsCarryTheTrace(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &daprd{calls: make(chan metadata.MD, 1)}
+	server := grpc.NewServer()
+	runtimev1.RegisterDaprServer(server, d)
+	go server.Serve(l)
+	t.Cleanup(server.Stop)
+	for _, tt := range []struct {
+		p    propagation.TextMapPropagator
+		ctx  context.Context
+		want []string
+	}{
+		{propagation.TraceContext{}, traced(t), []string{traceparent}},
+		{propagation.TraceContext{}, t.Context(), nil},
+		{nil, traced(t), nil},
+	} {
+		client, err := Dial(l.Addr().(*net.TCPAddr).Port, tt.p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := client.Actors("Thing", "s").Invoke(tt.ctx, "a", "Do", nil); err != nil {
+			t.Fatal(err)
+		}
+		if got := (<-d.calls)["traceparent"]; len(got) != len(tt.want) || len(got) == 1 && got[0] != tt.want[0] {
+			t.Errorf("%v: traceparent %q, want %q", tt.p, got, tt.want)
+		}
+		client.Close()
+	}
+}
+
+// A turn and a message are in the trace of their caller; a reminder begins one.
+func TestHostContinuesTheTrace(t *testing.T) {
+	var seen trace.SpanContext
+	see := func(ctx context.Context) { seen = trace.SpanContextFromContext(ctx) }
+	actor := Actor{Type: "Thing",
+		Methods: map[string]func(context.Context, string, []byte) ([]byte, error){
+			"See": func(ctx context.Context, _ string, _ []byte) ([]byte, error) { see(ctx); return nil, nil }},
+		Remind: func(ctx context.Context, _, _ string) error { see(ctx); return nil },
+	}
+	topic := Subscription{Topic: "t", Take: func(ctx context.Context, _ []byte) error { see(ctx); return nil }}
+	for _, tt := range []struct {
+		method, path string
+		p            propagation.TextMapPropagator
+		want         bool
+	}{
+		{"PUT", "/actors/Thing/a/method/See", propagation.TraceContext{}, true},
+		{"POST", "/topics/t", propagation.TraceContext{}, true},
+		{"PUT", "/actors/Thing/a/method/remind/check", propagation.TraceContext{}, false},
+		{"PUT", "/actors/Thing/a/method/See", nil, false},
+		{"POST", "/topics/t", nil, false},
+	} {
+		seen = trace.SpanContext{}
+		r := httptest.NewRequest(tt.method, tt.path, nil)
+		r.Header.Set("traceparent", traceparent)
+		w := httptest.NewRecorder()
+		NewHost(slog.New(slog.DiscardHandler), tt.p, []Actor{actor}, []Subscription{topic}).ServeHTTP(w, r)
+		want := ""
+		if tt.want {
+			want = "b7ad6b7169203331"
+		}
+		if w.Code != 200 || seen.IsValid() != tt.want || tt.want && seen.SpanID().String() != want {
+			t.Errorf("%s, %v: %d in span %v", tt.path, tt.p, w.Code, seen.SpanID())
+		}
+	}
+}
