@@ -107,6 +107,28 @@ type EventLog interface {
 	Fired(ctx context.Context, id string, regions []replication.Region) ([]replication.Event, error)
 }
 
+// Observer is told what becomes of notifications, by the process in which it does.
+// It must not block.
+type Observer interface {
+	// Saved is told of a decision that is saved: the state before and after it.
+	Saved(before, after replication.State)
+
+	// Published is told of an outcome that the broker has taken, and how long
+	// after it was decided.
+	Published(o replication.Outcome, lag time.Duration)
+
+	// Repeated is told of work that an earlier turn could not finish, and that the
+	// reminder has done: one of the names below.
+	Repeated(work string)
+}
+
+// The work that a reminder repeats.
+const (
+	WorkPublish  = "publish"
+	WorkDocument = "document" // of an outcome; the first event's is written again in any case
+	WorkIndex    = "index"
+)
+
 // How long ACR may take to say what it has fired, before a deadline is decided
 // without it: in the reminder's turn, which nobody waits for, and in another's.
 const (
@@ -135,6 +157,8 @@ type Actor struct {
 	// Concluded, if set, is told of every outcome that this process saved.
 	// It must not block.
 	Concluded func(id string)
+
+	Observer Observer // nil for none
 
 	// Tracer, if set, traces turns and publications.
 	Tracer trace.Tracer
@@ -271,6 +295,9 @@ func (a *Actor) turn(ctx context.Context, id string, region replication.Region, 
 		if err := a.save(ctx, id, s); err != nil { // 2
 			return fail(err)
 		}
+		if a.Observer != nil {
+			a.Observer.Saved(before, s)
+		}
 	}
 	a.log(ctx, id, region, reminded, d)
 	if len(d.New) > 0 && a.Concluded != nil {
@@ -283,7 +310,7 @@ func (a *Actor) turn(ctx context.Context, id string, region replication.Region, 
 	// What an earlier turn left over waits for the reminder, so that a broker
 	// that is down costs each webhook nothing.
 	if began := d.Changed && !before.Exists(); began || len(d.New) > 0 || reminded {
-		if err := a.finish(ctx, &s, reminded); err != nil {
+		if err := a.finish(ctx, before, &s, reminded); err != nil {
 			a.leave(ctx, id, err)
 		}
 	}
@@ -332,15 +359,21 @@ func (a *Actor) leave(ctx context.Context, id string, err error) {
 // finish publishes what is unpublished and stores the document (3), and saves
 // what of it worked (4). The document of an open notification is no reason to
 // save: the first firing of the reminder may write it again, and there is no
-// other before the deadline.
-func (a *Actor) finish(ctx context.Context, s *replication.State, reminded bool) error {
+// other before the deadline. Found is the state that the turn has loaded.
+func (a *Actor) finish(ctx context.Context, found replication.State, s *replication.State, reminded bool) error {
 	var errs []error
 	before, saveIt := *s, false
-	for _, o := range s.Unpublished() {
+	repeated := func(work string, left bool) {
+		if a.Observer != nil && reminded && left {
+			a.Observer.Repeated(work)
+		}
+	}
+	for i, o := range s.Unpublished() {
 		if err := a.publish(ctx, *s, o); err != nil {
 			errs = append(errs, err)
 			break // outcomes stay in order
 		}
+		repeated(WorkPublish, i < len(found.Unpublished()))
 		*s = s.Published(o)
 		saveIt = true
 	}
@@ -350,6 +383,7 @@ func (a *Actor) finish(ctx context.Context, s *replication.State, reminded bool)
 		} else {
 			*s = s.DocumentStored()
 			saveIt = saveIt || reminded && s.Status() != replication.Collecting
+			repeated(WorkDocument, len(found.Outcomes) > 0 && found.Undocumented())
 		}
 	}
 	if reminded && s.Exists() && !s.Indexed {
@@ -358,6 +392,7 @@ func (a *Actor) finish(ctx context.Context, s *replication.State, reminded bool)
 		} else {
 			s.Indexed = true
 			saveIt = true
+			repeated(WorkIndex, true)
 		}
 	}
 	if s.Final() && !s.NeedsReminder() && !reminded {
@@ -401,6 +436,9 @@ func (a *Actor) publish(ctx context.Context, s replication.State, o replication.
 	end(span, err)
 	if err != nil {
 		return fmt.Errorf("publish %s: %w", eventID, err)
+	}
+	if a.Observer != nil {
+		a.Observer.Published(o, max(0, a.Now().Sub(o.At)))
 	}
 	return nil
 }

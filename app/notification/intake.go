@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	cloudevents "github.com/cloudevents/sdk-go/v2/event"
@@ -40,9 +41,20 @@ type Intake struct {
 	// Dead takes what can never be delivered.
 	Queue, Dead Topic
 
+	// Delivered, if set, is told of each try to deliver from the queue: how the
+	// notification decided, or one of the results below, and the region, if it is
+	// one that the notification expects. It must not block.
+	Delivered func(region replication.Region, result string)
+
 	Now func() time.Time // wall time
 	Log *slog.Logger
 }
+
+// The results of a delivery from the queue that is not in its notification.
+const (
+	ResultDead   = "dead"   // it never can be
+	ResultFailed = "failed" // it comes again
+)
 
 // Add gives e to its notification, or to the queue; then Result.Queued is true,
 // and nothing else is known. A nil error means that the state store or the
@@ -97,6 +109,17 @@ func (i *Intake) queue(ctx context.Context, e replication.Event, expected []repl
 // among the dead: because it is no event of ours, or of a region that the
 // notification does not expect.
 func (i *Intake) Deliver(ctx context.Context, event []byte) error {
+	region, result, err := i.deliver(ctx, event)
+	if err != nil {
+		result = ResultFailed
+	}
+	if i.Delivered != nil {
+		i.Delivered(region, result)
+	}
+	return err
+}
+
+func (i *Intake) deliver(ctx context.Context, event []byte) (region replication.Region, result string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, deliverWithin)
 	defer cancel()
 	var received struct {
@@ -105,17 +128,20 @@ func (i *Intake) Deliver(ctx context.Context, event []byte) error {
 		Data addMessage `json:"data"`
 	}
 	if err := json.Unmarshal(event, &received); err != nil {
-		return i.bury(ctx, "unknown", event, fmt.Errorf("decode: %w", err))
+		return "", ResultDead, i.bury(ctx, "unknown", event, fmt.Errorf("decode: %w", err))
 	}
 	e := received.Data.Event.event()
 	if received.Type != TypeReceived || !ValidID(e.ID) || e.Region == "" {
-		return i.bury(ctx, cmp.Or(received.ID, "unknown"), event, fmt.Errorf("not an %s with an id and a region, but %q", TypeReceived, received.Type))
+		return "", ResultDead, i.bury(ctx, cmp.Or(received.ID, "unknown"), event, fmt.Errorf("not an %s with an id and a region, but %q", TypeReceived, received.Type))
 	}
-	_, err := i.Client.Add(ctx, e, received.Data.Expected)
+	added, err := i.Client.Add(ctx, e, received.Data.Expected)
 	if _, refused := errors.AsType[*RefusedError](err); refused {
-		return i.bury(ctx, cmp.Or(received.ID, "unknown"), event, err)
+		return "", ResultDead, i.bury(ctx, cmp.Or(received.ID, "unknown"), event, err)
 	}
-	return err
+	if err == nil || slices.Contains(received.Data.Expected, e.Region) {
+		region = e.Region
+	}
+	return region, string(added.Reason), err
 }
 
 // dead is what is kept of a message that can never be delivered.

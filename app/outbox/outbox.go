@@ -44,8 +44,12 @@ type Outbox struct {
 	Attempts      Attempter
 	Deliveries    *delivery.Client
 	Notifications Notifications
-	Now           func() time.Time
-	Log           *slog.Logger
+
+	// Attempted, if set, is told of each attempt. It must not block.
+	Attempted func(target string, v delivery.Verdict)
+
+	Now func() time.Time
+	Log *slog.Logger
 
 	mu     sync.Mutex
 	health map[string]delivery.TargetStatus
@@ -124,6 +128,9 @@ func (o *Outbox) Send(ctx context.Context, name string, m delivery.Message) deli
 		result.Error = r.String()
 	}
 	o.record(t, result)
+	if o.Attempted != nil {
+		o.Attempted(t.Name, result.Verdict)
+	}
 	return result
 }
 

@@ -139,6 +139,8 @@ func TestTakeFails(t *testing.T) {
 func TestSend(t *testing.T) {
 	w := &world{result: target.Result{Status: 503, RetryAfter: time.Minute}}
 	o, _ := newOutbox(t, w)
+	var told []string
+	o.Attempted = func(target string, v delivery.Verdict) { told = append(told, target+" "+string(v)) }
 	m := delivery.Message{EventID: "n1/replicated", Event: outcome(notification.TypeCompleted, "replicated", "shop/cart"), Original: "the original"}
 
 	if r := o.Send(t.Context(), "everybody", m); r.Verdict != delivery.Again || r.Status != 503 || r.Pause != time.Minute || !strings.HasPrefix(r.Error, "503") {
@@ -154,6 +156,9 @@ func TestSend(t *testing.T) {
 	w.result = target.Result{Status: 204}
 	if r := o.Send(t.Context(), "everybody", m); r.Verdict != delivery.Accepted || r.Error != "" {
 		t.Errorf("%+v", r)
+	}
+	if want := []string{"everybody again", "everybody again", "everybody delivered"}; !slices.Equal(told, want) {
+		t.Errorf("told %q, want %q", told, want)
 	}
 	if h := o.Health()[0]; h.Failures != 0 || h.Error != "" {
 		t.Errorf("%+v", h)

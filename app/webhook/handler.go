@@ -11,6 +11,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -72,6 +73,7 @@ type Handler struct {
 	regions    Regions
 	keys       Keys
 	ready      func(context.Context) error
+	received   func(region replication.Region, result string)
 	tracer     trace.Tracer                  // nil for none
 	propagator propagation.TextMapPropagator // with tracer
 	log        *slog.Logger
@@ -91,6 +93,11 @@ type Config struct {
 	// asks /readyz, without a key.
 	Ready func(context.Context) error
 
+	// Received, if set, is told what became of each webhook that has a key and can
+	// be read: how its notification decided, or one of the results below, and the
+	// region, if it is an expected one. It must not block.
+	Received func(region replication.Region, result string)
+
 	// Tracer, if set, traces what is asked with a key. Propagator then reads what
 	// trace a caller is in.
 	Tracer     trace.Tracer
@@ -99,10 +106,17 @@ type Config struct {
 	Log *slog.Logger
 }
 
+// The results of a webhook that is not in its notification.
+const (
+	ResultQueued  = "queued"  // it will be
+	ResultRefused = "refused" // its region is not expected, or its id can be none
+	ResultFailed  = "failed"  // it is lost, unless the sender tries again
+)
+
 // New returns the handler of the public listener.
 func New(c Config) *Handler {
 	h := &Handler{Notifications: c.Notifications, Statuses: c.Statuses, deliveries: c.Deliveries, waiters: c.Waiters, regions: c.Regions,
-		keys: c.Keys, ready: c.Ready, tracer: c.Tracer, propagator: c.Propagator, log: c.Log, mux: http.NewServeMux()}
+		keys: c.Keys, ready: c.Ready, received: c.Received, tracer: c.Tracer, propagator: c.Propagator, log: c.Log, mux: http.NewServeMux()}
 
 	h.route("/webhooks/acr", methods{http.MethodPost: h.withKey(h.receive)})
 	// The URLs of the two samples that people come from.
@@ -158,24 +172,7 @@ func (h *Handler) receive(w http.ResponseWriter, r *http.Request) {
 	// up: the rest goes on without it.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), receiveTimeout)
 	defer cancel()
-	expected, err := h.regions.Expected(ctx)
-	if err != nil {
-		h.fail(w, r, fmt.Errorf("expected regions: %w", err))
-		return
-	}
-	region, err := parseRegion(r, expected)
-	if err != nil {
-		h.fail(w, r, badRequest{err})
-		return
-	}
-	e, err := p.event(region)
-	if err != nil {
-		h.fail(w, r, badRequest{err})
-		return
-	}
-	e.Original = string(body)
-	annotate(ctx, e.ID, region)
-	result, err := h.add(ctx, e, expected)
+	e, result, err := h.take(ctx, r, p, body)
 	if err != nil {
 		h.fail(w, r, err)
 		return
@@ -190,6 +187,49 @@ func (h *Handler) receive(w http.ResponseWriter, r *http.Request) {
 		status = http.StatusAccepted
 	}
 	writeJSON(w, status, "application/json", result.Status)
+}
+
+// take makes p an event, and gives it to its notification.
+func (h *Handler) take(ctx context.Context, r *http.Request, p payload, body []byte) (e replication.Event, result notification.Result, err error) {
+	var expected []replication.Region
+	if h.received != nil {
+		defer func() { h.received(regionOf(e, result, err, expected), resultOf(result, err)) }()
+	}
+	if expected, err = h.regions.Expected(ctx); err != nil {
+		return e, result, fmt.Errorf("expected regions: %w", err)
+	}
+	region, err := parseRegion(r, expected)
+	if err != nil {
+		return e, result, badRequest{err}
+	}
+	if e, err = p.event(region); err != nil {
+		return e, result, badRequest{err}
+	}
+	e.Original = string(body)
+	annotate(ctx, e.ID, region)
+	result, err = h.add(ctx, e, expected)
+	return e, result, err
+}
+
+func resultOf(result notification.Result, err error) string {
+	switch {
+	case isA[badRequest](err), isA[*notification.RefusedError](err):
+		return ResultRefused
+	case err != nil:
+		return ResultFailed
+	case result.Queued:
+		return ResultQueued
+	}
+	return string(result.Reason)
+}
+
+// regionOf is the region of e if somebody expects it. The caller may have made it
+// up: nobody has looked at one that is queued.
+func regionOf(e replication.Event, result notification.Result, err error, expected []replication.Region) replication.Region {
+	if slices.Contains(expected, e.Region) || err == nil && !result.Queued {
+		return e.Region
+	}
+	return ""
 }
 
 // queued is the answer to an event that is safe, and on its way.
