@@ -129,6 +129,12 @@ type Config struct {
 	// taken out loses what it has not had yet.
 	Targets Targets `envconfig:"NOTIFY_TARGETS"`
 
+	// OTLP is the http or https URL of whoever collects traces and metrics by
+	// OpenTelemetry's protocol over gRPC, such as http://localhost:4317. The
+	// standard variables OTEL_* set everything else about it. Without it nothing
+	// is traced, and metrics are at /metrics of AppPort only.
+	OTLP Collector `envconfig:"OTEL_EXPORTER_OTLP_ENDPOINT"`
+
 	// DaprGRPCPort is the TCP port, on 127.0.0.1, of the sidecar's gRPC API. Dapr
 	// sets it wherever it starts the service.
 	DaprGRPCPort Port `envconfig:"DAPR_GRPC_PORT" default:"50001"`
@@ -157,8 +163,14 @@ func loadConfig() (Config, error) {
 	if len(c.Keys) == 0 && !c.AllowAnonymous {
 		errs = append(errs, errors.New("WEBHOOK_KEYS: not set; set a key (openssl rand -hex 24 makes one), or WEBHOOK_ALLOW_ANONYMOUS=true to let everybody in"))
 	}
+	if p := os.Getenv(otlpProtocol); c.OTLP.set() && p != "" && p != "grpc" {
+		errs = append(errs, fmt.Errorf("%s: %q cannot be spoken; grpc can", otlpProtocol, p))
+	}
 	return c, errors.Join(errs...)
 }
+
+// otlpProtocol is OpenTelemetry's standard variable.
+const otlpProtocol = "OTEL_EXPORTER_OTLP_PROTOCOL"
 
 // target is what the registry's webhooks are to call. It is false if we are to
 // leave them alone, with the reason.
@@ -363,6 +375,21 @@ func (t *Timeout) Decode(s string) error {
 		return fmt.Errorf("%s is not between %s and 30 days", d, minTimeout)
 	}
 	*t = Timeout(d)
+	return nil
+}
+
+// Collector is the address of whoever collects telemetry; without a URL, none.
+type Collector struct{ URL *url.URL }
+
+func (c Collector) set() bool { return c.URL != nil }
+
+func (c *Collector) Decode(s string) error {
+	u, err := url.Parse(strings.TrimSpace(s))
+	// Not quoted: see PublicURL.
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		return errors.New("not a URL such as http://localhost:4317: http or https, a host, a port, and nothing else")
+	}
+	c.URL = u
 	return nil
 }
 

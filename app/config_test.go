@@ -68,7 +68,7 @@ func TestEverySettingIsRead(t *testing.T) {
 	const id = "/subscriptions/s/resourceGroups/g/providers/Microsoft.ContainerRegistry/registries/contoso"
 	environment(t, map[string]string{"REGISTRY_RESOURCE_ID": id, "PORT": "1", "APP_PORT": "2", "WEBHOOK_REGIONS": "eastus", "WEBHOOK_TIMEOUT": "1h",
 		"PUBLIC_URL": "https://h/p", "WEBHOOK_REGISTRATION": "off", "WEBHOOK_ACTIONS": "push, delete", "WEBHOOK_OWNER": "prod",
-		"WEBHOOK_ALLOW_ANONYMOUS": "true", "STATE_STORE": "s", "IMAGE_STORE": "i", "PUBSUB": "p", "TOPIC": "t", "WEBHOOK_TOPIC": "off", "SHUTDOWN_DELAY": "3s", "NOTIFY_TARGETS": `[{"name":"ops","type":"slack","url":"https://example.com/"}]`, "DAPR_GRPC_PORT": "3"})
+		"WEBHOOK_ALLOW_ANONYMOUS": "true", "STATE_STORE": "s", "IMAGE_STORE": "i", "PUBSUB": "p", "TOPIC": "t", "WEBHOOK_TOPIC": "off", "SHUTDOWN_DELAY": "3s", "NOTIFY_TARGETS": `[{"name":"ops","type":"slack","url":"https://example.com/"}]`, "OTEL_EXPORTER_OTLP_ENDPOINT": "https://collector:4317", "DAPR_GRPC_PORT": "3"})
 	c, err := loadConfig()
 	if err != nil {
 		t.Fatal(err)
@@ -82,7 +82,10 @@ func TestEverySettingIsRead(t *testing.T) {
 	if len(c.Targets) != 1 || c.Targets[0].Name != "ops" {
 		t.Errorf("targets %v", c.Targets)
 	}
-	c.Registry, c.PublicURL, c.Targets = ResourceID{}, PublicURL{}, nil
+	if !c.OTLP.set() || c.OTLP.URL.String() != "https://collector:4317" {
+		t.Errorf("collector %v", c.OTLP.URL)
+	}
+	c.Registry, c.PublicURL, c.Targets, c.OTLP = ResourceID{}, PublicURL{}, nil, Collector{}
 	want := Config{Port: 1, AppPort: 2, Regions: Regions(registry.Static{"eastus"}), Actions: Actions{"push", "delete"}, Owner: "prod", Timeout: Timeout(time.Hour), AllowAnonymous: true,
 		ShutdownDelay: Delay(3 * time.Second), StateStore: "s", ImageStore: "i", PubSub: "p", Topic: "t", WebhookTopic: off, DaprGRPCPort: 3}
 	if got, want := fmt.Sprintf("%#v", c), fmt.Sprintf("%#v", want); got != want {
@@ -137,6 +140,12 @@ func TestWrongSettingsAreNamed(t *testing.T) {
 		{with("PUBLIC_URL", "https://allregions.example.com?code=s3cr3t"), []string{"PUBLIC_URL: not a URL"}},
 		{with("PUBLIC_URL", "https://s3cr3t\x7f"), []string{"PUBLIC_URL: not a URL"}},
 		{with("PUBLIC_URL", "https://h/"+strings.Repeat("x", 250)), []string{"PUBLIC_URL: not a URL"}},
+		{with("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4317"), []string{"OTEL_EXPORTER_OTLP_ENDPOINT: not a URL such as http://localhost:4317"}},
+		{with("OTEL_EXPORTER_OTLP_ENDPOINT", "grpc://collector:4317"), []string{"OTEL_EXPORTER_OTLP_ENDPOINT: not a URL"}},
+		{with("OTEL_EXPORTER_OTLP_ENDPOINT", "http://"), []string{"OTEL_EXPORTER_OTLP_ENDPOINT: not a URL"}},
+		{with("OTEL_EXPORTER_OTLP_ENDPOINT", "https://user:s3cr3t@collector"), []string{"OTEL_EXPORTER_OTLP_ENDPOINT: not a URL"}},
+		{with("OTEL_EXPORTER_OTLP_ENDPOINT", "https://collector?key=s3cr3t"), []string{"OTEL_EXPORTER_OTLP_ENDPOINT: not a URL"}},
+		{with("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector", otlpProtocol, "http/protobuf"), []string{`OTEL_EXPORTER_OTLP_PROTOCOL: "http/protobuf" cannot be spoken`}},
 		{with("WEBHOOK_REGISTRATION", "maybe"), []string{`WEBHOOK_REGISTRATION: "maybe" is neither on nor off`}},
 		{with("WEBHOOK_ACTIONS", "push,pull"), []string{`WEBHOOK_ACTIONS: "pull" is none of chart_delete, chart_push, delete, push, quarantine`}},
 		{with("WEBHOOK_ACTIONS", "push,"), []string{`WEBHOOK_ACTIONS: "" is none of`}},

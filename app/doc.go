@@ -28,6 +28,8 @@
 //     how each wants to hear it; [allregions/app/delivery] is the actor that
 //     tries until it works or is given up; [allregions/app/outbox] joins them to
 //     the topic.
+//   - [allregions/app/telemetry] is what operators look at: metrics, and where
+//     traces go. Nobody but main imports it; the others have hooks.
 //   - main (this package) reads the settings (config.go: the operator's manual)
 //     and wires the rest. It alone knows everybody.
 //

@@ -60,7 +60,8 @@ var imports = map[string][]string{
 	"allregions/app/notification/fake":        {},
 	"allregions/app/notification/conformance": {"notification", "notification/fake", "replication"},
 	"allregions/app/sidecar":                  {},
-	"allregions/app":                          {"delivery", "notification", "outbox", "registry", "replication", "sidecar", "target", "webhook"},
+	"allregions/app/telemetry":                {"delivery", "notification", "replication"},
+	"allregions/app":                          {"delivery", "notification", "outbox", "registry", "replication", "sidecar", "target", "telemetry", "webhook"},
 
 	"allregions/app/local/process": {},
 	"allregions/app/local/dapr":    {"local/process"},
@@ -73,17 +74,21 @@ var imports = map[string][]string{
 
 // others says which packages may import what is not ours.
 var others = map[string][]string{
-	"github.com/standard-webhooks/": {"allregions/app/target", "allregions/app/local"},
-	"github.com/dapr/":              {"allregions/app/sidecar"},
-	"google.golang.org/grpc":        {"allregions/app/sidecar"},
-	"github.com/kelseyhightower/":   {"allregions/app"},
-	"github.com/Azure/":             {"allregions/app", "allregions/app/registry"},
-	"gopkg.in/yaml.v3":              {"allregions/app/target", "allregions/app/local/cosmos"},
-	"github.com/google/cel-go/":     {"allregions/app/target"},
-	"github.com/cloudevents/":       {"allregions/app/notification", "allregions/app/delivery"},
-	"go.opentelemetry.io/otel/":     {"allregions/app/notification", "allregions/app/notification/conformance", "allregions/app/sidecar", "allregions/app/webhook"},
-	"net/http":                      {"allregions/app", "allregions/app/webhook", "allregions/app/target", "allregions/app/sidecar", "allregions/app/local", "allregions/app/local/acr", "allregions/app/local/chaos", "allregions/app/local/cosmos", "allregions/app/local/stack"},
-	"os":                            {"allregions/app", "allregions/app/sidecar", "allregions/app/local", "allregions/app/local/chaos", "allregions/app/local/cosmos", "allregions/app/local/dapr", "allregions/app/local/process", "allregions/app/local/stack"},
+	"github.com/prometheus/":             {"allregions/app/telemetry"},
+	"github.com/go-logr/":                {"allregions/app/telemetry"},
+	"go.opentelemetry.io/otel/sdk":       {"allregions/app/telemetry"},
+	"go.opentelemetry.io/otel/exporters": {"allregions/app/telemetry"},
+	"github.com/standard-webhooks/":      {"allregions/app/target", "allregions/app/local"},
+	"github.com/dapr/":                   {"allregions/app/sidecar"},
+	"google.golang.org/grpc":             {"allregions/app/sidecar"},
+	"github.com/kelseyhightower/":        {"allregions/app"},
+	"github.com/Azure/":                  {"allregions/app", "allregions/app/registry"},
+	"gopkg.in/yaml.v3":                   {"allregions/app/target", "allregions/app/local/cosmos"},
+	"github.com/google/cel-go/":          {"allregions/app/target"},
+	"github.com/cloudevents/":            {"allregions/app/notification", "allregions/app/delivery"},
+	"go.opentelemetry.io/":               {"allregions/app/telemetry", "allregions/app/notification", "allregions/app/notification/conformance", "allregions/app/sidecar", "allregions/app/webhook"},
+	"net/http":                           {"allregions/app", "allregions/app/telemetry", "allregions/app/webhook", "allregions/app/target", "allregions/app/sidecar", "allregions/app/local", "allregions/app/local/acr", "allregions/app/local/chaos", "allregions/app/local/cosmos", "allregions/app/local/stack"},
+	"os":                                 {"allregions/app", "allregions/app/sidecar", "allregions/app/local", "allregions/app/local/chaos", "allregions/app/local/cosmos", "allregions/app/local/dapr", "allregions/app/local/process", "allregions/app/local/stack"},
 }
 
 func TestImports(t *testing.T) {

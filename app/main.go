@@ -23,6 +23,7 @@ import (
 	"allregions/app/registry"
 	"allregions/app/sidecar"
 	"allregions/app/target"
+	"allregions/app/telemetry"
 	"allregions/app/webhook"
 )
 
@@ -169,9 +170,29 @@ func newPublicServer(h http.Handler, log *slog.Logger) *http.Server {
 	}
 }
 
+// instance tells this process from its like: on Container Apps each replica has a
+// name of its own, on one machine a port.
+func instance(p Port) string {
+	host, _ := os.Hostname() // without it there is the port
+	return p.on(host)
+}
+
+// newPrivateHandler is what 127.0.0.1 sees, and nobody else: neither asks for a key.
+func newPrivateHandler(dapr, metrics http.Handler) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("/", dapr)
+	mux.Handle("GET /metrics", metrics)
+	return mux
+}
+
 // serve runs both listeners until ctx ends or one of them fails.
 func serve(ctx context.Context, config Config, log *slog.Logger) error {
-	dapr, err := sidecar.Dial(int(config.DaprGRPCPort), nil)
+	telemetry, err := telemetry.Start(ctx, telemetry.Options{Export: config.OTLP.set(), Instance: instance(config.Port), Log: log})
+	if err != nil {
+		return err
+	}
+	defer telemetry.Shutdown()
+	dapr, err := sidecar.Dial(int(config.DaprGRPCPort), telemetry.Propagator)
 	if err != nil {
 		return err
 	}
@@ -193,10 +214,12 @@ func serve(ctx context.Context, config Config, log *slog.Logger) error {
 		EventLog:  azure.eventLog,
 		Timeout:   time.Duration(config.Timeout),
 		Concluded: waiters.Wake,
+		Observer:  telemetry,
+		Tracer:    telemetry.Tracer,
 		Now:       func() time.Time { return time.Now().Round(0) }, // without the monotonic clock
 		Log:       log,
 	}
-	intake := &notification.Intake{Client: client, Now: actor.Now, Log: log}
+	intake := &notification.Intake{Client: client, Delivered: telemetry.Delivered, Now: actor.Now, Log: log}
 	var subscriptions []sidecar.Subscription
 	if config.WebhookTopic != off {
 		intake.Queue = dapr.Topic(string(config.PubSub), string(config.WebhookTopic))
@@ -205,7 +228,7 @@ func serve(ctx context.Context, config Config, log *slog.Logger) error {
 	}
 	deliveries := dapr.Actors(delivery.ActorType, string(config.StateStore))
 	outbox := &outbox.Outbox{Targets: config.Targets, Attempts: target.NewClient(nil, time.Now), Deliveries: &delivery.Client{Actors: deliveries},
-		Notifications: client, Now: actor.Now, Log: log}
+		Notifications: client, Attempted: telemetry.Attempted, Now: actor.Now, Log: log}
 	deliverer := &delivery.Actor{Store: deliveries, Reminders: deliveries, Topic: actor.Topic, Sender: outbox,
 		Now: actor.Now, Random: rand.Float64, Log: log}
 	if len(config.Targets) > 0 {
@@ -227,9 +250,12 @@ func serve(ctx context.Context, config Config, log *slog.Logger) error {
 			_, err := azure.regions.Expected(ctx)
 			return errors.Join(dapr.Ready(ctx), err)
 		},
-		Log: log,
+		Received:   telemetry.Received,
+		Tracer:     telemetry.Tracer,
+		Propagator: telemetry.Propagator,
+		Log:        log,
 	})
-	private := sidecar.NewHost(log, nil, []sidecar.Actor{
+	host := sidecar.NewHost(log, telemetry.Propagator, []sidecar.Actor{
 		{Type: notification.ActorType, Methods: actor.Methods(), Remind: actor.Remind},
 		{Type: delivery.ActorType, Methods: deliverer.Methods(), Remind: deliverer.Remind},
 	}, subscriptions)
@@ -244,7 +270,7 @@ func serve(ctx context.Context, config Config, log *slog.Logger) error {
 		return fmt.Errorf("APP_PORT: %w", err)
 	}
 	publicServer := newPublicServer(public, log)
-	privateServer := &http.Server{Handler: private, ReadHeaderTimeout: 5 * time.Second}
+	privateServer := &http.Server{Handler: newPrivateHandler(host, telemetry.Handler), ReadHeaderTimeout: 5 * time.Second}
 
 	failed := make(chan error, 2)
 	go func() { failed <- publicServer.Serve(publicListener) }()

@@ -35,6 +35,7 @@ const soon = 45 * time.Second
 // cloudEvent is what consumers read.
 type cloudEvent struct {
 	SpecVersion, ID, Type, Source, Subject string
+	Traceparent, TraceID                   string
 	Time                                   time.Time
 	Data                                   status
 }

@@ -1,0 +1,166 @@
+package telemetry
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+
+	"allregions/app/delivery"
+	"allregions/app/notification"
+	"allregions/app/replication"
+)
+
+// Metrics counts and measures. No label has an image, an id, a digest, or anything
+// else that callers choose: results, outcomes and ways are a few words, regions are
+// those that somebody expects, targets those in the settings.
+type Metrics struct {
+	events        metric.Int64Counter
+	started       metric.Int64Counter
+	notifications metric.Int64Counter
+	missing       metric.Int64Counter
+	open          metric.Int64UpDownCounter
+	latency       metric.Float64Histogram
+	lag           metric.Float64Histogram
+	recoveries    metric.Int64Counter
+	attempts      metric.Int64Counter
+}
+
+// The labels.
+const (
+	labelRegion  = attribute.Key("region")
+	labelResult  = attribute.Key("result")
+	labelVia     = attribute.Key("via")
+	labelOutcome = attribute.Key("outcome")
+	labelWork    = attribute.Key("work")
+	labelTarget  = attribute.Key("target")
+)
+
+const (
+	viaWebhook = "webhook" // replication.ViaWebhook has no name
+
+	// otherRegion stands for all that nobody expects.
+	otherRegion = "other"
+
+	// resultFound is that of an event which nobody sent: it was asked for.
+	resultFound = "found"
+)
+
+// Upper bounds, in seconds. Replication takes seconds, or minutes for a large
+// image, or does not happen until somebody mends it, days later. Publication takes
+// milliseconds, or as long as a broker is away.
+var (
+	latencyBounds = []float64{0.1, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600, 21600, 86400, 604800}
+	lagBounds     = []float64{0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 3600, 86400}
+)
+
+func newMetrics(m metric.Meter) (*Metrics, error) {
+	var errs []error
+	counter := func(name, unit, description string) metric.Int64Counter {
+		c, err := m.Int64Counter(name, metric.WithUnit(unit), metric.WithDescription(description))
+		errs = append(errs, err)
+		return c
+	}
+	histogram := func(name, description string, bounds []float64) metric.Float64Histogram {
+		h, err := m.Float64Histogram(name, metric.WithUnit("s"), metric.WithDescription(description), metric.WithExplicitBucketBoundaries(bounds...))
+		errs = append(errs, err)
+		return h
+	}
+	open, err := m.Int64UpDownCounter("allregions.notifications.open", metric.WithUnit("{notification}"),
+		metric.WithDescription("Notifications that this process has begun, less those that it has concluded"))
+	s := &Metrics{
+		events:        counter("allregions.events", "{event}", "Regional events, by what became of them"),
+		started:       counter("allregions.notifications.started", "{notification}", "Notifications whose first event was saved"),
+		notifications: counter("allregions.notifications", "{notification}", "Outcomes that were saved"),
+		missing:       counter("allregions.regions.missing", "{notification}", "Notifications that timed out without the region"),
+		open:          open,
+		latency:       histogram("allregions.replication.latency", "From a notification's first event to that of the region", latencyBounds),
+		lag:           histogram("allregions.publish.lag", "From the decision of an outcome until the broker had it", lagBounds),
+		recoveries:    counter("allregions.reminder.recoveries", "{operation}", "What a turn could not finish and a reminder did"),
+		attempts:      counter("allregions.delivery.attempts", "{attempt}", "Attempts to tell a target of an outcome"),
+	}
+	if err := errors.Join(append(errs, err)...); err != nil {
+		return nil, err
+	}
+	// A rate needs a first value, or the first event does not count.
+	s.count(s.started, 0)
+	s.open.Add(context.Background(), 0)
+	for _, outcome := range []replication.Status{replication.Replicated, replication.TimedOut, replication.Recovered} {
+		s.count(s.notifications, 0, labelOutcome.String(string(outcome)))
+	}
+	for _, work := range []string{notification.WorkPublish, notification.WorkDocument, notification.WorkIndex} {
+		s.count(s.recoveries, 0, labelWork.String(work))
+	}
+	return s, nil
+}
+
+func (s *Metrics) count(c metric.Int64Counter, n int64, labels ...attribute.KeyValue) {
+	c.Add(context.Background(), n, metric.WithAttributeSet(attribute.NewSet(labels...)))
+}
+
+func (s *Metrics) event(region replication.Region, result string, via replication.Via) {
+	s.count(s.events, 1, labelRegion.String(cmp.Or(string(region), otherRegion)), labelResult.String(result),
+		labelVia.String(cmp.Or(string(via), viaWebhook)))
+}
+
+// Received is for webhook.Config.
+func (s *Metrics) Received(region replication.Region, result string) {
+	s.event(region, result, replication.ViaWebhook)
+}
+
+// Delivered is for notification.Intake.
+func (s *Metrics) Delivered(region replication.Region, result string) {
+	s.event(region, result, replication.ViaQueue)
+}
+
+// Saved, Published and Repeated are for notification.Actor.
+func (s *Metrics) Saved(before, after replication.State) {
+	for _, a := range after.Arrivals[len(before.Arrivals):] {
+		s.latency.Record(context.Background(), a.ReceivedAt.Sub(after.StartedAt).Seconds(),
+			metric.WithAttributeSet(attribute.NewSet(labelRegion.String(string(a.Region)))))
+		if a.Via == replication.ViaEventLog {
+			s.event(a.Region, resultFound, a.Via)
+		}
+	}
+	for _, o := range after.Outcomes[len(before.Outcomes):] {
+		s.count(s.notifications, 1, labelOutcome.String(string(o.Status)))
+		if o.Status == replication.TimedOut {
+			s.countMissing(after.As(o).Missing(), 1)
+		}
+	}
+	if !before.Exists() {
+		s.count(s.started, 1)
+		s.countMissing(after.Expected, 0) // see newMetrics
+	}
+	s.open.Add(context.Background(), open(after)-open(before))
+}
+
+func (s *Metrics) countMissing(regions []replication.Region, n int64) {
+	for _, r := range regions {
+		s.count(s.missing, n, labelRegion.String(string(r)))
+	}
+}
+
+// open is 1 for a notification that waits for its regions.
+func open(s replication.State) int64 {
+	if s.Exists() && s.Status() == replication.Collecting {
+		return 1
+	}
+	return 0
+}
+
+// Published: see Saved.
+func (s *Metrics) Published(_ replication.Outcome, lag time.Duration) {
+	s.lag.Record(context.Background(), lag.Seconds())
+}
+
+// Repeated: see Saved.
+func (s *Metrics) Repeated(work string) { s.count(s.recoveries, 1, labelWork.String(work)) }
+
+// Attempted is for outbox.Outbox.
+func (s *Metrics) Attempted(target string, v delivery.Verdict) {
+	s.count(s.attempts, 1, labelTarget.String(target), labelResult.String(string(v)))
+}

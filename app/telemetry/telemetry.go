@@ -1,0 +1,182 @@
+// Package telemetry is what operators look at: traces and metrics. It is the one
+// package that imports the SDK of OpenTelemetry and its exporters; the others know
+// the API of traces, and hooks of their own, which Metrics is made for.
+//
+// Metrics are always there for Prometheus, see Handler. Traces, and metrics once
+// more, are sent over OTLP if somebody says where to. Nothing here blocks a
+// webhook: what cannot be sent in time is dropped, and the log tells it at most
+// once a minute.
+package telemetry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/exporters/otlp/otlpmetric/otlpmetricgrpc"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
+	otelprometheus "go.opentelemetry.io/otel/exporters/prometheus"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/resource"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/trace"
+)
+
+// name is that of the service, unless OTEL_SERVICE_NAME says another one, and of
+// what makes its spans and metrics.
+const name = "allregions"
+
+// flushTimeout is how long Shutdown may take. It comes behind the drain, and
+// Container Apps does not wait for long.
+const flushTimeout = 2 * time.Second
+
+// Options say what to set up.
+type Options struct {
+	// Export sends traces and metrics over OTLP, by gRPC. Where to, and
+	// everything else about it, is in the standard variables OTEL_*.
+	Export bool
+
+	Instance string // tells this process from others
+	Log      *slog.Logger
+}
+
+// Telemetry is what is set up.
+type Telemetry struct {
+	// Tracer and Propagator are nil if nothing is exported: then nothing is
+	// traced, and no trace is passed on.
+	Tracer     trace.Tracer
+	Propagator propagation.TextMapPropagator
+
+	*Metrics
+
+	// Handler shows the metrics as Prometheus wants them. It asks for no key.
+	Handler http.Handler
+
+	shutdown []func(context.Context) error
+	log      *slog.Logger
+}
+
+// Start sets telemetry up. It waits for nobody. Only one process can be in a
+// process: OpenTelemetry's own log is a global variable.
+func Start(ctx context.Context, o Options) (_ *Telemetry, err error) {
+	otel.SetErrorHandler(&complaints{log: o.Log, now: time.Now})
+	otel.SetLogger(logr.FromSlogHandler(withoutValues{o.Log.Handler()}))
+	t := &Telemetry{log: o.Log}
+	defer func() {
+		if err != nil {
+			t.Shutdown()
+		}
+	}()
+
+	self := resource.Default()
+	if r, err := resource.New(ctx, resource.WithTelemetrySDK(), resource.WithAttributes(identity(o.Instance)...), resource.WithFromEnv()); err != nil {
+		otel.Handle(fmt.Errorf("OTEL_RESOURCE_ATTRIBUTES: %w", err))
+	} else {
+		self = r
+	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	pull, err := otelprometheus.New(otelprometheus.WithRegisterer(registry), otelprometheus.WithoutScopeInfo())
+	if err != nil {
+		return nil, fmt.Errorf("telemetry: Prometheus: %w", err)
+	}
+	t.Handler = promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
+	readers := []metric.Option{metric.WithResource(self), metric.WithReader(pull)}
+
+	if o.Export {
+		spans, err := otlptracegrpc.New(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("telemetry: OTLP traces: %w", err)
+		}
+		tracers := sdktrace.NewTracerProvider(sdktrace.WithResource(self), sdktrace.WithBatcher(spans))
+		t.shutdown = append(t.shutdown, tracers.Shutdown)
+		t.Tracer, t.Propagator = tracers.Tracer(name), propagation.TraceContext{}
+
+		metrics, err := otlpmetricgrpc.New(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("telemetry: OTLP metrics: %w", err)
+		}
+		readers = append(readers, metric.WithReader(metric.NewPeriodicReader(metrics)))
+	}
+	meters := metric.NewMeterProvider(readers...)
+	t.shutdown = append(t.shutdown, meters.Shutdown)
+	if t.Metrics, err = newMetrics(meters.Meter(name)); err != nil {
+		return nil, fmt.Errorf("telemetry: %w", err)
+	}
+	return t, nil
+}
+
+// identity is what the process is called where nobody says otherwise.
+func identity(instance string) []attribute.KeyValue {
+	known := []attribute.KeyValue{attribute.String("service.name", name), attribute.String("service.instance.id", instance)}
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" && info.Main.Version != "(devel)" {
+		known = append(known, attribute.String("service.version", info.Main.Version))
+	}
+	return known
+}
+
+// Shutdown sends what is left, as far as that takes no longer than 2 s.
+func (t *Telemetry) Shutdown() {
+	ctx, cancel := context.WithTimeout(context.Background(), flushTimeout)
+	defer cancel()
+	errs := make([]error, len(t.shutdown))
+	var all sync.WaitGroup
+	for i, shutdown := range t.shutdown {
+		all.Go(func() { errs[i] = shutdown(ctx) })
+	}
+	all.Wait()
+	if err := errors.Join(errs...); err != nil {
+		t.log.Warn("not all telemetry was sent", "err", err)
+	}
+}
+
+// complaints logs what goes wrong with telemetry, at most once a minute.
+type complaints struct {
+	log *slog.Logger
+	now func() time.Time
+
+	mu       sync.Mutex
+	last     time.Time
+	unlogged int // since last
+}
+
+const complaintPause = time.Minute
+
+// Handle is called by the SDK. Neither it nor the exporters put the headers of
+// OTLP, which are secrets, into an error.
+func (c *complaints) Handle(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := c.now()
+	if !c.last.IsZero() && now.Sub(c.last) < complaintPause {
+		c.unlogged++
+		return
+	}
+	c.log.Warn("telemetry", "err", err, "unlogged", c.unlogged)
+	c.last, c.unlogged = now, 0
+}
+
+// withoutValues is where the SDK says what it does not understand of its settings.
+// It adds their values, and some are secrets: OTEL_EXPORTER_OTLP_HEADERS.
+type withoutValues struct{ slog.Handler }
+
+func (h withoutValues) Handle(ctx context.Context, r slog.Record) error {
+	told := slog.NewRecord(r.Time, r.Level, "a setting of OpenTelemetry cannot be read, and does not count", r.PC)
+	told.AddAttrs(slog.String("at", r.Message))
+	return h.Handler.Handle(ctx, told)
+}
+
+func (h withoutValues) WithAttrs([]slog.Attr) slog.Handler { return h }
+func (h withoutValues) WithGroup(string) slog.Handler      { return h }
