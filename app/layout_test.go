@@ -353,6 +353,7 @@ var faults = map[string][]string{
 	"the sidecar is away":                                                {"TestTheSidecarIsAway", "TestServe"},
 	"a replica is told to stop (SIGTERM)":                                {"TestDrain", "TestRollingRestart", "TestWaitEndsWithTheReplica"},
 	"a target is slow, dead, or refuses":                                 {"TestTargets", "TestVerdicts", "TestEveryWriteOfADeliveryFails"},
+	"the collector of traces and metrics is away, or slow":               {"TestCollectorAway", "TestComplaints"},
 	"callers hold connections, drip bytes, guess keys, smuggle requests": {"TestSlowCallers", "TestTenThousandConnections", "TestGuessingKeys", "TestSmuggling"},
 }
 

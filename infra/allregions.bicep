@@ -37,6 +37,9 @@ param publicUrl string = ''
 @description('Who is told beside the topic: NOTIFY_TARGETS, as YAML or JSON, with its secrets as references.')
 param notifyTargets string = ''
 
+@description('URL of a collector of traces and metrics, which the service reaches over OTLP by gRPC. Empty: none, or the one that the environment has.')
+param otlpEndpoint string = ''
+
 @description('The secrets to which notifyTargets refers: pairs NAME=secret, comma separated, of a variable and a secret in the vault.')
 param targetSecrets string = ''
 
@@ -126,7 +129,7 @@ resource app 'Microsoft.App/containerApps@2025-07-01' = {
             { name: 'SHUTDOWN_DELAY', value: '5s' } // until no more requests are sent here
             { name: 'NOTIFY_TARGETS', value: notifyTargets }
             { name: 'GOMEMLIMIT', value: '900MiB' } // of memory, above
-          ], map(targetSecretPairs, pair => { name: pair[0], secretRef: pair[1] }))
+          ], empty(otlpEndpoint) ? [] : [{ name: 'OTEL_EXPORTER_OTLP_ENDPOINT', value: otlpEndpoint }], map(targetSecretPairs, pair => { name: pair[0], secretRef: pair[1] }))
           probes: [
             {
               type: 'Startup'

@@ -68,8 +68,8 @@ type Telemetry struct {
 	log      *slog.Logger
 }
 
-// Start sets telemetry up. It waits for nobody. Only one process can be in a
-// process: OpenTelemetry's own log is a global variable.
+// Start sets telemetry up. It waits for nobody. The newest one of a process has
+// OpenTelemetry's own log, which is a global variable.
 func Start(ctx context.Context, o Options) (_ *Telemetry, err error) {
 	otel.SetErrorHandler(&complaints{log: o.Log, now: time.Now})
 	otel.SetLogger(logr.FromSlogHandler(withoutValues{o.Log.Handler()}))
@@ -80,11 +80,9 @@ func Start(ctx context.Context, o Options) (_ *Telemetry, err error) {
 		}
 	}()
 
-	self := resource.Default()
-	if r, err := resource.New(ctx, resource.WithTelemetrySDK(), resource.WithAttributes(identity(o.Instance)...), resource.WithFromEnv()); err != nil {
+	self, err := resource.New(ctx, resource.WithTelemetrySDK(), resource.WithAttributes(identity(o.Instance)...), resource.WithFromEnv())
+	if err != nil { // what can be read of it counts
 		otel.Handle(fmt.Errorf("OTEL_RESOURCE_ATTRIBUTES: %w", err))
-	} else {
-		self = r
 	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))

@@ -188,7 +188,7 @@ func TestNoExport(t *testing.T) {
 func TestIdentity(t *testing.T) {
 	for name, want := range map[string]string{"": `service_name="allregions"`, "other": `service_name="other"`} {
 		t.Setenv("OTEL_SERVICE_NAME", name)
-		t.Setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test")
+		t.Setenv("OTEL_RESOURCE_ATTRIBUTES", "broken,deployment.environment.name=test")
 		tel, _ := begin(t, false)
 		info := regexp.MustCompile(`(?m)^target_info\{.*`).FindString(page(tel))
 		for _, want := range []string{want, `service_instance_id="host:8080"`, `deployment_environment_name="test"`} {
