@@ -275,7 +275,9 @@ func (a *Actor) turn(ctx context.Context, id string, region replication.Region, 
 	// What was found belongs to this decision.
 	d.Changed = d.Changed || len(found.Arrivals) > len(before.Arrivals)
 	d.New = slices.Concat(found.Outcomes[len(before.Outcomes):], d.New)
-	s = s.Traced(before, traceOf(ctx))
+	if len(d.New) > 0 {
+		s = s.Traced(before, traceOf(ctx))
+	}
 	hasReminder := before.NeedsReminder() || reminded
 
 	if d.Changed {

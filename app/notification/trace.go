@@ -38,15 +38,14 @@ func (a *Actor) traceTurn(ctx context.Context, id string, region replication.Reg
 	if a.Tracer == nil {
 		return ctx, nil
 	}
-	name, options := "turn", []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindServer), trace.WithAttributes(attrNotification.String(id))}
+	attributes := append(make([]attribute.KeyValue, 0, 2), attrNotification.String(id))
+	if region != "" {
+		attributes = append(attributes, attrRegion.String(string(region)))
+	}
 	if reminded {
-		name, options = "reminder", append(options, trace.WithNewRoot())
+		return a.Tracer.Start(ctx, "reminder", trace.WithAttributes(attributes...), trace.WithNewRoot())
 	}
-	ctx, span := a.Tracer.Start(ctx, name, options...)
-	if region != "" && span.IsRecording() {
-		span.SetAttributes(attrRegion.String(string(region)))
-	}
-	return ctx, span
+	return a.Tracer.Start(ctx, "turn", trace.WithAttributes(attributes...), trace.WithSpanKind(trace.SpanKindServer))
 }
 
 func endTurn(span trace.Span, d replication.Decision, err error) {
