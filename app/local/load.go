@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -210,6 +211,7 @@ type loadReport struct {
 	Answers       map[string]int `json:"answers"` // by HTTP status; "none" without an answer
 	Joined        int            `json:"joined"`  // notifications that are replicated
 	JoinsPerSec   float64        `json:"joinsPerSecond"`
+	Unjoined      map[string]int `json:"unjoined,omitempty"` // what was answered about the others, by HTTP status
 	Processes     []processUsage `json:"processes,omitempty"`
 	Baseline      *loadReport    `json:"baseline,omitempty"`
 }
@@ -268,24 +270,31 @@ func (r *loadReport) countJoins(ctx context.Context, url, key string, shots []lo
 	close(queue)
 	var joined atomic.Int64
 	var first error
-	var once sync.Once
+	unjoined := map[string]int{}
+	var mu sync.Mutex // first and unjoined
 	var wg sync.WaitGroup
 	for range concurrency {
 		wg.Go(func() {
 			for id := range queue {
 				status, err := replicated(ctx, url+"/notifications/"+id+"?require=replicated&wait=5s", key)
 				if err != nil {
-					once.Do(func() { first = err })
+					mu.Lock()
+					first = cmp.Or(first, err)
+					mu.Unlock()
 					return
 				}
 				if status == http.StatusOK {
 					joined.Add(1)
+					continue
 				}
+				mu.Lock()
+				unjoined[strconv.Itoa(status)]++
+				mu.Unlock()
 			}
 		})
 	}
 	wg.Wait()
-	r.Joined = int(joined.Load())
+	r.Joined, r.Unjoined = int(joined.Load()), unjoined
 	r.JoinsPerSec = float64(r.Joined) / r.Seconds
 	return first
 }
@@ -309,6 +318,9 @@ func (r *loadReport) print(w io.Writer) {
 	fmt.Fprintf(w, "%s: %d notifications, %d webhooks, %d at a time, %d CPUs, %d other notifications open\n\n", r.Mode, r.Notifications, r.Webhooks, r.Concurrency, r.CPUs, r.Open)
 	fmt.Fprintf(w, "  webhooks/s   %8.0f\n  joins/s      %8.0f   (%d of %d joined)\n", r.PerSecond, r.JoinsPerSec, r.Joined, r.Notifications)
 	fmt.Fprintf(w, "  p50 ms       %8.1f\n  p95 ms       %8.1f\n  p99 ms       %8.1f\n  max ms       %8.1f\n  answers      %v\n", r.P50, r.P95, r.P99, r.Max, r.Answers)
+	if len(r.Unjoined) > 0 {
+		fmt.Fprintf(w, "  not joined   %v\n", r.Unjoined)
+	}
 	for _, p := range r.Processes {
 		fmt.Fprintf(w, "  %-12s %8.2f CPU seconds per 1,000 webhooks, %d MiB at most\n", p.Name, p.CPUPer1000, p.PeakMiB)
 	}

@@ -92,7 +92,7 @@ func TestLoadReport(t *testing.T) {
 	}
 	var out bytes.Buffer
 	r.print(&out)
-	if !strings.Contains(out.String(), "(9 of 0 joined)") || !strings.Contains(out.String(), "map[202:19 503:1]") {
+	if !strings.Contains(out.String(), "(9 of 0 joined)") || !strings.Contains(out.String(), "map[202:19 503:1]") || !strings.Contains(out.String(), "not joined   map[409:1]") {
 		t.Errorf("%s", &out)
 	}
 	if _, err := replicated(context.Background(), "http://127.0.0.1:1", "k"); err == nil {
