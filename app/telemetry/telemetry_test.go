@@ -62,18 +62,24 @@ func story(m *Metrics) {
 	m.Attempted("ops", delivery.Again)
 }
 
-// TestMetrics compares everything that is measured, as text.
-func TestMetrics(t *testing.T) {
+// measured is what story makes.
+func measured(t *testing.T) (all metricdata.ResourceMetrics) {
+	t.Helper()
 	reader := metric.NewManualReader()
 	m, err := newMetrics(metric.NewMeterProvider(metric.WithReader(reader)).Meter("test"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	story(m)
-	var all metricdata.ResourceMetrics
 	if err := reader.Collect(t.Context(), &all); err != nil {
 		t.Fatal(err)
 	}
+	return all
+}
+
+// TestMetrics compares everything that is measured, as text.
+func TestMetrics(t *testing.T) {
+	all := measured(t)
 	got := lines(t, all)
 	want := strings.Split(strings.TrimSpace(`
 allregions.delivery.attempts result=again,target=ops 1
@@ -138,16 +144,7 @@ func TestREADMEMetrics(t *testing.T) {
 		want = append(want, row[1]+" "+row[2]+" "+labels)
 	}
 
-	reader := metric.NewManualReader()
-	m, err := newMetrics(metric.NewMeterProvider(metric.WithReader(reader)).Meter("test"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	story(m)
-	var all metricdata.ResourceMetrics
-	if err := reader.Collect(t.Context(), &all); err != nil {
-		t.Fatal(err)
-	}
+	all := measured(t)
 	tel, _ := begin(t, false)
 	story(tel.Metrics)
 	text := page(tel)
