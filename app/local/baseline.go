@@ -3,7 +3,9 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"os"
 	"os/exec"
@@ -59,15 +61,17 @@ func measureBaseline(ctx context.Context, shots []loadShot, regions string, conc
 			return nil, fmt.Errorf("the baseline is not ready: %d, %w", status, err)
 		}
 	}
-	m, err := measure("baseline", p.PID)
-	if err != nil {
-		return nil, err
+	m, noUsage := measure("baseline", p.PID)
+	if noUsage != nil && !errors.Is(noUsage, fs.ErrNotExist) {
+		return nil, noUsage
 	}
 	r := fireAll(ctx, &acr.Registry{LoginServer: "contoso.azurecr.io", ServiceURL: url, Key: key}, shots, concurrency)
-	used, err := m.since(r.Webhooks)
-	if err != nil {
-		return nil, err
+	if noUsage == nil {
+		used, err := m.since(r.Webhooks)
+		if err != nil {
+			return nil, err
+		}
+		r.Processes = append(r.Processes, used)
 	}
-	r.Processes = append(r.Processes, used)
 	return r, r.countJoins(ctx, url, key, shots, concurrency)
 }

@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"os"
 	"runtime"
@@ -89,6 +90,9 @@ func load(ctx context.Context, args []string) error {
 	if local != nil {
 		for _, name := range []string{stack.ServiceProcess, stack.SidecarProcess, stack.SchedulerProcess} {
 			m, err := measure(name, local.Process(name).PID)
+			if errors.Is(err, fs.ErrNotExist) {
+				break // only Linux has /proc
+			}
 			if err != nil {
 				return err
 			}
@@ -348,7 +352,7 @@ type processUsage struct {
 
 func measure(name string, pid int) (measured, error) {
 	cpu, _, err := process.Usage(pid)
-	return measured{name, pid, cpu}, err
+	return measured{name, pid, cpu}, errors.Join(err, process.ResetPeak(pid))
 }
 
 func (m measured) since(webhooks int) (processUsage, error) {
