@@ -90,13 +90,16 @@ func (s *store) isOneFile(ctx context.Context) bool {
 		return false // the call itself will say why
 	}
 	for _, c := range m.GetRegisteredComponents() {
-		if c.GetName() == s.name && oneFile[c.GetType()] {
+		if c.GetName() != s.name {
+			continue
+		}
+		if oneFile[c.GetType()] {
 			s.kind.Store(kindOneFile)
 			return true
 		}
+		s.kind.Store(kindOther)
 	}
-	s.kind.Store(kindOther)
-	return false
+	return false // of a store that is not there, yet, the call will say so
 }
 
 func (s *store) readOne(ctx context.Context, r *read) error {
