@@ -70,6 +70,7 @@ type Handler struct {
 	Statuses
 	deliveries Deliveries
 	waiters    *Waiters
+	looks      looks
 	regions    Regions
 	keys       Keys
 	ready      func(context.Context) error
@@ -115,7 +116,7 @@ const (
 
 // New returns the handler of the public listener.
 func New(c Config) *Handler {
-	h := &Handler{Notifications: c.Notifications, Statuses: c.Statuses, deliveries: c.Deliveries, waiters: c.Waiters, regions: c.Regions,
+	h := &Handler{Notifications: c.Notifications, Statuses: c.Statuses, deliveries: c.Deliveries, waiters: c.Waiters, looks: looks{next: map[string]*reading{}}, regions: c.Regions,
 		keys: c.Keys, ready: c.Ready, received: c.Received, tracer: c.Tracer, propagator: c.Propagator, log: c.Log, mux: http.NewServeMux()}
 
 	h.route("/webhooks/acr", methods{http.MethodPost: h.withKey(h.receive)})
@@ -279,7 +280,7 @@ func (h *Handler) status(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, cancel := q.wait(w, r)
 	defer cancel()
-	st, err := h.look(r, func(ctx context.Context) (notification.Status, error) { return h.Status(ctx, id) })
+	st, err := h.looks.look(r.Context(), id, func(ctx context.Context) (notification.Status, error) { return h.Status(ctx, id) })
 	if err == nil {
 		st, err = h.outcome(ctx, r, q, st)
 	}
@@ -302,9 +303,10 @@ func (h *Handler) image(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := q.wait(w, r)
 	defer cancel()
 	find := func(ctx context.Context) (notification.Status, error) { return h.Find(ctx, image) }
-	st, err := h.look(r, find)
+	key := fmt.Sprintf("image %q", image)
+	st, err := h.looks.look(r.Context(), key, find)
 	if errors.Is(err, notification.ErrNotFound) && q.waits() {
-		found, ok := h.waiters.Wait(ctx, fmt.Sprintf("image %q", image), func(ctx context.Context) (notification.Status, bool) {
+		found, ok := h.waiters.Wait(ctx, key, func(ctx context.Context) (notification.Status, bool) {
 			st, err := find(ctx)
 			return st, err == nil
 		})
@@ -356,13 +358,6 @@ func (h *Handler) targets(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, "application/json", map[string]any{"targets": h.deliveries.Health()})
 }
 
-// look reads once.
-func (h *Handler) look(r *http.Request, read func(context.Context) (notification.Status, error)) (notification.Status, error) {
-	ctx, cancel := context.WithTimeout(r.Context(), invokeTimeout)
-	defer cancel()
-	return read(ctx)
-}
-
 // outcome waits until the notification has one, or ctx ends; then it answers
 // where it stands.
 func (h *Handler) outcome(ctx context.Context, r *http.Request, q query, now notification.Status) (notification.Status, error) {
@@ -380,7 +375,7 @@ func (h *Handler) outcome(ctx context.Context, r *http.Request, q query, now not
 	case h.waiters.Closed():
 		return notification.Status{}, errStopping
 	}
-	return h.look(r, read)
+	return h.looks.look(r.Context(), now.ID, read)
 }
 
 func (h *Handler) answer(w http.ResponseWriter, r *http.Request, q query, st notification.Status, err error) {
