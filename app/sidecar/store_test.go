@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -50,6 +51,9 @@ func TestGroup(t *testing.T) {
 		if want := []string{"[0]", "[1 2 3 5]", "[7]"}; !slices.Equal(ran, want) {
 			t.Errorf("ran %q, want %q", ran, want)
 		}
+		synctest.Wait()
+		g.mu.Lock()
+		defer g.mu.Unlock()
 		if g.running || len(g.waiting) != 0 {
 			t.Error("it does not rest")
 		}
@@ -65,10 +69,11 @@ func TestGroupIsBounded(t *testing.T) {
 			sizes = append(sizes, len(calls))
 			time.Sleep(time.Second)
 		}
+		var all sync.WaitGroup
 		for i := range 2*atMost + 1 {
-			go g.do(t.Context(), i)
+			all.Go(func() { g.do(t.Context(), i) })
 		}
-		time.Sleep(time.Minute)
+		all.Wait()
 		total := 0
 		for _, n := range sizes {
 			if total += n; n > atMost {
