@@ -20,7 +20,7 @@ import (
 
 // measureBaseline sends the shots to the program in baseline, which does the same
 // without Dapr.
-func measureBaseline(ctx context.Context, shots []loadShot, regions string, concurrency int) (*loadReport, error) {
+func measureBaseline(ctx context.Context, shots []loadShot, mode, regions string, concurrency int) (*loadReport, error) {
 	root, err := stack.Root(ctx)
 	if err != nil {
 		return nil, err
@@ -66,6 +66,7 @@ func measureBaseline(ctx context.Context, shots []loadShot, regions string, conc
 		return nil, noUsage
 	}
 	r := fireAll(ctx, &acr.Registry{LoginServer: "contoso.azurecr.io", ServiceURL: url, Key: key}, shots, concurrency)
+	r.Mode, r.Concurrency = mode, concurrency
 	if noUsage == nil {
 		used, err := m.since(r.Webhooks)
 		if err != nil {

@@ -118,11 +118,11 @@ func load(ctx context.Context, args []string) error {
 		if local != nil {
 			local.Stop() // it has had its turn
 		}
-		b, err := measureBaseline(ctx, shots, regions, concurrency)
+		b, err := measureBaseline(ctx, shots, mode, regions, concurrency)
 		if err != nil {
 			return err
 		}
-		b.Mode, b.Notifications, b.Concurrency = mode, n, concurrency
+		b.Notifications = n
 		r.Baseline = b
 	}
 	if asJSON {

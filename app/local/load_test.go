@@ -110,7 +110,7 @@ func TestBaseline(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := measureBaseline(t.Context(), shots, strings.Join(regions, ","), 8)
+	b, err := measureBaseline(t.Context(), shots, duplicates, strings.Join(regions, ","), 8)
 	if err != nil {
 		t.Fatal(err)
 	}
