@@ -237,7 +237,7 @@ func (r *run) judge(ctx context.Context, healed time.Time) ([]Violation, error) 
 		if waiting := unfinished(r.record); len(waiting) > 0 {
 			return fmt.Errorf("%d notifications have no outcome, such as %s", len(waiting), waiting[0])
 		}
-		if err := r.readReminders(settleCtx, ids); err != nil {
+		if err := r.readReminders(settleCtx); err != nil {
 			return err
 		}
 		if n := len(r.record.Reminders); n > 0 {
@@ -261,7 +261,7 @@ func (r *run) judge(ctx context.Context, healed time.Time) ([]Violation, error) 
 	defer cancel()
 	err = until(agreeCtx, "not right", func() error {
 		r.readStatuses(ctx, ids)
-		if err := errors.Join(r.readReminders(ctx, ids), r.readEvents(ctx)); err != nil {
+		if err := errors.Join(r.readReminders(ctx), r.readEvents(ctx)); err != nil {
 			return err
 		}
 		if violations = Verify(r.record); len(violations) > 0 {
@@ -284,18 +284,9 @@ func (r *run) readEvents(ctx context.Context) error {
 	return nil
 }
 
-func (r *run) readReminders(ctx context.Context, ids map[string]bool) error {
-	r.record.Reminders = nil
-	for id := range ids {
-		switch left, err := r.reminded(ctx, id); {
-		case err != nil:
-			return err
-		case left:
-			r.record.Reminders = append(r.record.Reminders, id)
-		}
-	}
-	slices.Sort(r.record.Reminders)
-	return nil
+func (r *run) readReminders(ctx context.Context) (err error) {
+	r.record.Reminders, err = r.reminded(ctx)
+	return err
 }
 
 // readStatuses asks any replica for each status, a few at a time.

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -44,18 +45,19 @@ type replica struct {
 
 func (r replica) url(path string) string { return "http://127.0.0.1:" + strconv.Itoa(r.port) + path }
 
-// reminder is the URL under which the sidecar answers what the scheduler knows.
-func (r replica) reminder(id, name string) string {
-	return fmt.Sprintf("http://127.0.0.1:%d/v1.0/actors/Notification/%s/reminders/%s", r.daprPort, id, name)
+// aReminder is a URL under which the sidecar answers what the scheduler knows.
+func (r replica) aReminder() string {
+	return fmt.Sprintf("http://127.0.0.1:%d/v1.0/actors/Notification/none/reminders/none", r.daprPort)
 }
 
 // cluster is replicas of the service that share everything else, each process
 // kept running until its fault, and after it.
 type cluster struct {
-	dir      string
-	replicas []replica
-	broker   broker
-	store    *store
+	dir       string
+	replicas  []replica
+	broker    broker
+	store     *store
+	scheduler dapr.Scheduler
 
 	group   *process.Group
 	members map[string]*member
@@ -110,7 +112,8 @@ func startCluster(ctx context.Context, dir string, o Options, log *log) (_ *clus
 		}
 	}()
 
-	scheduler, placement := dapr.Scheduler{Dir: dir}, dapr.Placement{Dir: dir}
+	scheduler, placement := &c.scheduler, dapr.Placement{Dir: dir}
+	scheduler.Dir = dir
 	var real, proxied cosmos.Emulator
 	c.broker = broker{program: redis, dir: filepath.Join(dir, brokerName)}
 	if err := stack.FreePorts(&real.Port, &proxied.Port, &c.broker.port,
@@ -351,7 +354,7 @@ func (c *cluster) ready(ctx context.Context) error {
 			if _, err := get(ctx, r.url("/readyz")); err != nil {
 				return fmt.Errorf("%s: %w", numbered(serviceName, i), err)
 			}
-			if _, err := get(ctx, r.reminder("none", "none")); err != nil {
+			if _, err := get(ctx, r.aReminder()); err != nil {
 				return fmt.Errorf("%s: %w", numbered(daprdName, i), err)
 			}
 		}
@@ -386,20 +389,18 @@ func (c *cluster) events(ctx context.Context, last string) ([]Event, string, err
 	return events, last, nil
 }
 
-// reminded tells whether the scheduler has a reminder for the notification.
-func (c *cluster) reminded(ctx context.Context, id string) (bool, error) {
-	body, err := get(ctx, c.replicas[0].reminder(id, "check"))
+// reminded lists the notifications that the scheduler has a reminder for.
+func (c *cluster) reminded(ctx context.Context) ([]string, error) {
+	reminders, err := c.scheduler.Reminders(ctx, "Notification")
 	if err != nil {
-		return false, err
+		return nil, err
 	}
-	var r struct{ Period string }
-	if len(body) == 0 {
-		return false, nil
+	var ids []string
+	for _, r := range reminders {
+		ids = append(ids, r.ActorID)
 	}
-	if err := json.Unmarshal(body, &r); err != nil {
-		return false, fmt.Errorf("reminder of %s: %s: %w", id, body, err)
-	}
-	return r.Period != "", nil
+	slices.Sort(ids)
+	return slices.Compact(ids), nil
 }
 
 // status asks a replica for a notification. Without one, ok is false.

@@ -1,7 +1,6 @@
 package stack
 
 import (
-	"encoding/json"
 	"fmt"
 	"maps"
 	"net/http"
@@ -125,11 +124,7 @@ func TestReminderRests(t *testing.T) {
 	st := fire(t, r, acr.NewPush("shop/cart", "v1"), "westeurope", http.StatusAccepted)
 	var due string
 	eventually(t, soon, "the reminder rests until the deadline", func() bool {
-		_, body := request(t, http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d/v1.0/actors/Notification/%s/reminders/check", s.HTTPPort, st.ID), "")
-		var reminder struct{ DueTime string }
-		if json.Unmarshal(body, &reminder) == nil {
-			due = reminder.DueTime
-		}
+		due = reminder(t, s, st.ID)
 		at, err := time.Parse(time.RFC3339, due)
 		return err == nil && at.Sub(st.Deadline).Abs() < time.Second
 	})

@@ -79,6 +79,7 @@ type Stack struct {
 	group     *process.Group
 	processes map[string]*process.Process
 	dapr      *sidecar.Client
+	scheduler dapr.Scheduler
 	temporary bool
 	unlock    func()
 
@@ -226,7 +227,8 @@ func (s *Stack) directory() (err error) {
 func (s *Stack) service() string { return filepath.Join(s.Dir, "service") }
 
 func (s *Stack) start(ctx context.Context, root string, programs dapr.Programs) error {
-	scheduler, placement := dapr.Scheduler{Dir: s.Dir}, dapr.Placement{Dir: s.Dir}
+	scheduler, placement := &s.scheduler, dapr.Placement{Dir: s.Dir}
+	scheduler.Dir = s.Dir
 	daprd := dapr.Sidecar{AppID: AppID, Dir: s.Dir, Components: filepath.Join(root, "components", "local")}
 	if err := FreePorts(
 		&scheduler.Port, &scheduler.HealthPort, &scheduler.EtcdClientPort, &scheduler.EtcdPeerPort,
@@ -460,6 +462,11 @@ func (s *Stack) Process(name string) *process.Process { return s.processes[name]
 
 // Dapr is a client of the stack's sidecar.
 func (s *Stack) Dapr() *sidecar.Client { return s.dapr }
+
+// Reminders lists the reminders of all actors of a type, as the scheduler keeps them.
+func (s *Stack) Reminders(ctx context.Context, actorType string) ([]dapr.Reminder, error) {
+	return s.scheduler.Reminders(ctx, actorType)
+}
 
 // Stop stops every process in order: the service first, which may need the
 // others to end what it has under way.

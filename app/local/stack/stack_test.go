@@ -193,16 +193,23 @@ func request(t *testing.T, method, url, key string) (int, []byte) {
 
 func portOf(url string) string { return url[strings.LastIndexByte(url, ':')+1:] }
 
-// reminders returns what Dapr knows of the reminder of a notification; "" is
-// nothing.
-func reminder(t *testing.T, s *Stack, id string) string {
+// reminder returns when the one reminder of a notification is due; "" is no
+// reminder.
+func reminder(t *testing.T, s *Stack, id string) (due string) {
 	t.Helper()
-	code, body := request(t, http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d/v1.0/actors/Notification/%s/reminders/check", s.HTTPPort, id), "")
-	var r struct{ Period, DueTime string }
-	if code >= 400 || json.Unmarshal(body, &r) != nil || r.Period == "" {
-		return ""
+	reminders, err := s.Reminders(t.Context(), "Notification")
+	if err != nil {
+		t.Fatal(err)
 	}
-	return r.DueTime + " " + r.Period
+	for _, r := range reminders {
+		if r.ActorID == id {
+			if due != "" {
+				t.Errorf("%s has two reminders", id)
+			}
+			due = r.Due
+		}
+	}
+	return due
 }
 
 // eventually waits for a condition.
