@@ -17,6 +17,7 @@
 //     wraps a decision in the reads and writes that make it last, in an order
 //     that a crash cannot hurt. Its wire and stored forms are in wire.go, the
 //     CloudEvent in cloudevent.go. Its Client is how everybody else reaches it.
+//     [allregions/app/reminder] names the reminders that wake it.
 //   - [allregions/app/webhook] is the public HTTP side: keys, limits, ACR's
 //     payloads, statuses, waiting. problem.go has the table of errors.
 //   - [allregions/app/sidecar] is Dapr: the one package that imports its SDK. It

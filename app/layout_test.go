@@ -51,8 +51,9 @@ func TestTopLevel(t *testing.T) {
 var imports = map[string][]string{
 	"allregions/app/replication":  {},
 	"allregions/app/registry":     {"replication"},
-	"allregions/app/notification": {"replication"},
-	"allregions/app/delivery":     {},
+	"allregions/app/reminder":     {},
+	"allregions/app/notification": {"reminder", "replication"},
+	"allregions/app/delivery":     {"reminder"},
 	"allregions/app/webhook":      {"delivery", "notification", "replication"},
 	"allregions/app/target":       {"notification", "replication"},
 	"allregions/app/outbox":       {"delivery", "notification", "replication", "target"},
@@ -128,7 +129,7 @@ func TestImports(t *testing.T) {
 
 // The domain and the actor are told the time.
 func TestNoClock(t *testing.T) {
-	for _, dir := range []string{"replication", "notification"} {
+	for _, dir := range []string{"replication", "reminder", "notification"} {
 		files, _ := filepath.Glob(filepath.Join(dir, "*.go"))
 		for _, file := range files {
 			if strings.HasSuffix(file, "_test.go") {
@@ -344,6 +345,7 @@ var faults = map[string][]string{
 	"the broker or the document store is down":                                    {"TestBrokerDown", "TestDeafAfterTheSave", "TestDocumentStoreAway"},
 	"anything is killed between two writes":                                       {"TestFakes", "TestConformance"},
 	"a replica, a sidecar, the scheduler, placement or the broker is killed or frozen while the others run; the store throttles, refuses, or loses answers": {"TestChaos", "TestConformance"},
+	"Dapr's scheduler freezes, and does a call long after it was given up":                                                                                  {"TestARemovalCannotTakeAnotherTurnsReminder", "TestARemovalCannotTakeAnotherStartsReminder", "TestAReminderWaitsForItsState", "TestFakes"},
 	"everything is killed at once":           {"TestSurvivesKill"},
 	"the deadline passes while nothing runs": {"TestDeadlinePassesWhileDown"},
 	"clocks jump":                            {"TestJumpingClocks"},

@@ -25,6 +25,8 @@ import (
 	"time"
 
 	cloudevents "github.com/cloudevents/sdk-go/v2/event"
+
+	"allregions/app/reminder"
 )
 
 // ActorType is the Dapr actor type. The actor's id is ID's.
@@ -60,10 +62,11 @@ type Store interface {
 
 // Reminders wakes actors. A nil error of Register means that the reminder
 // survives a kill -9 of every process, and fires at due and every period from
-// then on, until Unregister. Registering again replaces it.
+// then on, until Unregister. Registering a name again replaces what has it. After
+// an error both may be done all the same, now or much later.
 type Reminders interface {
-	Register(ctx context.Context, id string, due time.Time, period time.Duration) error
-	Unregister(ctx context.Context, id string) error
+	Register(ctx context.Context, id, name string, due time.Time, period time.Duration) error
+	Unregister(ctx context.Context, id, name string) error
 }
 
 // Topic takes CloudEvents. A nil error of Publish means that the broker has the
@@ -145,7 +148,8 @@ func (a *Actor) restart(ctx context.Context, id string, _ []byte) ([]byte, error
 }
 
 func (a *Actor) begin(ctx context.Context, id string, s State, m Message) error {
-	if err := a.Reminders.Register(ctx, id, s.Next, Period); err != nil { // 1
+	s.ReminderName = reminder.Name(a.Now())
+	if err := a.Reminders.Register(ctx, id, s.ReminderName, s.Next, Period); err != nil { // 1
 		return fmt.Errorf("register reminder: %w", err)
 	}
 	return a.save(ctx, id, s, m) // 2
@@ -159,19 +163,32 @@ func (a *Actor) status(ctx context.Context, id string, _ []byte) ([]byte, error)
 	return json.Marshal(statusOf(s))
 }
 
-// Remind is the reminder's turn. Firings that were missed may all come at once;
-// the second one finds nothing due.
-func (a *Actor) Remind(ctx context.Context, id, _ string) error {
-	if err := a.remind(ctx, id); err != nil {
+// Remind is the turn of the reminder with that name. Firings that were missed may
+// all come at once; the second one finds nothing due. A reminder that the delivery
+// does not rely on only goes, in time.
+func (a *Actor) Remind(ctx context.Context, id, name string) error {
+	if err := a.remind(ctx, id, name); err != nil {
 		return fmt.Errorf("reminder of %s: %w", id, err)
 	}
 	return nil
 }
 
-func (a *Actor) remind(ctx context.Context, id string) error {
+func (a *Actor) remind(ctx context.Context, id, name string) error {
 	s, m, err := a.load(ctx, id)
 	if err != nil {
 		return err
+	}
+	unregister := func() error {
+		if err := a.Reminders.Unregister(ctx, id, name); err != nil {
+			return fmt.Errorf("unregister %s: %w", name, err)
+		}
+		return nil
+	}
+	if name != s.ReminderName {
+		if !reminder.Orphaned(name, a.Now()) {
+			return nil
+		}
+		return unregister()
 	}
 	if s.Due(a.Now()) {
 		r := a.Sender.Send(ctx, s.Target, m) // 3
@@ -182,7 +199,7 @@ func (a *Actor) remind(ctx context.Context, id string) error {
 			return err
 		}
 		if s.Phase == Pending {
-			if err := a.Reminders.Register(ctx, id, s.Next, Period); err != nil { // 5
+			if err := a.Reminders.Register(ctx, id, name, s.Next, Period); err != nil { // 5
 				return fmt.Errorf("register reminder: %w", err)
 			}
 			return nil
@@ -201,12 +218,10 @@ func (a *Actor) remind(ctx context.Context, id string) error {
 			return err
 		}
 	}
-	if !s.NeedsReminder() {
-		if err := a.Reminders.Unregister(ctx, id); err != nil {
-			return fmt.Errorf("unregister reminder: %w", err)
-		}
+	if s.NeedsReminder() {
+		return nil
 	}
-	return nil
+	return unregister()
 }
 
 func (a *Actor) load(ctx context.Context, id string) (State, Message, error) {

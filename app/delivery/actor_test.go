@@ -67,12 +67,13 @@ func (w *world) start(t *testing.T) {
 		if tries > 5 {
 			t.Fatal(err)
 		}
+		w.Now = w.Now.Add(time.Millisecond)
 	}
 }
 
 func (w *world) pass(t *testing.T, d time.Duration) {
 	t.Helper()
-	for _, err := range w.Pass(d, id, func() error { return w.actor().Remind(t.Context(), id, "check") }) {
+	for _, err := range w.Pass(d, id, func(name string) error { return w.actor().Remind(t.Context(), id, name) }) {
 		t.Errorf("reminder: %v", err)
 	}
 }
@@ -163,9 +164,9 @@ func TestEveryWriteOfADeliveryFails(t *testing.T) {
 		clean.start(t)
 		clean.pass(t, time.Hour)
 		for at, what := range clean.Writes {
-			for _, how := range []fake.Failure{fake.Lost, fake.Reported, fake.Crashed} {
+			for _, how := range []fake.Failure{fake.Lost, fake.Reported, fake.Crashed, fake.Late} {
 				w := newWorld(answers...)
-				w.Fail = fake.At(at, how)
+				w.Fail, w.Delay = fake.At(at, how), 32*time.Second
 				w.start(t)
 				w.pass(t, time.Hour)
 				st := w.status(t)
@@ -178,6 +179,37 @@ func TestEveryWriteOfADeliveryFails(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// The reminder of a start that was given up is removed late: when the event has come
+// again, and its delivery relies on one.
+func TestARemovalCannotTakeAnotherStartsReminder(t *testing.T) {
+	w := newWorld(accepted)
+	w.Delay = 2 * time.Second
+	w.Fail = func(n int, what string) fake.Failure {
+		switch {
+		case n == 0: // register
+			return fake.Reported
+		case what == "unregister":
+			return fake.Late
+		}
+		return fake.None
+	}
+	if err := w.client().Start(t.Context(), targetName, message1); err == nil {
+		t.Fatal("started without a reminder")
+	}
+	for w.Writes[len(w.Writes)-1] != "unregister" {
+		if w.pass(t, time.Second); w.Now.After(t0.Add(5 * time.Minute)) {
+			t.Fatalf("the reminder of nothing stays: %q", w.Writes)
+		}
+	}
+	w.answers = []Result{later, accepted}
+	w.Fail = nil
+	w.start(t)
+	w.pass(t, time.Hour)
+	if st := w.status(t); st.Phase != Delivered || len(w.Reminders) != 0 {
+		t.Errorf("%+v, reminders %v", st, w.Reminders)
 	}
 }
 

@@ -51,6 +51,9 @@ type State struct {
 
 	// Reported tells whether the topic is known to have the news of its failure.
 	Reported bool
+
+	// ReminderName is that of the reminder that this state relies on.
+	ReminderName string
 }
 
 // keptAttempts bounds the state of a delivery that is asked for again and again.

@@ -1,9 +1,12 @@
 package delivery
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"time"
+
+	"allregions/app/reminder"
 )
 
 // Status is the JSON status of a delivery. Times are UTC.
@@ -65,10 +68,11 @@ type stored struct {
 	Total     int             `json:"total"`
 	Attempts  []AttemptStatus `json:"attempts,omitempty"`
 	Reported  bool            `json:"reported,omitempty"`
+	Reminder  string          `json:"reminder,omitempty"` // none in states of older versions
 }
 
 func encodeState(s State, m Message) ([]byte, error) {
-	st := stored{message(m), s.Target, s.CreatedAt, s.Phase, s.Next, s.Tried, s.Total, nil, s.Reported}
+	st := stored{message(m), s.Target, s.CreatedAt, s.Phase, s.Next, s.Tried, s.Total, nil, s.Reported, s.ReminderName}
 	for _, a := range s.Attempts {
 		st.Attempts = append(st.Attempts, AttemptStatus(a))
 	}
@@ -85,7 +89,7 @@ func decodeState(data []byte) (State, Message, error) {
 		return State{}, Message{}, fmt.Errorf("decode state: %w", err)
 	}
 	s := State{Target: st.Target, EventID: st.Message.EventID, CreatedAt: st.CreatedAt, Phase: st.Phase, Next: st.Next,
-		Tried: st.Tried, Total: st.Total, Reported: st.Reported}
+		Tried: st.Tried, Total: st.Total, Reported: st.Reported, ReminderName: cmp.Or(st.Reminder, reminder.Common)}
 	for _, a := range st.Attempts {
 		s.Attempts = append(s.Attempts, Attempt(a))
 	}

@@ -10,8 +10,9 @@
 //  4. save the state, with what 3 did marked as done, if anything may follow
 //  5. unregister the reminder, if nothing is left to do
 //
-// A crash after 1 leaves a reminder that finds nothing, and removes itself, and
-// an image that leads to nothing until another region reports. A crash after 2
+// A crash after 1 leaves a reminder that finds nothing, or another one in the state,
+// and removes itself (package reminder), and an image that leads to nothing until
+// another region reports. A crash after 2
 // or 3 leaves work that the reminder finds and repeats; events keep their id, so
 // consumers can drop the second one. A crash after 4 leaves a reminder that
 // finds nothing left to do.
@@ -41,6 +42,7 @@ import (
 
 	"go.opentelemetry.io/otel/trace"
 
+	"allregions/app/reminder"
 	"allregions/app/replication"
 )
 
@@ -75,10 +77,11 @@ type Store interface {
 // Reminders wakes actors. A nil error of Register means that the reminder
 // survives a kill -9 of every process, and that it fires at due and every
 // period from then on, late rather than never, until Unregister. Registering
-// again replaces it. Unregister of a reminder that is not there is no error.
+// a name again replaces what has it. Unregister of a reminder that is not there is
+// no error. After an error both may be done all the same, now or much later.
 type Reminders interface {
-	Register(ctx context.Context, id string, due time.Time, period time.Duration) error
-	Unregister(ctx context.Context, id string) error
+	Register(ctx context.Context, id, name string, due time.Time, period time.Duration) error
+	Unregister(ctx context.Context, id, name string) error
 }
 
 // Topic takes CloudEvents. A nil error of Publish means that the broker has the
@@ -184,7 +187,7 @@ func (a *Actor) add(ctx context.Context, id string, body []byte) ([]byte, error)
 		return nil, fmt.Errorf("add to %s: the event is of %q", id, m.Event.ID)
 	}
 	plan := replication.Plan{Expected: m.Expected, Timeout: a.Timeout}
-	s, d, err := a.step(ctx, id, m.Event.Region, false, func(s replication.State, now time.Time) (replication.State, replication.Decision) {
+	s, d, err := a.step(ctx, id, m.Event.Region, "", func(s replication.State, now time.Time) (replication.State, replication.Decision) {
 		return replication.Add(s, m.Event.event(), plan, now)
 	})
 	if err != nil {
@@ -194,7 +197,7 @@ func (a *Actor) add(ctx context.Context, id string, body []byte) ([]byte, error)
 }
 
 func (a *Actor) status(ctx context.Context, id string, _ []byte) ([]byte, error) {
-	s, d, err := a.step(ctx, id, "", false, replication.Tick)
+	s, d, err := a.step(ctx, id, "", "", replication.Tick)
 	if err != nil {
 		return nil, fmt.Errorf("status of %s: %w", id, err)
 	}
@@ -211,11 +214,12 @@ func (a *Actor) original(ctx context.Context, id string, _ []byte) ([]byte, erro
 	return json.Marshal(reply{Original: s.First.Original})
 }
 
-// Remind is the reminder's turn: it decides a passed deadline, and repeats what
-// an earlier turn could not finish. Firings that were missed may all come at
-// once; a second one finds nothing to do. An error makes Dapr try again.
-func (a *Actor) Remind(ctx context.Context, id, _ string) error {
-	if _, _, err := a.step(ctx, id, "", true, replication.Tick); err != nil {
+// Remind is the turn of the reminder with that name: it decides a passed deadline,
+// and repeats what an earlier turn could not finish. Firings that were missed may
+// all come at once; a second one finds nothing to do. A reminder that the
+// notification does not rely on only goes, in time. An error makes Dapr try again.
+func (a *Actor) Remind(ctx context.Context, id, name string) error {
+	if _, _, err := a.step(ctx, id, "", name, replication.Tick); err != nil {
 		return fmt.Errorf("reminder of %s: %w", id, err)
 	}
 	return nil
@@ -238,16 +242,17 @@ func answer(s replication.State, d replication.Decision, plan replication.Plan) 
 
 type decide func(replication.State, time.Time) (replication.State, replication.Decision)
 
-// step is one turn. Its nil error means that the decision is saved.
-func (a *Actor) step(ctx context.Context, id string, region replication.Region, reminded bool, decide decide) (replication.State, replication.Decision, error) {
-	ctx, span := a.traceTurn(ctx, id, region, reminded)
-	s, d, err := a.turn(ctx, id, region, reminded, decide)
+// step is one turn, of a reminder if its name is given. Its nil error means that
+// the decision is saved.
+func (a *Actor) step(ctx context.Context, id string, region replication.Region, name string, decide decide) (replication.State, replication.Decision, error) {
+	ctx, span := a.traceTurn(ctx, id, region, name != "")
+	s, d, err := a.turn(ctx, id, region, name, decide)
 	endTurn(span, d, err)
 	return s, d, err
 }
 
 // turn does the work of step. The writes are numbered as in the package comment.
-func (a *Actor) turn(ctx context.Context, id string, region replication.Region, reminded bool, decide decide) (replication.State, replication.Decision, error) {
+func (a *Actor) turn(ctx context.Context, id string, region replication.Region, name string, decide decide) (replication.State, replication.Decision, error) {
 	fail := func(err error) (replication.State, replication.Decision, error) {
 		return replication.State{}, replication.Decision{}, err
 	}
@@ -257,7 +262,10 @@ func (a *Actor) turn(ctx context.Context, id string, region replication.Region, 
 	if err != nil {
 		return fail(err)
 	}
-	now := a.Now()
+	now, reminded := a.Now(), name != ""
+	if reminded && name != before.ReminderName {
+		return before, replication.Decision{}, a.dismiss(ctx, id, name, now)
+	}
 	found := before
 	if a.EventLog != nil && before.Exists() && before.Status() == replication.Collecting && !now.Before(before.Deadline) {
 		if region == "" && !reminded && now.Before(before.Deadline.Add(reminderGrace)) {
@@ -282,7 +290,10 @@ func (a *Actor) turn(ctx context.Context, id string, region replication.Region, 
 
 	if d.Changed {
 		if s.NeedsReminder() && (!before.NeedsReminder() || len(d.New) > 0 && before.Resting(now)) {
-			if err := a.Reminders.Register(ctx, id, s.Reminder(now), replication.Period); err != nil { // 1
+			if !before.NeedsReminder() {
+				s.ReminderName = reminder.Name(now)
+			}
+			if err := a.Reminders.Register(ctx, id, s.ReminderName, s.Reminder(now), replication.Period); err != nil { // 1
 				return fail(fmt.Errorf("register reminder: %w", err))
 			}
 			hasReminder = true
@@ -317,16 +328,27 @@ func (a *Actor) turn(ctx context.Context, id string, region replication.Region, 
 		}
 	}
 	if hasReminder && !s.NeedsReminder() {
-		if err := a.Reminders.Unregister(ctx, id); err != nil { // 5
+		if err := a.Reminders.Unregister(ctx, id, s.ReminderName); err != nil { // 5
 			a.Log.LogAttrs(ctx, slog.LevelWarn, "the reminder will fire once more", slog.String("notification", id), slog.Any("err", err))
 		}
 	}
 	if until, ok := s.Rest(now); ok && reminded {
-		if err := a.Reminders.Register(ctx, id, until, replication.Period); err != nil {
+		if err := a.Reminders.Register(ctx, id, name, until, replication.Period); err != nil {
 			a.Log.LogAttrs(ctx, slog.LevelWarn, "the reminder goes on firing", slog.String("notification", id), slog.Any("err", err))
 		}
 	}
 	return s, d, nil
+}
+
+// dismiss removes a reminder that the state does not rely on, once it never will.
+func (a *Actor) dismiss(ctx context.Context, id, name string, now time.Time) error {
+	if !reminder.Orphaned(name, now) {
+		return nil
+	}
+	if err := a.Reminders.Unregister(ctx, id, name); err != nil {
+		return fmt.Errorf("unregister %s: %w", name, err)
+	}
+	return nil
 }
 
 // ask adds to s what ACR has fired for it and we have not got. Trouble with ACR

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -64,7 +65,7 @@ func (w *world) add(t *testing.T, r replication.Region) (accepted bool) {
 // pass lets time go by, firing reminders on the way.
 func (w *world) pass(t *testing.T, d time.Duration) {
 	t.Helper()
-	for _, err := range w.Pass(d, "n1", func() error { return w.actor().Remind(t.Context(), "n1", "check") }) {
+	for _, err := range w.Pass(d, "n1", func(name string) error { return w.actor().Remind(t.Context(), "n1", name) }) {
 		t.Errorf("reminder: %v", err)
 	}
 	if w.Period != 0 && w.Period != replication.Period {
@@ -140,7 +141,7 @@ func TestReminderRests(t *testing.T) {
 	if !slices.Equal(w.Writes, want) {
 		t.Errorf("writes:\n got %q\nwant %q", w.Writes, want)
 	}
-	if due := w.Reminders["n1"]; !due.Equal(t0.Add(time.Hour)) {
+	if due := slices.Collect(maps.Values(w.Reminders)); len(due) != 1 || !due[0].Equal(t0.Add(time.Hour)) {
 		t.Errorf("rests until %v", due)
 	}
 	w.pass(t, time.Minute)
@@ -350,6 +351,60 @@ func TestBrokerDown(t *testing.T) {
 	w.check(t, plan.Expected)
 }
 
+// While the scheduler was frozen, a first event's turn was given up. Its reminder was
+// registered all the same, fired, found no notification, and its removal came when the
+// event had come again and had been saved.
+func TestARemovalCannotTakeAnotherTurnsReminder(t *testing.T) {
+	w := newWorld()
+	w.Fail = func(n int, what string) fake.Failure {
+		switch {
+		case n == 0: // register
+			return fake.Reported
+		case what == "unregister":
+			return fake.Late
+		}
+		return fake.None
+	}
+	w.Delay = 2 * time.Second
+	if w.add(t, "eastus") {
+		t.Fatal("accepted without a reminder")
+	}
+	for len(w.Writes) < 2 || w.Writes[len(w.Writes)-1] != "unregister" {
+		if w.pass(t, time.Second); w.Now.After(t0.Add(5 * time.Minute)) {
+			t.Fatalf("the reminder of nothing stays: %q", w.Writes)
+		}
+	}
+	w.Fail = nil
+	if !w.add(t, "eastus") {
+		t.Fatal("refused")
+	}
+	w.pass(t, 10*time.Minute)
+	if want := []string{"n1/timedOut"}; !slices.Equal(w.Topic, want) || len(w.Reminders) != 0 {
+		t.Errorf("topic %v, reminders %v", w.Topic, w.Reminders)
+	}
+}
+
+// A save that was given up comes when the reminder has fired already, and found
+// nothing.
+func TestAReminderWaitsForItsState(t *testing.T) {
+	w := newWorld()
+	w.Fail = func(_ int, what string) fake.Failure {
+		if what == "save" {
+			return fake.Late
+		}
+		return fake.None
+	}
+	w.Delay = 35 * time.Second
+	if w.add(t, "eastus") {
+		t.Fatal("accepted without a state")
+	}
+	w.Fail = nil
+	w.pass(t, 10*time.Minute)
+	if want := []string{"n1/timedOut"}; !slices.Equal(w.Topic, want) || len(w.Reminders) != 0 {
+		t.Errorf("topic %v, reminders %v", w.Topic, w.Reminders)
+	}
+}
+
 // After a hard restart the scheduler is deaf for 20 s. A webhook whose event is
 // saved must be answered all the same.
 func TestDeafAfterTheSave(t *testing.T) {
@@ -381,7 +436,7 @@ type deaf struct{ *world }
 
 func (deaf) Publish(ctx context.Context, _ string, _ []byte) error { <-ctx.Done(); return ctx.Err() }
 func (deaf) Put(ctx context.Context, _ string, _ []byte) error     { <-ctx.Done(); return ctx.Err() }
-func (deaf) Unregister(ctx context.Context, _ string) error        { <-ctx.Done(); return ctx.Err() }
+func (deaf) Unregister(ctx context.Context, _, _ string) error     { <-ctx.Done(); return ctx.Err() }
 
 type brokenTopic struct{}
 
@@ -394,7 +449,7 @@ func TestStateSurvivesStorage(t *testing.T) {
 	s, _ = replication.Add(s, other, plan, t0.Add(time.Second))
 	s, _ = replication.Tick(s, t0.Add(3*time.Minute))
 	s = s.Published(s.Outcomes[0]).DocumentStored()
-	s.Indexed = true
+	s.Indexed, s.ReminderName = true, "check-1"
 	data, err := encodeState(s)
 	if err != nil {
 		t.Fatal(err)
@@ -416,6 +471,13 @@ func TestStateSurvivesStorage(t *testing.T) {
 	}
 	if got, err := decodeState(nil); err != nil || got.Exists() {
 		t.Errorf("nothing stored: %+v, %v", got, err)
+	}
+
+	// All reminders once had one name.
+	s.ReminderName = ""
+	data, _ = encodeState(s)
+	if got, err := decodeState(data); err != nil || bytes.Contains(data, []byte("reminder")) || got.ReminderName != "check" {
+		t.Errorf("without the reminder's name: %+v, %v", got, err)
 	}
 }
 
@@ -611,11 +673,12 @@ func TestEventLogIsAskedBeforeTheTimeout(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld()
 			w.add(t, "westeurope")
+			before, _ := decodeState(w.States["n1"])
 			w.Now = w.Now.Add(plan.Timeout)
 			a := w.actor()
 			a.EventLog = &tt.log
 			begin := time.Now()
-			if err := a.Remind(t.Context(), "n1", "check"); err != nil || time.Since(begin) != tt.took || tt.took > 10*time.Second {
+			if err := a.Remind(t.Context(), "n1", before.ReminderName); err != nil || time.Since(begin) != tt.took || tt.took > 10*time.Second {
 				t.Errorf("%s: %v after %v", tt.name, err, time.Since(begin))
 			}
 			s, err := decodeState(w.States["n1"])

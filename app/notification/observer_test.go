@@ -36,7 +36,7 @@ func (o *observed) actor() *Actor {
 func (o *observed) add(t *testing.T, r replication.Region) {
 	t.Helper()
 	e := event(r)
-	_, _, err := o.actor().step(t.Context(), "n1", r, false, func(s replication.State, now time.Time) (replication.State, replication.Decision) {
+	_, _, err := o.actor().step(t.Context(), "n1", r, "", func(s replication.State, now time.Time) (replication.State, replication.Decision) {
 		return replication.Add(s, e, plan, now)
 	})
 	if err != nil && !strings.Contains(err.Error(), fake.Err.Error()) {
@@ -46,7 +46,7 @@ func (o *observed) add(t *testing.T, r replication.Region) {
 
 func (o *observed) pass(t *testing.T, d time.Duration) {
 	t.Helper()
-	for _, err := range o.Pass(d, "n1", func() error { return o.actor().Remind(t.Context(), "n1", "check") }) {
+	for _, err := range o.Pass(d, "n1", func(name string) error { return o.actor().Remind(t.Context(), "n1", name) }) {
 		t.Error(err)
 	}
 }

@@ -1,11 +1,13 @@
 package notification
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"slices"
 	"time"
 
+	"allregions/app/reminder"
 	"allregions/app/replication"
 )
 
@@ -144,6 +146,7 @@ type stored struct {
 	Outcomes   []storedOutcome      `json:"outcomes,omitempty"`
 	Documented int                  `json:"documented,omitempty"`
 	Indexed    bool                 `json:"indexed,omitempty"`
+	Reminder   string               `json:"reminder,omitempty"` // none in states of older versions
 }
 
 type storedArrival struct {
@@ -167,7 +170,7 @@ type storedOutcome struct {
 func encodeState(s replication.State) ([]byte, error) {
 	st := stored{
 		First: messageOf(s.First), Expected: s.Expected, StartedAt: s.StartedAt, Deadline: s.Deadline,
-		Mismatch: s.Mismatch, Documented: s.Documented, Indexed: s.Indexed,
+		Mismatch: s.Mismatch, Documented: s.Documented, Indexed: s.Indexed, Reminder: s.ReminderName,
 	}
 	for _, a := range s.Arrivals {
 		st.Arrivals = append(st.Arrivals, storedArrival{a.Region, a.ReceivedAt, pointer(a.EventTime), a.Digest, a.Tag, a.Via})
@@ -190,7 +193,7 @@ func decodeState(data []byte) (replication.State, error) {
 	}
 	s := replication.State{
 		First: st.First.event(), Expected: st.Expected, StartedAt: st.StartedAt, Deadline: st.Deadline,
-		Mismatch: st.Mismatch, Documented: st.Documented, Indexed: st.Indexed,
+		Mismatch: st.Mismatch, Documented: st.Documented, Indexed: st.Indexed, ReminderName: cmp.Or(st.Reminder, reminder.Common),
 	}
 	for _, a := range st.Arrivals {
 		s.Arrivals = append(s.Arrivals, replication.Arrival{Region: a.Region, ReceivedAt: a.ReceivedAt,

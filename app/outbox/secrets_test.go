@@ -67,7 +67,7 @@ func TestNoSecretComesOut(t *testing.T) {
 			if _, err := actor.Methods()["Start"](t.Context(), id, body); err != nil {
 				t.Fatal(err)
 			}
-			for _, err := range w.Pass(48*time.Hour, id, func() error { return actor.Remind(t.Context(), id, "check") }) {
+			for _, err := range w.Pass(48*time.Hour, id, func(name string) error { return actor.Remind(t.Context(), id, name) }) {
 				fmt.Fprintln(&out, err)
 			}
 			st, err := actor.Methods()["Status"](t.Context(), id, nil)

@@ -128,6 +128,10 @@ type State struct {
 
 	// Indexed tells whether the image is known to lead to this notification.
 	Indexed bool
+
+	// ReminderName is that of the reminder that this state relies on, if it needs
+	// one. There may be others, of attempts that failed.
+	ReminderName string
 }
 
 // Exists tells whether any event was ever accepted.

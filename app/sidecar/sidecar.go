@@ -142,9 +142,6 @@ type loaded struct {
 	saved []byte // by this turn, if etag is not yet that of it
 }
 
-// reminder is the one reminder of an actor.
-const reminder = "check"
-
 // ErrConflict means that a state was saved by somebody else since it was loaded.
 var ErrConflict = errors.New("the state was changed by another turn")
 
@@ -226,19 +223,20 @@ func (a *Actors) etagOf(ctx context.Context, id string, state []byte) (string, e
 	return item.Etag, nil
 }
 
-// Register sets the reminder of id: it fires at due and every period from then
-// on. It replaces the one that is there.
-func (a *Actors) Register(ctx context.Context, id string, due time.Time, period time.Duration) error {
+// Register sets a reminder of id: it fires at due and every period from then on.
+// It replaces the one with that name. After an error it may be set all the same,
+// now or later.
+func (a *Actors) Register(ctx context.Context, id, name string, due time.Time, period time.Duration) error {
 	return a.dapr.RegisterActorReminder(ctx, &dapr.RegisterActorReminderRequest{
-		ActorType: a.actorType, ActorID: id, Name: reminder,
+		ActorType: a.actorType, ActorID: id, Name: name,
 		DueTime: due.UTC().Format(time.RFC3339Nano), // absolute: a call that is delayed must not delay the deadline
 		Period:  period.String(),
 	})
 }
 
-// Unregister removes the reminder of id, if there is one.
-func (a *Actors) Unregister(ctx context.Context, id string) error {
-	return a.dapr.UnregisterActorReminder(ctx, &dapr.UnregisterActorReminderRequest{ActorType: a.actorType, ActorID: id, Name: reminder})
+// Unregister removes the reminder of id with that name, if there is one.
+func (a *Actors) Unregister(ctx context.Context, id, name string) error {
+	return a.dapr.UnregisterActorReminder(ctx, &dapr.UnregisterActorReminderRequest{ActorType: a.actorType, ActorID: id, Name: name})
 }
 
 // Topic returns the topic with that name on a pub/sub component.

@@ -4,8 +4,9 @@
 //
 // Three regions report, one of them perhaps late; the reminder fires in between;
 // in every order. Each write of each of these stories is lost, or is done and
-// reported as lost, or is the last one before the process dies. The callers try
-// nothing twice, as ACR does not. Whatever happens:
+// reported as lost, or is the last one before the process dies; in memory, a save or
+// a call about reminders is also done after it was given up, at once or after the
+// reminder has fired. The callers try nothing twice, as ACR does not. Whatever happens:
 //
 //   - an accepted event is in its notification;
 //   - a notification reaches exactly one of replicated and timedOut, and then
@@ -60,6 +61,9 @@ var (
 
 const timeout = 2 * time.Minute
 
+// delays are those of what is late.
+var delays = []time.Duration{500 * time.Millisecond, 1500 * time.Millisecond, 32 * time.Second}
+
 // The steps of a story beside the events of the regions.
 const (
 	pause    = "pause"    // for longer than the reminder's period
@@ -102,9 +106,13 @@ func Run(t *testing.T, b *Backend, stride int) (cases int) {
 		clean.play()
 		clean.check()
 		for at, what := range clean.world.Writes {
-			for _, how := range []fake.Failure{fake.Lost, fake.Reported, fake.Crashed} {
+			for _, how := range []fake.Failure{fake.Lost, fake.Reported, fake.Crashed, fake.Late} {
+				if how == fake.Late && b != nil {
+					continue
+				}
 				if due() {
 					r := newRun(t, b, steps, fake.At(at, how))
+					r.world.Delay = delays[n%len(delays)]
 					r.name = fmt.Sprintf("%s, write %d, %s, %s", r.name, at, what, how)
 					r.play()
 					r.check()
@@ -124,8 +132,9 @@ func Run(t *testing.T, b *Backend, stride int) (cases int) {
 			if rng.IntN(4) > 0 {
 				return fake.None
 			}
-			return fake.Failure(1 + rng.IntN(3))
+			return fake.Failure(1 + rng.IntN(int(fake.Late)))
 		})
+		r.world.Delay = delays[rng.IntN(len(delays))]
 		r.name = fmt.Sprintf("%s, seed %d", r.name, seed)
 		r.play()
 		r.check()
@@ -213,7 +222,7 @@ func (r *run) add(region replication.Region) {
 }
 
 func (r *run) pass(d time.Duration) {
-	for _, err := range r.world.Pass(d, r.id, func() error { return r.actor().Remind(r.t.Context(), r.id, "check") }) {
+	for _, err := range r.world.Pass(d, r.id, func(name string) error { return r.actor().Remind(r.t.Context(), r.id, name) }) {
 		r.t.Errorf("%s: reminder: %v", r.name, err)
 	}
 }
