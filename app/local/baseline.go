@@ -18,9 +18,9 @@ import (
 	"allregions/app/local/stack"
 )
 
-// measureBaseline sends the shots to the program in baseline, which does the same
+// measureBaseline sends the trains to the program in baseline, which does the same
 // without Dapr.
-func measureBaseline(ctx context.Context, shots []loadShot, mode, regions string, concurrency int) (*loadReport, error) {
+func measureBaseline(ctx context.Context, trains []train, mode, regions string, concurrency int) (*loadReport, error) {
 	root, err := stack.Root(ctx)
 	if err != nil {
 		return nil, err
@@ -65,7 +65,7 @@ func measureBaseline(ctx context.Context, shots []loadShot, mode, regions string
 	if noUsage != nil && !errors.Is(noUsage, fs.ErrNotExist) {
 		return nil, noUsage
 	}
-	r := fireAll(ctx, &acr.Registry{LoginServer: "contoso.azurecr.io", ServiceURL: url, Key: key}, shots, concurrency)
+	r := fireAll(ctx, &acr.Registry{LoginServer: "contoso.azurecr.io", ServiceURL: url, Key: key}, trains, concurrency)
 	r.Mode, r.Concurrency = mode, concurrency
 	if noUsage == nil {
 		used, err := m.since(r.Webhooks)
@@ -74,5 +74,5 @@ func measureBaseline(ctx context.Context, shots []loadShot, mode, regions string
 		}
 		r.Processes = append(r.Processes, used)
 	}
-	return r, r.countJoins(ctx, url, key, shots, concurrency)
+	return r, r.countJoins(ctx, url, key, trains, concurrency)
 }

@@ -26,8 +26,9 @@ import (
 
 // The orders in which load sends webhooks.
 const (
-	sequential  = "sequential"  // all regions of a notification, then the next
+	sequential  = "sequential"  // a sender sends those of a notification one after another
 	interleaved = "interleaved" // one region of a hundred notifications, then the next region
+	together    = "together"    // several senders send those of a notification at once, which then wait for one another
 	duplicates  = "duplicates"  // as sequential, each webhook twice
 	open        = "open"        // as sequential, without the last region
 )
@@ -43,7 +44,7 @@ func load(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("load", flag.ContinueOnError)
 	flags.IntVar(&n, "notifications", 1000, "how many notifications")
 	flags.IntVar(&concurrency, "concurrency", 16, "how many webhooks at a time")
-	flags.StringVar(&mode, "mode", sequential, "sequential, interleaved, duplicates, or open: without the last region")
+	flags.StringVar(&mode, "mode", sequential, "sequential, interleaved, together, duplicates, or open: without the last region")
 	flags.StringVar(&regions, "regions", "westeurope,eastus,japaneast", "regions that must report, comma separated")
 	flags.StringVar(&url, "url", "", "of a running service (default: a new local stack, which is measured, too)")
 	flags.StringVar(&key, "key", "", "key of that service")
@@ -57,7 +58,7 @@ func load(ctx context.Context, args []string) error {
 		return errors.New("-notifications and -concurrency: at least 1")
 	}
 	list := strings.Split(regions, ",")
-	shots, err := plan(n, list, mode)
+	trains, err := plan(n, list, mode)
 	if err != nil {
 		return err
 	}
@@ -99,7 +100,7 @@ func load(ctx context.Context, args []string) error {
 			processes = append(processes, m)
 		}
 	}
-	r := fireAll(ctx, registry, shots, concurrency)
+	r := fireAll(ctx, registry, trains, concurrency)
 	if ctx.Err() != nil {
 		return errInterrupted
 	}
@@ -111,14 +112,14 @@ func load(ctx context.Context, args []string) error {
 		}
 		r.Processes = append(r.Processes, used)
 	}
-	if err := r.countJoins(ctx, url, key, shots, concurrency); err != nil {
+	if err := r.countJoins(ctx, url, key, trains, concurrency); err != nil {
 		return err
 	}
 	if compare {
 		if local != nil {
 			local.Stop() // it has had its turn
 		}
-		b, err := measureBaseline(ctx, shots, mode, regions, concurrency)
+		b, err := measureBaseline(ctx, trains, mode, regions, concurrency)
 		if err != nil {
 			return err
 		}
@@ -142,11 +143,11 @@ const settle = 35 * time.Second
 // openAll leaves n notifications open, of which one region has reported.
 func openAll(ctx context.Context, registry *acr.Registry, n int, region string, concurrency int) error {
 	fmt.Fprintf(os.Stderr, "Opening %d notifications.\n", n)
-	shots, err := plan(n, []string{region}, sequential)
+	trains, err := plan(n, []string{region}, sequential)
 	if err != nil {
 		return err
 	}
-	r := fireAll(ctx, registry, shots, concurrency)
+	r := fireAll(ctx, registry, trains, concurrency)
 	if accepted := r.Answers[strconv.Itoa(http.StatusAccepted)]; accepted != n && ctx.Err() == nil {
 		return fmt.Errorf("of %d notifications only %d could be opened: %v", n, accepted, r.Answers)
 	}
@@ -164,8 +165,11 @@ type loadShot struct {
 	region string
 }
 
-// plan is all webhooks in the order in which they are sent.
-func plan(n int, regions []string, mode string) (shots []loadShot, err error) {
+// train is what one sender sends, each webhook when the one before is answered.
+type train []loadShot
+
+// plan is all webhooks in the order in which senders take them.
+func plan(n int, regions []string, mode string) (trains []train, err error) {
 	pushes := make([]acr.Push, n)
 	for i := range pushes {
 		pushes[i] = acr.NewPush("load/image-"+strconv.Itoa(i%1000), "v"+strconv.Itoa(i/1000))
@@ -176,25 +180,33 @@ func plan(n int, regions []string, mode string) (shots []loadShot, err error) {
 			regions = regions[:len(regions)-1]
 		}
 		for _, p := range pushes {
+			var t train
 			for _, region := range regions {
-				shots = append(shots, loadShot{p, region})
+				t = append(t, loadShot{p, region})
 				if mode == duplicates {
-					shots = append(shots, loadShot{p, region})
+					t = append(t, loadShot{p, region})
 				}
+			}
+			trains = append(trains, t)
+		}
+	case together:
+		for _, p := range pushes {
+			for _, region := range regions {
+				trains = append(trains, train{{p, region}})
 			}
 		}
 	case interleaved:
 		for group := range slices.Chunk(pushes, batch) {
 			for _, region := range regions {
 				for _, p := range group {
-					shots = append(shots, loadShot{p, region})
+					trains = append(trains, train{{p, region}})
 				}
 			}
 		}
 	default:
-		return nil, fmt.Errorf("-mode: %q is none of sequential, interleaved, duplicates, open", mode)
+		return nil, fmt.Errorf("-mode: %q is none of sequential, interleaved, together, duplicates, open", mode)
 	}
-	return shots, nil
+	return trains, nil
 }
 
 // loadReport is what came of it. Latencies are milliseconds.
@@ -220,24 +232,37 @@ type loadReport struct {
 	Baseline      *loadReport    `json:"baseline,omitempty"`
 }
 
-func fireAll(ctx context.Context, registry *acr.Registry, shots []loadShot, concurrency int) *loadReport {
+func fireAll(ctx context.Context, registry *acr.Registry, trains []train, concurrency int) *loadReport {
 	http.DefaultTransport.(*http.Transport).MaxIdleConnsPerHost = concurrency
-	latencies := make([]time.Duration, len(shots))
-	statuses := make([]int, len(shots))
-	var next atomic.Int64
+	queue := make(chan train, len(trains))
+	for _, t := range trains {
+		queue <- t
+	}
+	close(queue)
+	var mu sync.Mutex // of the two
+	var latencies []time.Duration
+	var statuses []int
 	var wg sync.WaitGroup
 	begin := time.Now()
 	for range concurrency {
 		wg.Go(func() {
-			for i := next.Add(1) - 1; i < int64(len(shots)) && ctx.Err() == nil; i = next.Add(1) - 1 {
-				sent := time.Now()
-				statuses[i], _, _ = registry.Fire(ctx, shots[i].push, shots[i].region)
-				latencies[i] = time.Since(sent)
+			for t := range queue {
+				for _, shot := range t {
+					if ctx.Err() != nil {
+						return
+					}
+					sent := time.Now()
+					status, _, _ := registry.Fire(ctx, shot.push, shot.region)
+					took := time.Since(sent)
+					mu.Lock()
+					statuses, latencies = append(statuses, status), append(latencies, took)
+					mu.Unlock()
+				}
 			}
 		})
 	}
 	wg.Wait()
-	r := &loadReport{CPUs: runtime.NumCPU(), Webhooks: len(shots), Seconds: time.Since(begin).Seconds(), Answers: map[string]int{}}
+	r := &loadReport{CPUs: runtime.NumCPU(), Webhooks: len(statuses), Seconds: time.Since(begin).Seconds(), Answers: map[string]int{}}
 	r.PerSecond = float64(r.Webhooks) / r.Seconds
 	slices.Sort(latencies)
 	r.P50, r.P95, r.P99, r.Max = percentile(latencies, 50), percentile(latencies, 95), percentile(latencies, 99), percentile(latencies, 100)
@@ -254,18 +279,21 @@ func fireAll(ctx context.Context, registry *acr.Registry, shots []loadShot, conc
 // percentile is the smallest value that p percent of the sorted ones do not
 // exceed, in milliseconds.
 func percentile(sorted []time.Duration, p int) float64 {
+	if len(sorted) == 0 {
+		return 0
+	}
 	i := (len(sorted)*p + 99) / 100
 	return float64(sorted[max(i, 1)-1]) / float64(time.Millisecond)
 }
 
 // countJoins asks for every notification that has had all its webhooks.
-func (r *loadReport) countJoins(ctx context.Context, url, key string, shots []loadShot, concurrency int) error {
+func (r *loadReport) countJoins(ctx context.Context, url, key string, trains []train, concurrency int) error {
 	if r.Mode == open {
 		return nil
 	}
 	ids := map[string]bool{}
-	for _, s := range shots {
-		ids[s.push.ID] = true
+	for _, t := range trains {
+		ids[t[0].push.ID] = true
 	}
 	queue := make(chan string, len(ids))
 	for id := range ids {

@@ -21,29 +21,34 @@ import (
 func TestPlan(t *testing.T) {
 	regions := []string{"a", "b", "c"}
 	for mode, want := range map[string]string{
-		sequential:  "1a 1b 1c 2a 2b 2c",
-		duplicates:  "1a 1a 1b 1b 1c 1c 2a 2a 2b 2b 2c 2c",
-		open:        "1a 1b 2a 2b",
+		sequential:  "1a1b1c 2a2b2c",
+		duplicates:  "1a1a1b1b1c1c 2a2a2b2b2c2c",
+		open:        "1a1b 2a2b",
+		together:    "1a 1b 1c 2a 2b 2c",
 		interleaved: "1a 2a 1b 2b 1c 2c",
 	} {
-		shots, err := plan(2, regions, mode)
+		trains, err := plan(2, regions, mode)
 		if err != nil {
 			t.Fatal(err)
 		}
 		numbers := map[string]string{}
 		var got []string
-		for _, s := range shots {
-			if numbers[s.push.ID] == "" {
-				numbers[s.push.ID] = string(rune('1' + len(numbers)))
+		for _, train := range trains {
+			var one string
+			for _, s := range train {
+				if numbers[s.push.ID] == "" {
+					numbers[s.push.ID] = string(rune('1' + len(numbers)))
+				}
+				one += numbers[s.push.ID] + s.region
 			}
-			got = append(got, numbers[s.push.ID]+s.region)
+			got = append(got, one)
 		}
 		if strings.Join(got, " ") != want {
 			t.Errorf("%s: %q, want %q", mode, got, want)
 		}
 	}
-	if shots, err := plan(250, regions, interleaved); err != nil || len(shots) != 750 || shots[99].region != "a" || shots[100].region != "b" || shots[300].region != "a" || shots[749].region != "c" {
-		t.Errorf("%d webhooks, %v", len(shots), err)
+	if trains, err := plan(250, regions, interleaved); err != nil || len(trains) != 750 || trains[99][0].region != "a" || trains[100][0].region != "b" || trains[300][0].region != "a" || trains[749][0].region != "c" {
+		t.Errorf("%d webhooks, %v", len(trains), err)
 	}
 	if _, err := plan(1, regions, "random"); err == nil {
 		t.Error("a mode that there is not: no error")
@@ -60,8 +65,8 @@ func TestPercentile(t *testing.T) {
 			t.Errorf("p%d: %v, want %v", p, got, want)
 		}
 	}
-	if got := percentile(sorted[:1], 99); got != 1 {
-		t.Errorf("of one: %v", got)
+	if one, none := percentile(sorted[:1], 99), percentile(nil, 99); one != 1 || none != 0 {
+		t.Errorf("of one: %v, of none: %v", one, none)
 	}
 }
 
@@ -82,12 +87,12 @@ func TestLoadReport(t *testing.T) {
 		}
 	}))
 	defer server.Close()
-	shots, err := plan(10, []string{"a", "b"}, sequential)
+	trains, err := plan(10, []string{"a", "b"}, sequential)
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := fireAll(t.Context(), &acr.Registry{ServiceURL: server.URL}, shots, 4)
-	if err := r.countJoins(t.Context(), server.URL, "k", shots, 4); err != nil {
+	r := fireAll(t.Context(), &acr.Registry{ServiceURL: server.URL}, trains, 4)
+	if err := r.countJoins(t.Context(), server.URL, "k", trains, 4); err != nil {
 		t.Fatal(err)
 	}
 	if r.Webhooks != 20 || r.Answers["503"] != 1 || r.Answers["202"] != 19 || r.Joined != 9 || r.PerSecond <= 0 || r.P50 <= 0 || r.Max < r.P99 {
@@ -106,11 +111,11 @@ func TestLoadReport(t *testing.T) {
 // The service that ours is compared with does the same join.
 func TestBaseline(t *testing.T) {
 	regions := []string{"westeurope", "eastus", "japaneast"}
-	shots, err := plan(20, regions, duplicates)
+	trains, err := plan(20, regions, duplicates)
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := measureBaseline(t.Context(), shots, duplicates, strings.Join(regions, ","), 8)
+	b, err := measureBaseline(t.Context(), trains, duplicates, strings.Join(regions, ","), 8)
 	if err != nil {
 		t.Fatal(err)
 	}
