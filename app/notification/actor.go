@@ -1,7 +1,8 @@
 // Package notification is the actor that owns one notification, and the client
 // that reaches it. What is decided, package replication decides; this package
 // does the reading and writing around a decision, in the one order that
-// survives a crash between any two lines:
+// survives a crash between any two lines. What one line names is done at the same
+// time, and a crash may leave any part of it:
 //
 //  1. register the reminder, if the new state needs one and the old did not, or
 //     if it rests; at the first event, make the image lead to this notification
@@ -12,10 +13,9 @@
 //
 // A crash after 1 leaves a reminder that finds nothing, or another one in the state,
 // and removes itself (package reminder), and an image that leads to nothing until
-// another region reports. A crash after 2
-// or 3 leaves work that the reminder finds and repeats; events keep their id, so
-// consumers can drop the second one. A crash after 4 leaves a reminder that
-// finds nothing left to do.
+// another region reports. A crash after 2 or 3 leaves work that the reminder finds
+// and repeats; events keep their id, so consumers can drop the second one. A crash
+// after 4 leaves a reminder that finds nothing left to do.
 //
 // Nothing follows when all regions are in and all of 3 is done. Then 5 says what
 // 4 would: a notification without a reminder has nothing left to do, whatever
@@ -38,6 +38,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
@@ -156,6 +157,11 @@ type Actor struct {
 
 	// Timeout is how long a new notification waits for its regions.
 	Timeout time.Duration
+
+	// Together does what one line of the package comment names, and returns the
+	// errors in the order of its arguments. Nil does it at the same time; tests do it
+	// in an order that they know.
+	Together func(do ...func() error) []error
 
 	// Concluded, if set, is told of every outcome that this process saved.
 	// It must not block.
@@ -289,22 +295,27 @@ func (a *Actor) turn(ctx context.Context, id string, region replication.Region, 
 	hasReminder := before.NeedsReminder() || reminded
 
 	if d.Changed {
+		var register, index func() error // 1
 		if s.NeedsReminder() && (!before.NeedsReminder() || len(d.New) > 0 && before.Resting(now)) {
 			if !before.NeedsReminder() {
 				s.ReminderName = reminder.Name(now)
 			}
-			if err := a.Reminders.Register(ctx, id, s.ReminderName, s.Reminder(now), replication.Period); err != nil { // 1
-				return fail(fmt.Errorf("register reminder: %w", err))
+			register = func() error {
+				return a.Reminders.Register(ctx, id, s.ReminderName, s.Reminder(now), replication.Period)
 			}
 			hasReminder = true
 		}
 		if !before.Exists() {
-			if err := a.index(ctx, s); err != nil { // 1
-				a.leave(ctx, id, err)
-			} else {
-				s.Indexed = true
-			}
+			index = func() error { return a.index(ctx, s) }
 		}
+		errs := a.together(register, index)
+		if errs[0] != nil {
+			return fail(fmt.Errorf("register reminder: %w", errs[0]))
+		}
+		if errs[1] != nil {
+			a.leave(ctx, id, errs[1])
+		}
+		s.Indexed = s.Indexed || index != nil && errs[1] == nil
 		if err := a.save(ctx, id, s); err != nil { // 2
 			return fail(err)
 		}
@@ -351,6 +362,48 @@ func (a *Actor) dismiss(ctx context.Context, id, name string, now time.Time) err
 	return nil
 }
 
+// together is Together without those that are nil.
+func (a *Actor) together(do ...func() error) []error {
+	some := slices.DeleteFunc(slices.Clone(do), func(f func() error) bool { return f == nil })
+	run := a.Together
+	if run == nil {
+		run = atTheSameTime
+	}
+	var found []error
+	if len(some) == 1 {
+		found = []error{some[0]()}
+	} else {
+		found = run(some...)
+	}
+	errs := make([]error, len(do))
+	for i, f := range do {
+		if f != nil {
+			errs[i], found = found[0], found[1:]
+		}
+	}
+	return errs
+}
+
+// atTheSameTime ends when all have. A panic of one of them is the caller's.
+func atTheSameTime(do ...func() error) []error {
+	errs := make([]error, len(do))
+	panics := make([]any, len(do))
+	var wg sync.WaitGroup
+	for i, f := range do {
+		wg.Go(func() {
+			defer func() { panics[i] = recover() }()
+			errs[i] = f()
+		})
+	}
+	wg.Wait()
+	for _, p := range panics {
+		if p != nil {
+			panic(p)
+		}
+	}
+	return errs
+}
+
 // ask adds to s what ACR has fired for it and we have not got. Trouble with ACR
 // only costs time.
 func (a *Actor) ask(ctx context.Context, s replication.State, now time.Time, reminded bool) replication.State {
@@ -385,39 +438,46 @@ func (a *Actor) leave(ctx context.Context, id string, err error) {
 // save: the first firing of the reminder may write it again, and there is no
 // other before the deadline. Found is the state that the turn has loaded.
 func (a *Actor) finish(ctx context.Context, found replication.State, s *replication.State, reminded bool) error {
-	var errs []error
 	before, saveIt := *s, false
 	repeated := func(work string, left bool) {
 		if a.Observer != nil && reminded && left {
 			a.Observer.Repeated(work)
 		}
 	}
-	for i, o := range s.Unpublished() {
-		if err := a.publish(ctx, *s, o); err != nil {
-			errs = append(errs, err)
-			break // outcomes stay in order
+	var published []replication.Outcome
+	var publish, document, index func() error
+	if unpublished := before.Unpublished(); len(unpublished) > 0 {
+		publish = func() error {
+			for _, o := range unpublished {
+				if err := a.publish(ctx, before, o); err != nil {
+					return err // outcomes stay in order
+				}
+				published = append(published, o)
+			}
+			return nil
 		}
+	}
+	if before.Undocumented() {
+		document = func() error { return a.putDocument(ctx, before) }
+	}
+	if reminded && before.Exists() && !before.Indexed {
+		index = func() error { return a.index(ctx, before) }
+	}
+	errs := a.together(publish, document, index)
+	for i, o := range published {
 		repeated(WorkPublish, i < len(found.Unpublished()))
 		*s = s.Published(o)
 		saveIt = true
 	}
-	if s.Undocumented() {
-		if err := a.putDocument(ctx, *s); err != nil {
-			errs = append(errs, err)
-		} else {
-			*s = s.DocumentStored()
-			saveIt = saveIt || reminded && s.Status() != replication.Collecting
-			repeated(WorkDocument, len(found.Outcomes) > 0 && found.Undocumented())
-		}
+	if document != nil && errs[1] == nil {
+		*s = s.DocumentStored()
+		saveIt = saveIt || reminded && s.Status() != replication.Collecting
+		repeated(WorkDocument, len(found.Outcomes) > 0 && found.Undocumented())
 	}
-	if reminded && s.Exists() && !s.Indexed {
-		if err := a.index(ctx, *s); err != nil {
-			errs = append(errs, err)
-		} else {
-			s.Indexed = true
-			saveIt = true
-			repeated(WorkIndex, true)
-		}
+	if index != nil && errs[2] == nil {
+		s.Indexed = true
+		saveIt = true
+		repeated(WorkIndex, true)
 	}
 	if s.Final() && !s.NeedsReminder() && !reminded {
 		saveIt = false // the reminder goes, and no outcome follows: nobody will look

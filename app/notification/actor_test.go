@@ -40,8 +40,8 @@ func newWorld() *world { return &world{fake.New(t0), plan.Timeout} }
 // actor is a process that lives in w.
 func (w *world) actor() *Actor {
 	return &Actor{Store: w, Reminders: w, Topic: w, Documents: w,
-		Timeout: w.timeout,
-		Now:     func() time.Time { return w.Now }, Log: slog.New(slog.DiscardHandler)}
+		Timeout: w.timeout, Together: fake.InOrder,
+		Now: func() time.Time { return w.Now }, Log: slog.New(slog.DiscardHandler)}
 }
 
 // Invoke makes the world a Dapr that reaches the actor at once.

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -85,10 +86,12 @@ func (a *Actor) index(ctx context.Context, s replication.State) error {
 	ctx, cancel := context.WithTimeout(ctx, indexTimeout)
 	defer cancel()
 	docs := indexDocuments(s)
+	var do []func() error
 	for _, key := range slices.Sorted(maps.Keys(docs)) {
-		if err := a.indexAs(ctx, key, docs[key]); err != nil {
-			return fmt.Errorf("index: %w", err)
-		}
+		do = append(do, func() error { return a.indexAs(ctx, key, docs[key]) })
+	}
+	if err := errors.Join(a.together(do...)...); err != nil {
+		return fmt.Errorf("index: %w", err)
 	}
 	return nil
 }

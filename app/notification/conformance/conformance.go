@@ -3,7 +3,8 @@
 // suite runs on the fakes and on what a real sidecar stores.
 //
 // Three regions report, one of them perhaps late; the reminder fires in between;
-// in every order. Each write of each of these stories is lost, or is done and
+// in every order; what an actor does at the same time it does here one after
+// another, in an order that is another one in each story. Each write of each of these stories is lost, or is done and
 // reported as lost, or is the last one before the process dies; in memory, a save or
 // a call about reminders is also done after it was given up, at once or after the
 // reminder has fired. The callers try nothing twice, as ACR does not. Whatever happens:
@@ -100,9 +101,11 @@ func stories() iter.Seq[[]string] {
 func Run(t *testing.T, b *Backend, stride int) (cases int) {
 	n := 0
 	due := func() bool { n++; return n%stride == 0 }
+	order := uint64(0)
 	for steps := range stories() {
+		order++
 		// What a story writes without any failure, it may fail to write.
-		clean := newRun(t, nil, steps, nil)
+		clean := newRun(t, nil, steps, order, nil)
 		clean.play()
 		clean.check()
 		for at, what := range clean.world.Writes {
@@ -111,7 +114,7 @@ func Run(t *testing.T, b *Backend, stride int) (cases int) {
 					continue
 				}
 				if due() {
-					r := newRun(t, b, steps, fake.At(at, how))
+					r := newRun(t, b, steps, order, fake.At(at, how))
 					r.world.Delay = delays[n%len(delays)]
 					r.name = fmt.Sprintf("%s, write %d, %s, %s", r.name, at, what, how)
 					r.play()
@@ -128,7 +131,7 @@ func Run(t *testing.T, b *Backend, stride int) (cases int) {
 		}
 		rng := rand.New(rand.NewPCG(seed, 1))
 		all := slices.Collect(stories())
-		r := newRun(t, b, all[rng.IntN(len(all))], func(int, string) fake.Failure {
+		r := newRun(t, b, all[rng.IntN(len(all))], seed, func(int, string) fake.Failure {
 			if rng.IntN(4) > 0 {
 				return fake.None
 			}
@@ -151,12 +154,13 @@ type run struct {
 	world    *fake.World
 	backend  Backend
 	accepted []replication.Region
+	order    *rand.Rand // of what an actor does at the same time
 }
 
-func newRun(t *testing.T, b *Backend, steps []string, fail func(int, string) fake.Failure) *run {
+func newRun(t *testing.T, b *Backend, steps []string, order uint64, fail func(int, string) fake.Failure) *run {
 	w := fake.New(begin)
 	w.Fail = fail
-	r := &run{t: t, name: strings.Join(steps, " "), id: "n1", steps: steps, world: w, backend: Backend{Store: w, Documents: w}}
+	r := &run{t: t, name: strings.Join(steps, " "), id: "n1", steps: steps, world: w, backend: Backend{Store: w, Documents: w}, order: rand.New(rand.NewPCG(order, 2))}
 	if b != nil {
 		r.id = fmt.Sprintf("c%x", rand.Uint64())
 		if err := b.Activate(r.id); err != nil {
@@ -170,7 +174,7 @@ func newRun(t *testing.T, b *Backend, steps []string, fail func(int, string) fak
 // actor is a process.
 func (r *run) actor() *notification.Actor {
 	return &notification.Actor{Store: r.backend.Store, Documents: r.backend.Documents, Reminders: r.world, Topic: r.world,
-		Timeout: timeout, Now: func() time.Time { return r.world.Now }, Tracer: tracer{}, Log: slog.New(slog.DiscardHandler)}
+		Timeout: timeout, Together: fake.Shuffled(r.order), Now: func() time.Time { return r.world.Now }, Tracer: tracer{}, Log: slog.New(slog.DiscardHandler)}
 }
 
 // tracer makes every span another one: if it were that of a publication which is

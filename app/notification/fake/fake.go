@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"time"
 )
@@ -37,7 +38,26 @@ var Err = errors.New("fake failure")
 
 type crash struct{}
 
-// World is everything outside an actor.
+// InOrder is a notification.Actor's Together that can be told what it does.
+func InOrder(do ...func() error) (errs []error) {
+	for _, f := range do {
+		errs = append(errs, f())
+	}
+	return errs
+}
+
+// Shuffled is InOrder, in an order that rng gives.
+func Shuffled(rng *rand.Rand) func(do ...func() error) []error {
+	return func(do ...func() error) []error {
+		errs := make([]error, len(do))
+		for _, i := range rng.Perm(len(do)) {
+			errs[i] = do[i]()
+		}
+		return errs
+	}
+}
+
+// World is everything outside an actor. It is for one goroutine.
 type World struct {
 	Now       time.Time
 	States    map[string][]byte
