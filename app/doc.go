@@ -49,6 +49,7 @@
 //     sidecar.Host there, one turn at a time per notification.
 //  3. notification.Actor loads the state, asks replication.Add for the decision,
 //     and saves it. From here on the event is safe, and the webhook is answered.
-//  4. If that decided an outcome, the same turn publishes it. If it cannot, or
+//  4. If that decided an outcome, the same turn publishes it, while its caller has
+//     its answer already (sidecar.After). If it cannot, or
 //     if the process dies before it does, the actor's reminder does.
 package main

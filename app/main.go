@@ -213,6 +213,7 @@ func serve(ctx context.Context, config Config, log *slog.Logger) error {
 		Documents: documents,
 		EventLog:  azure.eventLog,
 		Timeout:   time.Duration(config.Timeout),
+		After:     sidecar.After,
 		Concluded: waiters.Wake,
 		Observer:  telemetry,
 		Tracer:    telemetry.Tracer,
@@ -304,5 +305,6 @@ func serve(ctx context.Context, config Config, log *slog.Logger) error {
 		log.Warn("some requests did not end in time", "drain", drainTimeout.String())
 		return errors.Join(publicServer.Close(), privateServer.Close())
 	}
+	host.Wait()
 	return err
 }

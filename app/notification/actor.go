@@ -27,8 +27,8 @@
 // Package conformance plays all of that through.
 //
 // Only the reminder of 1 and the save of 2 can fail a webhook: an image that
-// could not be indexed is left for the reminder. After 2 the event is safe, and
-// the caller gets its 2xx whatever happens to 3, 4 and 5.
+// could not be indexed is left for the reminder. After 2 the event is safe: the
+// caller gets its 2xx, and 3, 4 and 5 happen after that.
 package notification
 
 import (
@@ -57,13 +57,13 @@ const (
 	methodOriginal = "Original"
 )
 
-// A turn has an answer by then, or fails trying to save: what is not published
-// and documented by then is left for the reminder. It is within the patience of
-// Intake, for an event that is saved need not be queued. The bound leaves a
-// broker the second or two that its first connection takes.
+// How long what is beside the save may take: longer, and it is left for the
+// reminder. While a turn finishes, the next one of the actor waits, and an event that
+// waits for longer than Intake does is queued. It leaves a broker the second or two
+// that its first connection takes.
 const (
-	finishBy     = actorPatience - 500*time.Millisecond // after the turn's begin
-	indexTimeout = time.Second                          // of the index, which comes before the save
+	finishTimeout = actorPatience - 500*time.Millisecond // of what comes after the save
+	indexTimeout  = time.Second                          // of the index, which comes before it
 )
 
 // Store keeps the state of actors. A nil error of Save means that the state
@@ -162,6 +162,10 @@ type Actor struct {
 	// errors in the order of its arguments. Nil does it at the same time; tests do it
 	// in an order that they know.
 	Together func(do ...func() error) []error
+
+	// After does what follows the save when the turn's caller has its answer, and
+	// before the actor's next turn. Nil does it at once.
+	After func(ctx context.Context, do func(context.Context))
 
 	// Concluded, if set, is told of every outcome that this process saved.
 	// It must not block.
@@ -262,8 +266,6 @@ func (a *Actor) turn(ctx context.Context, id string, region replication.Region, 
 	fail := func(err error) (replication.State, replication.Decision, error) {
 		return replication.State{}, replication.Decision{}, err
 	}
-	finishCtx, cancel := context.WithTimeout(ctx, finishBy)
-	defer cancel()
 	before, err := a.load(ctx, id)
 	if err != nil {
 		return fail(err)
@@ -278,11 +280,6 @@ func (a *Actor) turn(ctx context.Context, id string, region replication.Region, 
 			now = before.Deadline.Add(-1) // as the caller would have seen it a moment ago
 		} else {
 			found = a.ask(ctx, before, now, reminded)
-			if reminded { // it has the time for both
-				var cancel context.CancelFunc
-				finishCtx, cancel = context.WithTimeout(ctx, finishBy)
-				defer cancel()
-			}
 		}
 	}
 	s, d := decide(found, now)
@@ -329,24 +326,37 @@ func (a *Actor) turn(ctx context.Context, id string, region replication.Region, 
 	}
 
 	// The event is safe. From here on nothing is an error of the turn.
-	ctx = finishCtx
 
 	// What an earlier turn left over waits for the reminder, so that a broker
 	// that is down costs each webhook nothing.
-	if began := d.Changed && !before.Exists(); began || len(d.New) > 0 || reminded {
-		if err := a.finish(ctx, before, &s, reminded); err != nil {
-			a.leave(ctx, id, err)
+	unfinished := d.Changed && !before.Exists() || len(d.New) > 0 || reminded
+	unneeded := func(s replication.State) bool { return hasReminder && !s.NeedsReminder() }
+	follow := func(ctx context.Context) {
+		ctx, cancel := context.WithTimeout(ctx, finishTimeout)
+		defer cancel()
+		s := s
+		if unfinished {
+			if err := a.finish(ctx, before, &s, reminded); err != nil {
+				a.leave(ctx, id, err)
+			}
+		}
+		if unneeded(s) {
+			if err := a.Reminders.Unregister(ctx, id, s.ReminderName); err != nil { // 5
+				a.Log.LogAttrs(ctx, slog.LevelWarn, "the reminder will fire once more", slog.String("notification", id), slog.Any("err", err))
+			}
+		}
+		if until, ok := s.Rest(now); ok && reminded {
+			if err := a.Reminders.Register(ctx, id, name, until, replication.Period); err != nil {
+				a.Log.LogAttrs(ctx, slog.LevelWarn, "the reminder goes on firing", slog.String("notification", id), slog.Any("err", err))
+			}
 		}
 	}
-	if hasReminder && !s.NeedsReminder() {
-		if err := a.Reminders.Unregister(ctx, id, s.ReminderName); err != nil { // 5
-			a.Log.LogAttrs(ctx, slog.LevelWarn, "the reminder will fire once more", slog.String("notification", id), slog.Any("err", err))
-		}
-	}
-	if until, ok := s.Rest(now); ok && reminded {
-		if err := a.Reminders.Register(ctx, id, name, until, replication.Period); err != nil {
-			a.Log.LogAttrs(ctx, slog.LevelWarn, "the reminder goes on firing", slog.String("notification", id), slog.Any("err", err))
-		}
+	switch {
+	case !unfinished && !unneeded(s):
+	case reminded || a.After == nil: // Dapr counts on a firing being over
+		follow(ctx)
+	default:
+		a.After(ctx, follow)
 	}
 	return s, d, nil
 }

@@ -422,7 +422,7 @@ func TestDeafAfterTheSave(t *testing.T) {
 			deafen(a, deaf{w})
 			body, _ := json.Marshal(addMessage{messageOf(event(plan.Expected[2])), plan.Expected})
 			begin := time.Now()
-			if _, err := a.add(t.Context(), "n1", body); err != nil || time.Since(begin) > finishBy {
+			if _, err := a.add(t.Context(), "n1", body); err != nil || time.Since(begin) > finishTimeout {
 				t.Errorf("%s: %v after %v", name, err, time.Since(begin))
 			}
 			w.pass(t, time.Minute) // it hears again

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -67,7 +68,8 @@ const redeliveryPause = 5 * time.Second
 // Host keeps nothing of an actor between two turns. Dapr gives an actor one
 // turn at a time, but it calls a turn over when its caller goes away, even if
 // the method still runs here; so Host holds the next turn until the method
-// has returned.
+// has returned, and what it left for After is done. So is a DELETE: Dapr moves an
+// actor to another replica when that is answered.
 type Host struct {
 	actors        []Actor
 	subscriptions []Subscription
@@ -77,7 +79,14 @@ type Host struct {
 
 	mu    sync.Mutex
 	turns map[string]*turn // by actor type and id; present while somebody holds or awaits it
+
+	after chan struct{} // has room for each ending that may still run
+	ends  sync.WaitGroup
 }
+
+// afterAtMost bounds how many turns may have been answered and not have ended. Those
+// that come then end before they are answered.
+const afterAtMost = 128
 
 type turn struct {
 	held    chan struct{} // has room for the one holder
@@ -88,14 +97,15 @@ type turn struct {
 // it calls is in the trace of the call, as p reads it; nil does not. A reminder
 // has no caller, and so no trace.
 func NewHost(log *slog.Logger, p propagation.TextMapPropagator, actors []Actor, subscriptions []Subscription) *Host {
-	h := &Host{actors: actors, subscriptions: subscriptions, propagator: p, log: log, mux: http.NewServeMux(), turns: map[string]*turn{}}
+	h := &Host{actors: actors, subscriptions: subscriptions, propagator: p, log: log, mux: http.NewServeMux(),
+		turns: map[string]*turn{}, after: make(chan struct{}, afterAtMost)}
 	h.mux.HandleFunc("GET /dapr/config", h.config)
 	h.mux.HandleFunc("GET /healthz", func(http.ResponseWriter, *http.Request) {})
 	for _, a := range actors {
 		base := "/actors/" + a.Type + "/{id}"
 		h.mux.HandleFunc("PUT "+base+"/method/{method}", h.invoke(a))
 		h.mux.HandleFunc("PUT "+base+"/method/remind/{name}", h.remind(a))
-		h.mux.HandleFunc("DELETE "+base, func(http.ResponseWriter, *http.Request) {})
+		h.mux.HandleFunc("DELETE "+base, h.deactivate(a))
 	}
 	h.mux.HandleFunc("GET /dapr/subscribe", h.subscribed)
 	for _, s := range subscriptions {
@@ -195,8 +205,7 @@ func (h *Host) turn(ctx context.Context, w http.ResponseWriter, actorType, id st
 	defer cancel()
 	release, err := h.hold(ctx, actorType+"/"+id)
 	if err == nil {
-		defer release()
-		err = do(ctx)
+		err = h.held(ctx, release, do)
 	}
 	if err != nil {
 		h.log.LogAttrs(ctx, slog.LevelError, "actor turn failed", slog.String(strings.ToLower(actorType), id), slog.Any("err", err))
@@ -204,6 +213,102 @@ func (h *Host) turn(ctx context.Context, w http.ResponseWriter, actorType, id st
 		return
 	}
 	answer()
+}
+
+// held runs do in a turn that holds its actor until release.
+func (h *Host) held(ctx context.Context, release func(), do func(context.Context) error) error {
+	e := &ending{}
+	free := release
+	release = func() {
+		for _, f := range e.ended {
+			f()
+		}
+		free()
+	}
+	handedOver := false
+	defer func() {
+		if !handedOver {
+			release()
+		}
+	}()
+	err := do(context.WithValue(ctx, endingKey{}, e))
+	if len(e.do) == 0 {
+		return err
+	}
+	select {
+	case h.after <- struct{}{}:
+	default:
+		e.run(ctx)
+		return err
+	}
+	handedOver = true
+	ctx = context.WithoutCancel(ctx)
+	h.ends.Go(func() {
+		defer release()
+		defer func() { <-h.after }()
+		defer func() { // as net/http does it for the turn itself
+			if p := recover(); p != nil {
+				h.log.LogAttrs(ctx, slog.LevelError, "the end of an actor turn panicked", slog.Any("err", p), slog.String("stack", string(debug.Stack())))
+			}
+		}()
+		ctx, cancel := context.WithTimeout(ctx, turnTimeout)
+		defer cancel()
+		e.run(ctx)
+	})
+	return err
+}
+
+// After does what is left of the turn that ctx is of when its caller has an answer,
+// and before the actor's next turn begins. It has a context of its own, which outlives
+// the caller's. Without a turn it is done at once, and before the answer if too many
+// turns are ending.
+func After(ctx context.Context, do func(context.Context)) {
+	e, ok := ctx.Value(endingKey{}).(*ending)
+	if !ok {
+		do(ctx)
+		return
+	}
+	e.do = append(e.do, do)
+}
+
+// ended calls f when the turn that ctx is of has ended, or without one when ctx has.
+func ended(ctx context.Context, f func()) {
+	e, ok := ctx.Value(endingKey{}).(*ending)
+	if !ok {
+		context.AfterFunc(ctx, f)
+		return
+	}
+	e.ended = append(e.ended, f)
+}
+
+// ending is in the context of a turn: what it has left for After, and who is told
+// of its end.
+type ending struct {
+	do    []func(context.Context)
+	ended []func()
+}
+
+type endingKey struct{}
+
+func (e *ending) run(ctx context.Context) {
+	for _, do := range e.do {
+		do(ctx)
+	}
+}
+
+// Wait returns when everything that was left for After is done. No turn may begin
+// meanwhile.
+func (h *Host) Wait() { h.ends.Wait() }
+
+func (h *Host) deactivate(a Actor) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		release, err := h.hold(r.Context(), a.Type+"/"+r.PathValue("id"))
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		release()
+	}
 }
 
 // hold waits until no other turn of the actor runs here.

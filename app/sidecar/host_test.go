@@ -6,12 +6,18 @@ import (
 	"errors"
 	"log/slog"
 	"net/http/httptest"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	runtimev1 "github.com/dapr/dapr/pkg/proto/runtime/v1"
+	dapr "github.com/dapr/go-sdk/client"
+	"google.golang.org/grpc"
 )
 
 func newTestHost(a Actor) *Host {
@@ -149,6 +155,137 @@ func TestTurnsOfOneActorNeverOverlap(t *testing.T) {
 			t.Errorf("%d turns in %v", ended, time.Since(begin))
 		}
 	})
+}
+
+// What a turn leaves for After keeps nobody waiting but the actor itself.
+func TestAfter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		var log []string
+		note := func(s string) {
+			mu.Lock()
+			defer mu.Unlock()
+			log = append(log, s)
+		}
+		h := newTestHost(Actor{Methods: map[string]func(context.Context, string, []byte) ([]byte, error){
+			"Work": func(ctx context.Context, id string, _ []byte) ([]byte, error) {
+				note("begin " + id)
+				ended(ctx, func() { note("end " + id) })
+				After(ctx, func(after context.Context) {
+					time.Sleep(time.Second)
+					if (ctx.Err() == nil) != (id == "z") || after.Err() != nil {
+						t.Errorf("%s: the contexts: %v and %v", id, ctx.Err(), after.Err())
+					}
+					note("after " + id)
+					if id == "panics" {
+						panic(id)
+					}
+				})
+				if id == "fails" {
+					return nil, errors.New(id)
+				}
+				return []byte("done"), nil
+			},
+		}})
+		call := func(method, target string, code int, took time.Duration) {
+			t.Helper()
+			begin := time.Now()
+			if w := serve(t.Context(), h, method, "/actors/Thing/"+target, ""); w.Code != code || time.Since(begin) != took {
+				t.Errorf("%s %s: %d after %v, want %d after %v", method, target, w.Code, time.Since(begin), code, took)
+			}
+		}
+		call("PUT", "a/method/Work", 200, 0)
+		call("PUT", "b/method/Work", 200, 0)
+		call("PUT", "a/method/Work", 200, time.Second)
+		call("DELETE", "a", 200, time.Second) // whoever gets the actor next must not overtake it
+		call("DELETE", "a", 200, 0)
+		call("PUT", "fails/method/Work", 500, 0)
+		call("PUT", "panics/method/Work", 200, 0)
+		call("DELETE", "panics", 200, time.Second)
+		h.Wait()
+		ofA := slices.DeleteFunc(slices.Clone(log), func(s string) bool { return !strings.HasSuffix(s, " a") })
+		if want := []string{"begin a", "after a", "end a", "begin a", "after a", "end a"}; !slices.Equal(ofA, want) {
+			t.Errorf("%q, want %q", ofA, want)
+		}
+		if len(log) != 3*5 || len(h.turns) != 0 || len(h.after) != 0 {
+			t.Errorf("%d turns are kept, %d end, %q", len(h.turns), len(h.after), log)
+		}
+
+		// Those that are too many end first, and are answered then.
+		for i := range afterAtMost {
+			call("PUT", strconv.Itoa(i)+"/method/Work", 200, 0)
+		}
+		call("PUT", "z/method/Work", 200, time.Second)
+		begin := time.Now()
+		call("PUT", "y/method/Work", 200, 0)
+		h.Wait()
+		if time.Since(begin) != time.Second {
+			t.Errorf("waited %v for the ends", time.Since(begin))
+		}
+	})
+}
+
+// keeper is a sidecar that keeps one state, and knows no components.
+type keeper struct {
+	dapr.Client
+	saved string // etag and value
+}
+
+func (*keeper) GrpcClient() runtimev1.DaprClient { return noComponents{} }
+
+type noComponents struct{ runtimev1.DaprClient }
+
+func (noComponents) GetMetadata(context.Context, *runtimev1.GetMetadataRequest, ...grpc.CallOption) (*runtimev1.GetMetadataResponse, error) {
+	return &runtimev1.GetMetadataResponse{}, nil
+}
+
+func (*keeper) GetStateWithConsistency(_ context.Context, _, key string, _ map[string]string, _ dapr.StateConsistency) (*dapr.StateItem, error) {
+	return &dapr.StateItem{Key: key, Value: []byte("1"), Etag: "7"}, nil
+}
+
+func (k *keeper) SaveBulkState(_ context.Context, _ string, items ...*dapr.SetStateItem) error {
+	k.saved = items[0].Etag.Value + ":" + string(items[0].Value)
+	return nil
+}
+
+// What a turn has loaded, it may also save after its answer; later, nobody may.
+func TestSaveAfter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := &keeper{}
+		actors := (&Client{dapr: k, stores: map[string]*store{}}).Actors("Thing", "store")
+		answered := make(chan struct{})
+		h := newTestHost(Actor{Methods: map[string]func(context.Context, string, []byte) ([]byte, error){
+			"Work": func(ctx context.Context, id string, _ []byte) ([]byte, error) {
+				After(ctx, func(after context.Context) {
+					<-answered
+					if err := actors.Save(after, id, []byte("2")); err != nil {
+						t.Error(err)
+					}
+				})
+				return actors.Load(ctx, id)
+			},
+		}})
+		if w := serve(t.Context(), h, "PUT", "/actors/Thing/a/method/Work", ""); w.Code != 200 || w.Body.String() != "1" {
+			t.Errorf("%d %s", w.Code, w.Body)
+		}
+		synctest.Wait()
+		close(answered)
+		h.Wait()
+		if k.saved != "7:2" {
+			t.Errorf("saved %q", k.saved)
+		}
+		if err := actors.Save(t.Context(), "a", []byte("3")); err == nil || len(actors.loaded) != 0 {
+			t.Errorf("saved when the turn was over: %v, %v", err, actors.loaded)
+		}
+	})
+}
+
+func TestAfterWithoutATurn(t *testing.T) {
+	done := false
+	After(t.Context(), func(context.Context) { done = true })
+	if !done {
+		t.Error("not done")
+	}
 }
 
 func TestATurnHasATimeLimit(t *testing.T) {

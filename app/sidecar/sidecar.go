@@ -133,7 +133,7 @@ type Actors struct {
 	states    *Documents
 
 	mu     sync.Mutex
-	loaded map[string]*loaded // by actor id, until the context of Load ends
+	loaded map[string]*loaded // by actor id, until the turn that Load was in ends
 }
 
 // loaded is what a turn knows to be stored.
@@ -169,7 +169,7 @@ func (a *Actors) Load(ctx context.Context, id string) ([]byte, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.loaded[id] = l
-	context.AfterFunc(ctx, func() {
+	ended(ctx, func() {
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		if a.loaded[id] == l {

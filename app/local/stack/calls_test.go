@@ -92,7 +92,11 @@ func TestCalls(t *testing.T) {
 				}
 			}
 			push() // the first one pays for what is done once
-			before := scrape(t, s)
+			var before counts
+			eventually(t, soon, "the last call is made, after the answer", func() bool {
+				before = scrape(t, s)
+				return before["UnregisterActorReminder"] > 0
+			})
 			push()
 			want := counts{}
 			for _, row := range rows {
