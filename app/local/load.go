@@ -38,7 +38,7 @@ const batch = 100
 
 // load sends webhooks as fast as they are answered, and reports how that went.
 func load(ctx context.Context, args []string) error {
-	var n, concurrency, before int
+	var n, concurrency, others int
 	var regions, url, key, mode string
 	var asJSON, compare bool
 	flags := flag.NewFlagSet("load", flag.ContinueOnError)
@@ -48,14 +48,17 @@ func load(ctx context.Context, args []string) error {
 	flags.StringVar(&regions, "regions", "westeurope,eastus,japaneast", "regions that must report, comma separated")
 	flags.StringVar(&url, "url", "", "of a running service (default: a new local stack, which is measured, too)")
 	flags.StringVar(&key, "key", "", "key of that service")
-	flags.IntVar(&before, "open", 0, "measure before and after so many other notifications are opened")
+	flags.IntVar(&others, "open", 0, "leave so many other notifications open before, and compare with a second stack without them")
 	flags.BoolVar(&compare, "baseline", false, "then send the same to a hand-written service without Dapr, and compare")
 	flags.BoolVar(&asJSON, "json", false, "print JSON")
 	if err := parse(flags, args); err != nil {
 		return err
 	}
-	if n < 1 || concurrency < 1 || before < 0 {
+	if n < 1 || concurrency < 1 || others < 0 {
 		return errors.New("-notifications and -concurrency: at least 1")
+	}
+	if others > 0 && url != "" {
+		return errors.New("-open needs stacks of its own: leave -url out")
 	}
 	list := strings.Split(regions, ",")
 	trains, err := plan(n, list, mode)
@@ -64,54 +67,26 @@ func load(ctx context.Context, args []string) error {
 	}
 	var local *stack.Stack
 	if url == "" {
-		o := stack.Options{Timeout: 24 * time.Hour}
-		if err := finishOptions(&o, list); err != nil {
+		if local, err = startForLoad(ctx, list); err != nil {
 			return err
 		}
-		s, err := stack.Start(ctx, o)
-		if err != nil {
-			return err
-		}
-		defer s.Stop()
-		local, url, key = s, s.URL, s.Key
+		defer local.Stop()
+		url, key = local.URL, local.Key
 	}
-	registry := &acr.Registry{LoginServer: "contoso.azurecr.io", ServiceURL: strings.TrimSuffix(url, "/"), Key: key}
-	var without *loadReport
-	if before > 0 {
-		same, err := plan(n, list, mode)
-		if err != nil {
-			return err
-		}
-		without = fireAll(ctx, registry, same, concurrency)
-		if err := openAll(ctx, registry, before, list[0], concurrency); err != nil {
-			return err
-		}
+	here := loaded{&acr.Registry{LoginServer: "contoso.azurecr.io", ServiceURL: strings.TrimSuffix(url, "/"), Key: key}, local}
+	var r *loadReport
+	if others == 0 {
+		r, err = here.fire(ctx, trains, concurrency)
+	} else {
+		r, err = compareOpen(ctx, here, trains, n, others, list, mode, concurrency)
 	}
-	var processes []measured
-	if local != nil {
-		for _, name := range []string{stack.ServiceProcess, stack.SidecarProcess, stack.SchedulerProcess} {
-			m, err := measure(name, local.Process(name).PID)
-			if errors.Is(err, fs.ErrNotExist) {
-				break // only Linux has /proc
-			}
-			if err != nil {
-				return err
-			}
-			processes = append(processes, m)
-		}
-	}
-	r := fireAll(ctx, registry, trains, concurrency)
 	if ctx.Err() != nil {
 		return errInterrupted
 	}
-	r.Mode, r.Notifications, r.Concurrency, r.Open, r.Without = mode, n, concurrency, before, without
-	for _, p := range processes {
-		used, err := p.since(r.Webhooks)
-		if err != nil {
-			return err
-		}
-		r.Processes = append(r.Processes, used)
+	if err != nil {
+		return err
 	}
+	r.Mode, r.Notifications, r.Concurrency, r.Open = mode, n, concurrency, others
 	if err := r.countJoins(ctx, url, key, trains, concurrency); err != nil {
 		return err
 	}
@@ -136,6 +111,122 @@ func load(ctx context.Context, args []string) error {
 }
 
 var errInterrupted = errors.New("interrupted")
+
+func startForLoad(ctx context.Context, regions []string) (*stack.Stack, error) {
+	o := stack.Options{Timeout: 24 * time.Hour}
+	if err := finishOptions(&o, regions); err != nil {
+		return nil, err
+	}
+	return stack.Start(ctx, o)
+}
+
+// loaded is a running service, and the stack that it is part of, if that is ours.
+type loaded struct {
+	registry *acr.Registry
+	stack    *stack.Stack
+}
+
+// fire sends the trains, and measures the processes meanwhile.
+func (l loaded) fire(ctx context.Context, trains []train, concurrency int) (*loadReport, error) {
+	var processes []measured
+	if l.stack != nil {
+		for _, name := range []string{stack.ServiceProcess, stack.SidecarProcess, stack.SchedulerProcess} {
+			m, err := measure(name, l.stack.Process(name).PID)
+			if errors.Is(err, fs.ErrNotExist) {
+				break // only Linux has /proc
+			}
+			if err != nil {
+				return nil, err
+			}
+			processes = append(processes, m)
+		}
+	}
+	r := fireAll(ctx, l.registry, trains, concurrency)
+	for _, p := range processes {
+		used, err := p.since(r.Webhooks)
+		if err != nil {
+			return nil, err
+		}
+		r.Processes = append(r.Processes, used)
+	}
+	return r, nil
+}
+
+// rounds is how often the two stacks of compareOpen take turns: a machine is not as
+// fast from one minute to the next.
+const rounds = 8
+
+// compareOpen leaves others open, and then sends the trains of n notifications there
+// and the same to a new stack, by turns.
+func compareOpen(ctx context.Context, full loaded, trains []train, n, others int, regions []string, mode string, concurrency int) (*loadReport, error) {
+	if err := openAll(ctx, full.registry, others, regions[0], concurrency); err != nil {
+		return nil, err
+	}
+	s, err := startForLoad(ctx, regions)
+	if err != nil {
+		return nil, err
+	}
+	defer s.Stop()
+	empty := loaded{&acr.Registry{LoginServer: full.registry.LoginServer, ServiceURL: s.URL, Key: s.Key}, s}
+	same, err := plan(n, regions, mode)
+	if err != nil {
+		return nil, err
+	}
+	with, without := &loadReport{}, &loadReport{}
+	for round := range rounds {
+		turns := []func() error{
+			func() error { return with.fire(ctx, full, part(trains, round), concurrency) },
+			func() error { return without.fire(ctx, empty, part(same, round), concurrency) },
+		}
+		if round%2 == 1 {
+			slices.Reverse(turns)
+		}
+		for _, turn := range turns {
+			if err := turn(); err != nil {
+				return nil, err
+			}
+		}
+	}
+	with.Without = without
+	return with, nil
+}
+
+// part is what is sent in a round.
+func part(trains []train, round int) []train {
+	return trains[len(trains)*round/rounds : len(trains)*(round+1)/rounds]
+}
+
+// fire adds to r what comes of more trains.
+func (r *loadReport) fire(ctx context.Context, l loaded, trains []train, concurrency int) error {
+	more, err := l.fire(ctx, trains, concurrency)
+	if err == nil {
+		r.add(more)
+	}
+	return err
+}
+
+// add makes r the report of both, one after the other.
+func (r *loadReport) add(more *loadReport) {
+	for i, p := range more.Processes {
+		if len(r.Processes) == i {
+			r.Processes = append(r.Processes, processUsage{Name: p.Name})
+		}
+		sum := &r.Processes[i]
+		sum.CPUPer1000 = (sum.CPUPer1000*float64(r.Webhooks) + p.CPUPer1000*float64(more.Webhooks)) / float64(r.Webhooks+more.Webhooks)
+		sum.PeakMiB = max(sum.PeakMiB, p.PeakMiB)
+	}
+	if r.Answers == nil {
+		r.Answers = map[string]int{}
+	}
+	for status, n := range more.Answers {
+		r.Answers[status] += n
+	}
+	r.CPUs = more.CPUs
+	r.Webhooks += more.Webhooks
+	r.Seconds += more.Seconds
+	r.latencies = append(r.latencies, more.latencies...)
+	r.rank()
+}
 
 // settle is how long a reminder takes to fire first, and to rest then.
 const settle = 35 * time.Second
@@ -214,8 +305,8 @@ type loadReport struct {
 	Mode          string         `json:"mode"`
 	Notifications int            `json:"notifications"`
 	Concurrency   int            `json:"concurrency"`
-	Open          int            `json:"open"`              // notifications that were open before
-	Without       *loadReport    `json:"without,omitempty"` // the same before they were opened
+	Open          int            `json:"open"`              // other notifications that were open
+	Without       *loadReport    `json:"without,omitempty"` // the same without them
 	CPUs          int            `json:"cpus"`
 	Webhooks      int            `json:"webhooks"`
 	Seconds       float64        `json:"seconds"`
@@ -230,6 +321,8 @@ type loadReport struct {
 	Unjoined      map[string]int `json:"unjoined,omitempty"` // what was answered about the others, by HTTP status
 	Processes     []processUsage `json:"processes,omitempty"`
 	Baseline      *loadReport    `json:"baseline,omitempty"`
+
+	latencies []time.Duration
 }
 
 func fireAll(ctx context.Context, registry *acr.Registry, trains []train, concurrency int) *loadReport {
@@ -262,10 +355,8 @@ func fireAll(ctx context.Context, registry *acr.Registry, trains []train, concur
 		})
 	}
 	wg.Wait()
-	r := &loadReport{CPUs: runtime.NumCPU(), Webhooks: len(statuses), Seconds: time.Since(begin).Seconds(), Answers: map[string]int{}}
-	r.PerSecond = float64(r.Webhooks) / r.Seconds
-	slices.Sort(latencies)
-	r.P50, r.P95, r.P99, r.Max = percentile(latencies, 50), percentile(latencies, 95), percentile(latencies, 99), percentile(latencies, 100)
+	r := &loadReport{CPUs: runtime.NumCPU(), Webhooks: len(statuses), Seconds: time.Since(begin).Seconds(), Answers: map[string]int{}, latencies: latencies}
+	r.rank()
 	for _, status := range statuses {
 		name := strconv.Itoa(status)
 		if status == 0 {
@@ -274,6 +365,13 @@ func fireAll(ctx context.Context, registry *acr.Registry, trains []train, concur
 		r.Answers[name]++
 	}
 	return r
+}
+
+// rank works out what follows from the sums.
+func (r *loadReport) rank() {
+	r.PerSecond = float64(r.Webhooks) / r.Seconds
+	slices.Sort(r.latencies)
+	r.P50, r.P95, r.P99, r.Max = percentile(r.latencies, 50), percentile(r.latencies, 95), percentile(r.latencies, 99), percentile(r.latencies, 100)
 }
 
 // percentile is the smallest value that p percent of the sorted ones do not
@@ -348,20 +446,26 @@ func replicated(ctx context.Context, url, key string) (int, error) {
 
 func (r *loadReport) print(w io.Writer) {
 	fmt.Fprintf(w, "%s: %d notifications, %d webhooks, %d at a time, %d CPUs, %d other notifications open\n\n", r.Mode, r.Notifications, r.Webhooks, r.Concurrency, r.CPUs, r.Open)
-	fmt.Fprintf(w, "  webhooks/s   %8.0f\n  joins/s      %8.0f   (%d of %d joined)\n", r.PerSecond, r.JoinsPerSec, r.Joined, r.Notifications)
-	fmt.Fprintf(w, "  p50 ms       %8.1f\n  p95 ms       %8.1f\n  p99 ms       %8.1f\n  max ms       %8.1f\n  answers      %v\n", r.P50, r.P95, r.P99, r.Max, r.Answers)
+	fmt.Fprintf(w, "  joins/s      %8.0f   (%d of %d joined)\n", r.JoinsPerSec, r.Joined, r.Notifications)
 	if len(r.Unjoined) > 0 {
 		fmt.Fprintf(w, "  not joined   %v\n", r.Unjoined)
 	}
-	for _, p := range r.Processes {
-		fmt.Fprintf(w, "  %-12s %8.2f CPU seconds per 1,000 webhooks, %d MiB at most\n", p.Name, p.CPUPer1000, p.PeakMiB)
-	}
+	r.printNumbers(w)
 	if o := r.Without; o != nil {
-		fmt.Fprintf(w, "\n  %.0f webhooks/s before the others were opened; %.2f of that now\n", o.PerSecond, r.PerSecond/o.PerSecond)
+		fmt.Fprintf(w, "\n%.2f of the webhooks/s of a stack without the others, which had every other turn:\n\n", r.PerSecond/o.PerSecond)
+		o.printNumbers(w)
 	}
 	if b := r.Baseline; b != nil {
 		fmt.Fprintf(w, "\nwithout Dapr, in one process of one replica; %.2f of its webhooks/s:\n\n", r.PerSecond/b.PerSecond)
 		b.print(w)
+	}
+}
+
+func (r *loadReport) printNumbers(w io.Writer) {
+	fmt.Fprintf(w, "  webhooks/s   %8.0f\n", r.PerSecond)
+	fmt.Fprintf(w, "  p50 ms       %8.1f\n  p95 ms       %8.1f\n  p99 ms       %8.1f\n  max ms       %8.1f\n  answers      %v\n", r.P50, r.P95, r.P99, r.Max, r.Answers)
+	for _, p := range r.Processes {
+		fmt.Fprintf(w, "  %-12s %8.2f CPU seconds per 1,000 webhooks, %d MiB at most\n", p.Name, p.CPUPer1000, p.PeakMiB)
 	}
 }
 

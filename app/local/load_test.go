@@ -108,6 +108,32 @@ func TestLoadReport(t *testing.T) {
 	}
 }
 
+func TestRounds(t *testing.T) {
+	for _, n := range []int{1, 7, 8, 1003} {
+		trains := make([]train, n)
+		sent := 0
+		for round := range rounds {
+			sent += len(part(trains, round))
+		}
+		if sent != n {
+			t.Errorf("of %d trains %d are sent", n, sent)
+		}
+	}
+	r := &loadReport{}
+	for _, more := range []*loadReport{
+		{Webhooks: 3, Seconds: 1, Answers: map[string]int{"202": 3}, latencies: []time.Duration{5e6, 1e6, 3e6}, Processes: []processUsage{{"service", 1, 40}}},
+		{Webhooks: 1, Seconds: 1, Answers: map[string]int{"202": 0, "503": 1}, latencies: []time.Duration{4e6}, Processes: []processUsage{{"service", 5, 30}}},
+	} {
+		r.add(more)
+	}
+	if r.Webhooks != 4 || r.PerSecond != 2 || r.P50 != 3 || r.P99 != 5 || r.Answers["202"] != 3 || r.Answers["503"] != 1 || r.Processes[0] != (processUsage{"service", 2, 40}) {
+		t.Errorf("%+v", r)
+	}
+	if err := load(t.Context(), []string{"-open", "1", "-url", "http://127.0.0.1:1"}); err == nil || !strings.Contains(err.Error(), "-open needs") {
+		t.Errorf("%v", err)
+	}
+}
+
 // The service that ours is compared with does the same join.
 func TestBaseline(t *testing.T) {
 	regions := []string{"westeurope", "eastus", "japaneast"}
