@@ -342,7 +342,7 @@ var faults = map[string][]string{
 	"the state store, the scheduler or the actor's host does not answer in 2.8 s": {"TestQueue", "TestQueueAndBack", "TestEveryWriteFailsWithAQueue", "TestEventsThatHadToWait"},
 	"neither they nor the broker answer":                                          {"TestBothWaysFail"},
 	"a message on `acr-webhooks` can never be delivered":                          {"TestQueue", "TestDeadLetters"},
-	"the broker or the document store is down":                                    {"TestBrokerDown", "TestDeafAfterTheSave", "TestDocumentStoreAway"},
+	"the broker or the document store is down or slow":                            {"TestBrokerDown", "TestDeafAfterTheSave", "TestDocumentStoreAway"},
 	"anything is killed between two writes":                                       {"TestFakes", "TestConformance"},
 	"a replica, a sidecar, the scheduler, placement or the broker is killed or frozen while the others run; the store throttles, refuses, or loses answers": {"TestChaos", "TestConformance"},
 	"Dapr's scheduler freezes, and does a call long after it was given up":                                                                                  {"TestARemovalCannotTakeAnotherTurnsReminder", "TestARemovalCannotTakeAnotherStartsReminder", "TestAReminderWaitsForItsState", "TestFakes"},

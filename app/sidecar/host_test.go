@@ -18,6 +18,8 @@ import (
 	runtimev1 "github.com/dapr/dapr/pkg/proto/runtime/v1"
 	dapr "github.com/dapr/go-sdk/client"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 func newTestHost(a Actor) *Host {
@@ -278,6 +280,54 @@ func TestSaveAfter(t *testing.T) {
 			t.Errorf("saved when the turn was over: %v, %v", err, actors.loaded)
 		}
 	})
+}
+
+// fickle is a sidecar that fails calls of actors before it takes one.
+type fickle struct {
+	dapr.Client
+	errs []error
+}
+
+func (f *fickle) InvokeActor(context.Context, *dapr.InvokeActorRequest) (*dapr.InvokeActorResponse, error) {
+	if len(f.errs) == 0 {
+		return &dapr.InvokeActorResponse{Data: []byte("done")}, nil
+	}
+	err := f.errs[0]
+	f.errs = f.errs[1:]
+	return nil, err
+}
+
+// Dapr fails calls of an actor that it is putting away.
+func TestCallsOfAnActorThatLeaves(t *testing.T) {
+	idle := status.Error(codes.Internal, `error invoke actor method: Put "http://127.0.0.1:1/actors/Thing/a/method/Do": actor lock is closed`)
+	moved := status.Error(codes.Internal, "error invoke actor method: remote actor moved")
+	other := status.Error(codes.Internal, "error invoke actor method: something else")
+	for _, tt := range []struct {
+		errs []error
+		want error
+		took time.Duration
+	}{
+		{nil, nil, 0},
+		{[]error{idle}, nil, invokePause},
+		{[]error{moved, idle}, nil, 2 * invokePause},
+		{[]error{idle, idle, idle}, idle, 2 * invokePause},
+		{[]error{other}, other, 0},
+		{[]error{idle, other}, other, invokePause},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			actors := (&Client{dapr: &fickle{errs: tt.errs}, stores: map[string]*store{}}).Actors("Thing", "store")
+			begin := time.Now()
+			if out, err := actors.Invoke(t.Context(), "a", "Do", nil); err != tt.want || (err == nil) != (string(out) == "done") || time.Since(begin) != tt.took {
+				t.Errorf("%v: %s, %v after %v", tt.errs, out, err, time.Since(begin))
+			}
+		})
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	f := &fickle{errs: []error{idle, idle}}
+	if _, err := (&Client{dapr: f, stores: map[string]*store{}}).Actors("Thing", "store").Invoke(ctx, "a", "Do", nil); err != idle || len(f.errs) != 1 {
+		t.Errorf("nobody waits: %v, %d left", err, len(f.errs))
+	}
 }
 
 func TestAfterWithoutATurn(t *testing.T) {

@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"os"
 	"reflect"
+	"strings"
 	"sync"
 	"time"
 
@@ -146,13 +147,36 @@ type loaded struct {
 var ErrConflict = errors.New("the state was changed by another turn")
 
 // Invoke calls a method of the actor, on whichever host it lives. A nil error
-// means that the method ended without one; after an error it may still run.
+// means that the method ended without one; after an error it may still run. It may
+// also run twice, one after the other.
 func (a *Actors) Invoke(ctx context.Context, id, method string, body []byte) ([]byte, error) {
-	out, err := a.dapr.InvokeActor(ctx, &dapr.InvokeActorRequest{ActorType: a.actorType, ActorID: id, Method: method, Data: body})
-	if err != nil {
-		return nil, err
+	for try := 1; ; try++ {
+		out, err := a.dapr.InvokeActor(ctx, &dapr.InvokeActorRequest{ActorType: a.actorType, ActorID: id, Method: method, Data: body})
+		if err == nil {
+			return out.Data, nil
+		}
+		if try == invokeTries || !leaving(err) {
+			return nil, err
+		}
+		select {
+		case <-time.After(invokePause):
+		case <-ctx.Done():
+			return nil, err
+		}
 	}
-	return out.Data, nil
+}
+
+const (
+	invokeTries = 3
+	invokePause = 20 * time.Millisecond
+)
+
+// leaving tells whether a call failed because Dapr was putting the actor away, which
+// was idle for idleTimeout at that moment, or goes to another replica. Dapr does
+// not try again, and has no code for it.
+func leaving(err error) bool {
+	text := err.Error()
+	return strings.Contains(text, "actor lock is closed") || strings.Contains(text, "remote actor moved")
 }
 
 func (a *Actors) key(id string) string { return a.actorType + "-" + id }
