@@ -80,8 +80,9 @@ func (doc indexDocument) newer(old []byte) ([]byte, bool, error) {
 	return data, true, err
 }
 
-// index makes the image lead to s, under each of its names. A digest is most
-// often new, a tag may have been there for years: only the tag is read first.
+// index makes the image lead to s, under each of its names. Both are most often
+// new; what has been there is read first, for a tag moves, and an older push must
+// not take it back.
 func (a *Actor) index(ctx context.Context, s replication.State) error {
 	ctx, cancel := context.WithTimeout(ctx, indexTimeout)
 	defer cancel()
@@ -97,14 +98,12 @@ func (a *Actor) index(ctx context.Context, s replication.State) error {
 }
 
 func (a *Actor) indexAs(ctx context.Context, key string, doc indexDocument) error {
-	if doc.Digest != "" {
-		data, err := json.Marshal(doc)
-		if err != nil {
-			return err
-		}
-		if created, err := a.Documents.Create(ctx, key, data); created || err != nil {
-			return err
-		}
+	data, err := json.Marshal(doc)
+	if err != nil {
+		return err
+	}
+	if created, err := a.Documents.Create(ctx, key, data); created || err != nil {
+		return err
 	}
 	return a.Documents.Update(ctx, key, doc.newer)
 }
