@@ -41,12 +41,15 @@ type Client struct {
 	stores map[string]*store
 }
 
+// silence ends the SDK's log, which goes to stdout. It is one for all clients.
+var silence = sync.OnceFunc(func() { dapr.SetLogger(nil) })
+
 // Dial returns a client of the sidecar whose gRPC API listens on port of this
 // machine. It does not wait: the sidecar may start later, restart, and come
 // back; calls fail while it is away. Calls carry the trace context that p finds in
 // their contexts; nil is none.
 func Dial(port int, p propagation.TextMapPropagator) (*Client, error) {
-	dapr.SetLogger(nil) // it writes to stdout
+	silence()
 	// NewClient and its relatives block for 5 s and then give up.
 	conn, err := grpc.NewClient(fmt.Sprintf("127.0.0.1:%d", port),
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
