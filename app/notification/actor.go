@@ -158,10 +158,9 @@ type Actor struct {
 	// Timeout is how long a new notification waits for its regions.
 	Timeout time.Duration
 
-	// Together does what one line of the package comment names, and returns the
-	// errors in the order of its arguments. Nil does it at the same time; tests do it
-	// in an order that they know.
-	Together func(do ...func() error) []error
+	// Together does what one line of the package comment names. Nil does it at the
+	// same time; tests do it in an order that they know.
+	Together func(do ...func())
 
 	// After does what follows the save when the turn's caller has its answer, and
 	// before the actor's next turn. Nil does it at once.
@@ -372,37 +371,34 @@ func (a *Actor) dismiss(ctx context.Context, id, name string, now time.Time) err
 	return nil
 }
 
-// together is Together without those that are nil.
+// together does those that are not nil, by Together, and returns the errors of all.
 func (a *Actor) together(do ...func() error) []error {
-	some := slices.DeleteFunc(slices.Clone(do), func(f func() error) bool { return f == nil })
-	run := a.Together
-	if run == nil {
-		run = atTheSameTime
-	}
-	var found []error
-	if len(some) == 1 {
-		found = []error{some[0]()}
-	} else {
-		found = run(some...)
-	}
 	errs := make([]error, len(do))
+	var some []func()
 	for i, f := range do {
 		if f != nil {
-			errs[i], found = found[0], found[1:]
+			some = append(some, func() { errs[i] = f() })
 		}
+	}
+	switch {
+	case len(some) == 1:
+		some[0]()
+	case a.Together != nil:
+		a.Together(some...)
+	default:
+		atTheSameTime(some...)
 	}
 	return errs
 }
 
 // atTheSameTime ends when all have. A panic of one of them is the caller's.
-func atTheSameTime(do ...func() error) []error {
-	errs := make([]error, len(do))
+func atTheSameTime(do ...func()) {
 	panics := make([]any, len(do))
 	var wg sync.WaitGroup
 	for i, f := range do {
 		wg.Go(func() {
 			defer func() { panics[i] = recover() }()
-			errs[i] = f()
+			f()
 		})
 	}
 	wg.Wait()
@@ -411,7 +407,6 @@ func atTheSameTime(do ...func() error) []error {
 			panic(p)
 		}
 	}
-	return errs
 }
 
 // ask adds to s what ACR has fired for it and we have not got. Trouble with ACR

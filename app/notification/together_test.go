@@ -69,8 +69,8 @@ func TestWritesOfOneLineAreAtTheSameTime(t *testing.T) {
 
 func TestAtTheSameTime(t *testing.T) {
 	one, two := errors.New("1"), errors.New("2")
-	errs := atTheSameTime(func() error { return one }, func() error { return nil }, func() error { return two })
-	if len(errs) != 3 || errs[0] != one || errs[1] != nil || errs[2] != two {
+	errs := new(Actor).together(func() error { return one }, nil, func() error { return nil }, func() error { return two })
+	if len(errs) != 4 || errs[0] != one || errs[1] != nil || errs[2] != nil || errs[3] != two {
 		t.Errorf("%v", errs)
 	}
 	var done bool
@@ -79,5 +79,5 @@ func TestAtTheSameTime(t *testing.T) {
 			t.Errorf("%v, the other is done: %v", p, done)
 		}
 	}()
-	atTheSameTime(func() error { panic("oops") }, func() error { done = true; return nil })
+	new(Actor).together(func() error { panic("oops") }, func() error { done = true; return nil })
 }

@@ -39,21 +39,18 @@ var Err = errors.New("fake failure")
 type crash struct{}
 
 // InOrder is a notification.Actor's Together that can be told what it does.
-func InOrder(do ...func() error) (errs []error) {
+func InOrder(do ...func()) {
 	for _, f := range do {
-		errs = append(errs, f())
+		f()
 	}
-	return errs
 }
 
 // Shuffled is InOrder, in an order that rng gives.
-func Shuffled(rng *rand.Rand) func(do ...func() error) []error {
-	return func(do ...func() error) []error {
-		errs := make([]error, len(do))
+func Shuffled(rng *rand.Rand) func(do ...func()) {
+	return func(do ...func()) {
 		for _, i := range rng.Perm(len(do)) {
-			errs[i] = do[i]()
+			do[i]()
 		}
-		return errs
 	}
 }
 
