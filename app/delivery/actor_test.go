@@ -187,15 +187,7 @@ func TestEveryWriteOfADeliveryFails(t *testing.T) {
 func TestARemovalCannotTakeAnotherStartsReminder(t *testing.T) {
 	w := newWorld(accepted)
 	w.Delay = 2 * time.Second
-	w.Fail = func(n int, what string) fake.Failure {
-		switch {
-		case n == 0: // register
-			return fake.Reported
-		case what == "unregister":
-			return fake.Late
-		}
-		return fake.None
-	}
+	w.Fail = fake.Orphan
 	if err := w.client().Start(t.Context(), targetName, message1); err == nil {
 		t.Fatal("started without a reminder")
 	}

@@ -3,9 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"net/http"
 	"os"
 	"os/exec"
@@ -13,7 +11,6 @@ import (
 	"strconv"
 	"time"
 
-	"allregions/app/local/acr"
 	"allregions/app/local/process"
 	"allregions/app/local/stack"
 )
@@ -61,18 +58,10 @@ func measureBaseline(ctx context.Context, trains []train, mode, regions string, 
 			return nil, fmt.Errorf("the baseline is not ready: %d, %w", status, err)
 		}
 	}
-	m, noUsage := measure("baseline", p.PID)
-	if noUsage != nil && !errors.Is(noUsage, fs.ErrNotExist) {
-		return nil, noUsage
+	r, err := at(url, key, p).fire(ctx, trains, concurrency)
+	if err != nil {
+		return nil, err
 	}
-	r := fireAll(ctx, &acr.Registry{LoginServer: "contoso.azurecr.io", ServiceURL: url, Key: key}, trains, concurrency)
 	r.Mode, r.Concurrency = mode, concurrency
-	if noUsage == nil {
-		used, err := m.since(r.Webhooks)
-		if err != nil {
-			return nil, err
-		}
-		r.Processes = append(r.Processes, used)
-	}
 	return r, r.countJoins(ctx, url, key, trains, concurrency)
 }

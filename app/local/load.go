@@ -73,7 +73,7 @@ func load(ctx context.Context, args []string) error {
 		defer local.Stop()
 		url, key = local.URL, local.Key
 	}
-	here := loaded{&acr.Registry{LoginServer: "contoso.azurecr.io", ServiceURL: strings.TrimSuffix(url, "/"), Key: key}, local}
+	here := at(url, key, processesOf(local)...)
 	var r *loadReport
 	if others == 0 {
 		r, err = here.fire(ctx, trains, concurrency)
@@ -120,26 +120,39 @@ func startForLoad(ctx context.Context, regions []string) (*stack.Stack, error) {
 	return stack.Start(ctx, o)
 }
 
-// loaded is a running service, and the stack that it is part of, if that is ours.
+// loaded is a running service, and those of its processes that are ours.
 type loaded struct {
-	registry *acr.Registry
-	stack    *stack.Stack
+	registry  *acr.Registry
+	processes []*process.Process
+}
+
+func at(url, key string, processes ...*process.Process) loaded {
+	return loaded{&acr.Registry{LoginServer: "contoso.azurecr.io", ServiceURL: strings.TrimSuffix(url, "/"), Key: key}, processes}
+}
+
+// processesOf are those of a stack that are measured; nil has none.
+func processesOf(s *stack.Stack) (processes []*process.Process) {
+	if s == nil {
+		return nil
+	}
+	for _, name := range []string{stack.ServiceProcess, stack.SidecarProcess, stack.SchedulerProcess} {
+		processes = append(processes, s.Process(name))
+	}
+	return processes
 }
 
 // fire sends the trains, and measures the processes meanwhile.
 func (l loaded) fire(ctx context.Context, trains []train, concurrency int) (*loadReport, error) {
 	var processes []measured
-	if l.stack != nil {
-		for _, name := range []string{stack.ServiceProcess, stack.SidecarProcess, stack.SchedulerProcess} {
-			m, err := measure(name, l.stack.Process(name).PID)
-			if errors.Is(err, fs.ErrNotExist) {
-				break // only Linux has /proc
-			}
-			if err != nil {
-				return nil, err
-			}
-			processes = append(processes, m)
+	for _, p := range l.processes {
+		m, err := measure(p)
+		if errors.Is(err, fs.ErrNotExist) {
+			break // only Linux has /proc
 		}
+		if err != nil {
+			return nil, err
+		}
+		processes = append(processes, m)
 	}
 	r := fireAll(ctx, l.registry, trains, concurrency)
 	for _, p := range processes {
@@ -167,7 +180,7 @@ func compareOpen(ctx context.Context, full loaded, trains []train, n, others int
 		return nil, err
 	}
 	defer s.Stop()
-	empty := loaded{&acr.Registry{LoginServer: full.registry.LoginServer, ServiceURL: s.URL, Key: s.Key}, s}
+	empty := at(s.URL, s.Key, processesOf(s)...)
 	same, err := plan(n, regions, mode)
 	if err != nil {
 		return nil, err
@@ -471,9 +484,8 @@ func (r *loadReport) printNumbers(w io.Writer) {
 
 // measured is what a process had used when the load began.
 type measured struct {
-	name string
-	pid  int
-	cpu  float64
+	process *process.Process
+	cpu     float64
 }
 
 type processUsage struct {
@@ -482,12 +494,12 @@ type processUsage struct {
 	PeakMiB    int     `json:"peakMiB"`
 }
 
-func measure(name string, pid int) (measured, error) {
-	cpu, _, err := process.Usage(pid)
-	return measured{name, pid, cpu}, errors.Join(err, process.ResetPeak(pid))
+func measure(p *process.Process) (measured, error) {
+	cpu, _, err := process.Usage(p.PID)
+	return measured{p, cpu}, errors.Join(err, process.ResetPeak(p.PID))
 }
 
 func (m measured) since(webhooks int) (processUsage, error) {
-	cpu, peak, err := process.Usage(m.pid)
-	return processUsage{m.name, (cpu - m.cpu) * 1000 / float64(webhooks), peak}, err
+	cpu, peak, err := process.Usage(m.process.PID)
+	return processUsage{m.process.Name, (cpu - m.cpu) * 1000 / float64(webhooks), peak}, err
 }

@@ -356,15 +356,7 @@ func TestBrokerDown(t *testing.T) {
 // event had come again and had been saved.
 func TestARemovalCannotTakeAnotherTurnsReminder(t *testing.T) {
 	w := newWorld()
-	w.Fail = func(n int, what string) fake.Failure {
-		switch {
-		case n == 0: // register
-			return fake.Reported
-		case what == "unregister":
-			return fake.Late
-		}
-		return fake.None
-	}
+	w.Fail = fake.Orphan
 	w.Delay = 2 * time.Second
 	if w.add(t, "eastus") {
 		t.Fatal("accepted without a reminder")

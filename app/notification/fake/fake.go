@@ -98,6 +98,18 @@ func At(n int, how Failure) func(int, string) Failure {
 	}
 }
 
+// Orphan, as World.Fail, leaves the reminder of the first write behind, and removes
+// it late.
+func Orphan(n int, what string) Failure {
+	switch {
+	case n == 0:
+		return Reported
+	case what == "unregister":
+		return Late
+	}
+	return None
+}
+
 // Write does a write, unless it is to be lost. A process that it crashes
 // panics; see Survive.
 func (w *World) Write(what string, do func() error) error { return w.write(what, false, do) }
