@@ -6,7 +6,8 @@
 // a store and a broker. The store is the emulator of Cosmos DB, behind a proxy
 // that throttles, refuses, delays, or loses the answer of a write that was done;
 // the emulator itself keeps everything in memory, and so is the one process
-// that is never hit. The broker is a Redis that acknowledges what is on disk.
+// that is never hit. The broker is a Redis that acknowledges what is on disk. A
+// target takes the outcomes, when it is not slow or dead itself.
 //
 // When the load is over everything is mended. Then a Record of what was seen
 // from outside is compared with what was promised: see Verify.
@@ -18,6 +19,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -32,7 +34,7 @@ import (
 
 // Options say what to run.
 type Options struct {
-	Length  time.Duration // of the load and the faults; what follows takes a minute or two
+	Length  time.Duration // of the faults; the load goes on for 25 s more, and what follows takes a minute or two
 	Seed    uint64
 	Timeout time.Duration // of notifications
 	Regions []string
@@ -109,11 +111,11 @@ type run struct {
 }
 
 func (r *run) play(ctx context.Context) (*Report, error) {
-	shots, kinds := planLoad(source(r.Seed, loadStream), r.Length, r.Timeout, r.Regions, len(r.replicas))
+	shots, kinds := planLoad(source(r.Seed, loadStream), r.Length+calm, r.Timeout, r.Regions, len(r.replicas))
 	faults := planFaults(source(r.Seed, faultStream), r.Length, len(r.replicas))
 	r.record.Regions = r.Regions
 	r.begin = time.Now()
-	r.log.line("ready: %d webhooks and %d faults in %s", len(shots), len(faults), r.Length)
+	r.log.line("ready: %d webhooks and %d faults in %s", len(shots), len(faults), r.Length+calm)
 
 	var failed error
 	var wg sync.WaitGroup
@@ -144,6 +146,10 @@ func (r *run) play(ctx context.Context) (*Report, error) {
 	report.Pushes, report.Faults, report.Restarts = kinds, count(faults), r.restarts()
 	report.StoreRequests, report.StoreConflicts, report.StoreHits = r.store.counts()
 	report.Reminded, report.Violations = reminded, violations
+	report.TargetHits = r.target.counts()
+	if report.Refusals, err = refusals(r.logs()); err != nil {
+		return nil, err
+	}
 	return report, nil
 }
 
@@ -202,6 +208,10 @@ func (r *run) fail(ctx context.Context, faults []fault) error {
 		wg.Go(func() {
 			r.await(ctx, f.after+f.lasts)
 			note(r.end(f))
+			over := time.Now().Add(f.lastsUntil() - f.after - f.lasts)
+			mu.Lock()
+			defer mu.Unlock()
+			r.record.Faults = append(r.record.Faults, Span{r.begin.Add(f.after), over})
 		})
 	}
 	wg.Wait()
@@ -243,6 +253,10 @@ func (r *run) judge(ctx context.Context, healed time.Time) ([]Violation, error) 
 		if n := len(r.record.Reminders); n > 0 {
 			return fmt.Errorf("%d reminders are left, such as that of %s", n, r.record.Reminders[0])
 		}
+		r.record.Received = r.target.received()
+		if waiting := undelivered(r.record); len(waiting) > 0 {
+			return fmt.Errorf("%d events have not come to the target, such as %s", len(waiting), waiting[0])
+		}
 		r.record.Settled = checked
 		return nil
 	})
@@ -261,6 +275,7 @@ func (r *run) judge(ctx context.Context, healed time.Time) ([]Violation, error) 
 	defer cancel()
 	err = until(agreeCtx, "not right", func() error {
 		r.readStatuses(ctx, ids)
+		r.record.Received = r.target.received()
 		if err := errors.Join(r.readReminders(ctx), r.readEvents(ctx)); err != nil {
 			return err
 		}
@@ -291,7 +306,7 @@ func (r *run) readReminders(ctx context.Context) (err error) {
 
 // readStatuses asks any replica for each status, a few at a time.
 func (r *run) readStatuses(ctx context.Context, ids map[string]bool) {
-	statuses, unanswered := map[string]Status{}, map[string]string{}
+	statuses, unanswered, deliveries := map[string]Status{}, map[string]string{}, map[string]string{}
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	room := make(chan struct{}, 8)
@@ -301,8 +316,13 @@ func (r *run) readStatuses(ctx context.Context, ids map[string]bool) {
 			defer func() { <-room }()
 			replica := rand.IntN(len(r.replicas))
 			st, ok, err := r.status(ctx, replica, id)
+			var states map[string]string
+			if err == nil && ok {
+				states, err = r.deliveries(ctx, replica, id)
+			}
 			mu.Lock()
 			defer mu.Unlock()
+			maps.Copy(deliveries, states)
 			switch {
 			case err != nil:
 				unanswered[id] = fmt.Sprintf("replica %d: %v", replica+1, err)
@@ -312,7 +332,7 @@ func (r *run) readStatuses(ctx context.Context, ids map[string]bool) {
 		})
 	}
 	wg.Wait()
-	r.record.Statuses, r.record.Unanswered = statuses, unanswered
+	r.record.Statuses, r.record.Unanswered, r.record.Deliveries = statuses, unanswered, deliveries
 }
 
 // unfinished lists the notifications of which the accepted events alone say that
@@ -341,6 +361,17 @@ func unfinished(r Record) (ids []string) {
 	}
 	slices.Sort(ids)
 	return ids
+}
+
+// undelivered lists the events on the topic that the target has not got.
+func undelivered(r Record) (ids []string) {
+	for _, e := range r.Events {
+		if o, err := parseEvent(e); err == nil && len(r.Received[o.id]) == 0 {
+			ids = append(ids, o.id)
+		}
+	}
+	slices.Sort(ids)
+	return slices.Compact(ids)
 }
 
 // writeRecord leaves the record to somebody who wants to know why.

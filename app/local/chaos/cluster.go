@@ -57,6 +57,7 @@ type cluster struct {
 	replicas  []replica
 	broker    broker
 	store     *store
+	target    *target
 	scheduler dapr.Scheduler
 
 	group   *process.Group
@@ -129,6 +130,9 @@ func startCluster(ctx context.Context, dir string, o Options, log *log) (_ *clus
 	if err := c.serveStore(real, proxied, o.Seed); err != nil {
 		return nil, err
 	}
+	if c.target, err = newTarget(); err != nil {
+		return nil, err
+	}
 	c.start(ctx, brokerName, c.broker.command)
 	c.start(ctx, storeName, func() *exec.Cmd { return real.Command(emulator) })
 
@@ -157,7 +161,7 @@ func startCluster(ctx context.Context, dir string, o Options, log *log) (_ *clus
 	c.start(ctx, placementName, func() *exec.Cmd { return placement.Command(programs) })
 	for i := range replicas {
 		d := dapr.Sidecar{AppID: stack.AppID, Dir: dir, Components: components, PlacementPort: placement.Port, SchedulerPort: scheduler.Port}
-		s := stack.Service{Regions: o.Regions, Timeout: o.Timeout, Key: key, Dir: dir, Settings: map[string]string{"WEBHOOK_TOPIC": "acr-webhooks", "SHUTDOWN_DELAY": "1s"}}
+		s := stack.Service{Regions: o.Regions, Timeout: o.Timeout, Key: key, Dir: dir, Settings: map[string]string{"WEBHOOK_TOPIC": "acr-webhooks", "SHUTDOWN_DELAY": "1s", "NOTIFY_TARGETS": c.target.settings()}}
 		if err := stack.FreePorts(&d.AppPort, &d.HTTPPort, &d.GRPCPort, &d.InternalPort, &d.MetricsPort, &s.Port); err != nil {
 			return nil, err
 		}
@@ -277,12 +281,31 @@ func (m *member) held() bool {
 	}
 }
 
-// hold kills the process and keeps it down until release.
-func (m *member) hold() error {
+// hold ends the process by a signal, and keeps it down until release.
+func (m *member) hold(sig syscall.Signal) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.up = make(chan struct{})
-	return m.signal(syscall.SIGKILL)
+	return m.signal(sig)
+}
+
+// terminateTimeout is when Container Apps kills what has not ended after SIGTERM.
+const terminateTimeout = 30 * time.Second
+
+// awaitEnd returns when the process has ended, by itself or by a SIGKILL.
+func (m *member) awaitEnd(timeout time.Duration) error {
+	m.mu.Lock()
+	p := m.running
+	m.mu.Unlock()
+	if p == nil {
+		return nil
+	}
+	select {
+	case <-p.Done():
+		return nil
+	case <-time.After(timeout):
+		return m.locked(syscall.SIGKILL)
+	}
 }
 
 func (m *member) release() {
@@ -323,11 +346,15 @@ func (c *cluster) begin(f fault) (err error) {
 	for _, name := range f.targets {
 		switch f.verb {
 		case kill:
-			err = errors.Join(err, c.members[name].hold())
+			err = errors.Join(err, c.members[name].hold(syscall.SIGKILL))
 		case pause:
 			err = errors.Join(err, c.members[name].stop())
+		case terminate:
+			err = errors.Join(err, c.members[name].hold(syscall.SIGTERM))
 		case hinder:
 			c.store.set(trouble(name))
+		case disturb:
+			c.target.set(targetTrouble(name))
 		}
 	}
 	return err
@@ -340,8 +367,13 @@ func (c *cluster) end(f fault) (err error) {
 			c.members[name].release()
 		case pause:
 			err = errors.Join(err, c.members[name].goOn())
+		case terminate:
+			err = errors.Join(err, c.members[name].awaitEnd(terminateTimeout))
+			c.members[name].release()
 		case hinder:
 			c.store.set("")
+		case disturb:
+			c.target.set("")
 		}
 	}
 	return err
@@ -368,6 +400,9 @@ func (c *cluster) kill() {
 	c.keepers.Wait()
 	if c.server != nil {
 		c.server.Close()
+	}
+	if c.target != nil {
+		c.target.close()
 	}
 }
 
@@ -416,6 +451,26 @@ func (c *cluster) status(ctx context.Context, replica int, id string) (st Status
 		return Status{}, false, fmt.Errorf("status of %s: %s: %w", id, body, err)
 	}
 	return st, true, nil
+}
+
+// deliveries says what the service knows of the deliveries of a notification's
+// outcomes: the state of each, by the event's id.
+func (c *cluster) deliveries(ctx context.Context, replica int, id string) (map[string]string, error) {
+	body, err := get(ctx, c.replicas[replica].url("/notifications/"+id+"/deliveries"))
+	if err != nil {
+		return nil, err
+	}
+	var answer struct {
+		Deliveries []struct{ Event, Status string }
+	}
+	if err := json.Unmarshal(body, &answer); err != nil {
+		return nil, fmt.Errorf("deliveries of %s: %s: %w", id, body, err)
+	}
+	states := map[string]string{}
+	for _, d := range answer.Deliveries {
+		states[d.Event] = d.Status
+	}
+	return states, nil
 }
 
 // restarts says how often processes ended by themselves, by name.

@@ -107,6 +107,13 @@ const (
 	kill   verb = "kill -9" // and start again when the fault is over
 	pause  verb = "SIGSTOP" // and SIGCONT
 	hinder verb = "store"   // the trouble is the target
+
+	// terminate is how Container Apps stops a replica: SIGTERM to the service and
+	// its sidecar at once. Both start again when they have ended.
+	terminate verb = "SIGTERM"
+
+	// disturb is trouble at the target of the notifications.
+	disturb verb = "target"
 )
 
 // fault is something that goes wrong for a while.
@@ -155,6 +162,7 @@ var deck = []card{
 	{kill, "service", []string{serviceName}}, {kill, "service", []string{serviceName}},
 	{kill, "daprd", []string{daprdName}}, {kill, "daprd", []string{daprdName}},
 	{kill, "service and daprd", []string{serviceName, daprdName}},
+	{terminate, "service and daprd", []string{serviceName, daprdName}}, {terminate, "service and daprd", []string{serviceName, daprdName}},
 	{pause, "service", []string{serviceName}}, {pause, "service", []string{serviceName}},
 	{pause, "daprd", []string{daprdName}}, {pause, "daprd", []string{daprdName}},
 	{kill, schedulerName, []string{schedulerName}}, {pause, schedulerName, []string{schedulerName}},
@@ -164,6 +172,8 @@ var deck = []card{
 	{hinder, string(unavailable), []string{string(unavailable)}},
 	{hinder, string(slow), []string{string(slow)}},
 	{hinder, string(lost), []string{string(lost)}}, {hinder, string(lost), []string{string(lost)}},
+	{disturb, string(targetSlow), []string{string(targetSlow)}},
+	{disturb, string(targetDead), []string{string(targetDead)}},
 }
 
 const (
@@ -171,7 +181,20 @@ const (
 	rest = 2 * time.Second
 	// controlRest is how long the control plane is left alone after a kill.
 	controlRest = 40 * time.Second
+	// controlDeaf is how long Dapr is deaf after that: the scheduler until the lease
+	// of its old self is over, placement until it has hosts again.
+	controlDeaf = 25 * time.Second
+	// calm is how long the load goes on after the last fault.
+	calm = 25 * time.Second
 )
+
+// lastsUntil is when the consequences of the fault are over, after the begin.
+func (f fault) lastsUntil() time.Duration {
+	if f.verb == kill && (f.kind == schedulerName || f.kind == placementName) {
+		return f.after + f.lasts + controlDeaf
+	}
+	return f.after + f.lasts
+}
 
 // planFaults returns faults that begin and end within length, in the order of
 // their begins. At any time at most all but one of the replicas are hit, at most
@@ -201,8 +224,8 @@ func planFaults(rng *rand.Rand, length time.Duration, replicas int) (faults []fa
 			switch {
 			case c.perReplica():
 				return numbered("replica", replica)
-			case c.verb == hinder:
-				return "store"
+			case c.verb == hinder || c.verb == disturb:
+				return string(c.verb)
 			}
 			return c.names[0]
 		}

@@ -102,6 +102,11 @@ func TestPlanFaults(t *testing.T) {
 				t.Errorf("seed %d: every replica is hit at %v", seed, f.after)
 			}
 		}
+		for _, f := range faults {
+			if until, end := f.lastsUntil(), f.after+f.lasts; until < end || (f.kind == schedulerName && f.verb == kill) != (until > end) && f.kind != placementName {
+				t.Errorf("seed %d: %v lasts until %v", seed, f, until)
+			}
+		}
 		slices.Sort(kinds)
 		if n := len(slices.Compact(kinds)); n < 10 {
 			t.Errorf("seed %d: %d kinds of faults", seed, n)

@@ -26,10 +26,18 @@ type Report struct {
 	Distinct  int            // events among them
 	Reminded  int            // outcomes that a reminder brought about
 
+	// Refusals are the webhooks that had a 503, by reason.
+	Refusals map[string]int
+
+	// FalseTimeouts are notifications that timed out although every region had its
+	// 2xx before the deadline; Unexplained are those of them that no fault explains.
+	FalseTimeouts, Unexplained int
+
 	Faults         map[string]int // by kind
 	StoreRequests  int
 	StoreConflicts int            // writes of somebody who had not seen the last one
 	StoreHits      map[string]int // requests of the store that were hit, by trouble
+	TargetHits     map[string]int // attempts at the target that were hit, by trouble
 	Restarts       map[string]int // processes that ended by themselves, by name
 
 	// SlowestJoin is the longest time between the answer to a notification's last
@@ -84,6 +92,8 @@ func newReport(r Record) *Report {
 		}
 	}
 	report.Distinct = len(seen)
+	all, calm := r.FalseTimeouts()
+	report.FalseTimeouts, report.Unexplained = len(all), len(calm)
 	return report
 }
 
@@ -122,6 +132,47 @@ func remindedOutcomes(paths []string) (n int, err error) {
 	return n, nil
 }
 
+// refusals counts in the services' logs the webhooks that had a 503, by reason.
+func refusals(paths []string) (map[string]int, error) {
+	counts := map[string]int{}
+	for _, path := range paths {
+		f, err := os.Open(path)
+		if err != nil {
+			return nil, fmt.Errorf("read the services' logs: %w", err)
+		}
+		defer f.Close()
+		scan := bufio.NewScanner(f)
+		scan.Buffer(nil, 1<<20)
+		for scan.Scan() {
+			var line struct{ Msg, Path, Err string }
+			if json.Unmarshal(scan.Bytes(), &line) == nil && line.Msg == "cannot answer" && strings.HasPrefix(line.Path, "/webhooks/") {
+				counts[refusal(line.Err)]++
+			}
+		}
+		if err := scan.Err(); err != nil {
+			return nil, fmt.Errorf("read %s: %w", path, err)
+		}
+	}
+	return counts, nil
+}
+
+// refusal names the reason of a 503 in one of a few ways. What the queue says
+// decides: an event is refused only when that fails, too.
+func refusal(err string) string {
+	if _, queue, ok := strings.Cut(err, "queue: "); ok {
+		err = queue
+	}
+	switch {
+	case strings.Contains(err, "connection refused"), strings.Contains(err, "code = Unavailable"):
+		return "sidecar away"
+	case strings.Contains(err, "DeadlineExceeded"), strings.Contains(err, "deadline exceeded"):
+		return "broker silent"
+	case strings.Contains(err, "error from publish"), strings.Contains(err, "error when publish"), strings.Contains(err, "error when publishing"):
+		return "broker away"
+	}
+	return "other"
+}
+
 // String is the report for people.
 func (r *Report) String() string {
 	var b strings.Builder
@@ -131,13 +182,16 @@ func (r *Report) String() string {
 	row("seed", "%d, %s of chaos, finished %s after its end", r.Seed, r.Length, r.Settled.Round(100*time.Millisecond))
 	row("pushes", "%d: %s", total(r.Pushes), list(r.Pushes))
 	row("webhooks", "%d: %s", total(r.Answers), list(r.Answers))
+	row("refused", "%d: %s", total(r.Refusals), list(r.Refusals))
 	row("notifications", "%d: %s; %d pushes left none", total(r.Outcomes), list(r.Outcomes), r.Unknown)
 	row("events", "%d published, %d distinct", r.Published, r.Distinct)
+	row("false", "%d timed out although every region was accepted in time, %d of them without a fault in the 20 s before", r.FalseTimeouts, r.Unexplained)
 	row("reminders", "decided %d outcomes", r.Reminded)
 	row("slowest join", "%s from the last region's answer to the topic (%s)", r.SlowestJoin.Took.Round(time.Millisecond), r.SlowestJoin.ID)
 	row("slowest timeout", "%s from the deadline to the topic (%s)", r.SlowestTimeout.Took.Round(time.Millisecond), r.SlowestTimeout.ID)
 	row("faults", "%d: %s", total(r.Faults), list(r.Faults))
 	row("store", "%d of %d requests hit: %s; %d writes refused as outdated", total(r.StoreHits), r.StoreRequests, list(r.StoreHits), r.StoreConflicts)
+	row("target", "%d attempts hit: %s", total(r.TargetHits), list(r.TargetHits))
 	row("own ends", "%d: %s", total(r.Restarts), list(r.Restarts))
 	row("violations", "%d", len(r.Violations))
 	for _, v := range r.Violations {

@@ -61,11 +61,22 @@ type Record struct {
 	// Reminders are the notifications that the scheduler still has one for.
 	Reminders []string
 
+	// Received is what came to the target, by the event's id; Deliveries is what the
+	// service says became of each.
+	Received   map[string][]string
+	Deliveries map[string]string
+
+	// Faults are the times of all faults, with their consequences.
+	Faults []Span
+
 	// What began before Settled had to have its outcome by itself before Asked,
 	// when the first status was asked for: asking decides, too, and so would
 	// hide that nobody else did.
 	Settled, Asked time.Time
 }
+
+// Span is a time from its begin to its end.
+type Span struct{ Begin, End time.Time }
 
 // Violation is a promise that was not kept.
 type Violation struct {
@@ -91,6 +102,7 @@ const (
 	Silent       Kind = "silent"       // no answer, although everything is mended
 	Open         Kind = "open"         // still collecting
 	Reminded     Kind = "reminded"     // a reminder is left of what is finished
+	Undelivered  Kind = "undelivered"  // the target does not have it, and nobody tries
 )
 
 // outcome is an event as consumers read it.
@@ -164,6 +176,7 @@ func Verify(r Record) []Violation {
 	for _, id := range r.Reminders {
 		v.broken(id, Reminded, "the scheduler still has a reminder")
 	}
+	v.deliveries()
 	slices.SortStableFunc(v.found, func(a, b Violation) int { return strings.Compare(a.ID, b.ID) })
 	return v.found
 }
@@ -194,6 +207,68 @@ func (v *verifier) readEvents() {
 			v.broken(o.notified, Changed, "%s was published as\n    %s\n    %s", o.id, before.content, o.content)
 		}
 	}
+}
+
+// deliveries checks what came to the target. An event that is still tried may come
+// later.
+func (v *verifier) deliveries() {
+	published := map[string]bool{} // by the event's id
+	for id, outcomes := range v.outcomes {
+		for _, o := range outcomes {
+			published[o.id] = true
+			if state := v.Deliveries[o.id]; len(v.Received[o.id]) == 0 && state != "pending" && state != "attempting" {
+				v.broken(id, Undelivered, "%s has not come to the target, and its delivery is %q", o.id, state)
+			}
+		}
+	}
+	for _, event := range slices.Sorted(maps.Keys(v.Received)) {
+		bodies := v.Received[event]
+		id, _, _ := strings.Cut(event, "/")
+		if !published[event] {
+			v.broken(id, Invented, "the target got %s, which is not on the topic", event)
+		}
+		if len(slices.Compact(slices.Sorted(slices.Values(bodies)))) > 1 {
+			v.broken(id, Changed, "%s came to the target with different contents", event)
+		}
+	}
+}
+
+// settleBefore is how long before a deadline no fault may last for its timeout to be
+// nobody's fault but ours.
+const settleBefore = 20 * time.Second
+
+// FalseTimeouts lists the notifications that timed out although each region had its
+// 2xx before the deadline, and those of them that no fault can explain.
+func (r Record) FalseTimeouts() (all, calm []string) {
+	accepted := map[string]map[string]time.Time{} // the first acceptance, by notification and region
+	for _, p := range r.Posts {
+		if !p.Accepted() {
+			continue
+		}
+		if accepted[p.ID] == nil {
+			accepted[p.ID] = map[string]time.Time{}
+		}
+		if at, ok := accepted[p.ID][p.Region]; !ok || p.Answered.Before(at) {
+			accepted[p.ID][p.Region] = p.Answered
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(r.Statuses)) {
+		st := r.Statuses[id]
+		late := slices.ContainsFunc(r.Regions, func(region string) bool {
+			at, ok := accepted[id][region]
+			return !ok || !at.Before(st.Deadline)
+		})
+		if late || st.Status != "timedOut" && st.Status != "recovered" {
+			continue
+		}
+		all = append(all, id)
+		if !slices.ContainsFunc(r.Faults, func(f Span) bool {
+			return f.Begin.Before(st.Deadline) && f.End.After(st.Deadline.Add(-settleBefore))
+		}) {
+			calm = append(calm, id)
+		}
+	}
+	return all, calm
 }
 
 func (v *verifier) notification(id string) {

@@ -81,6 +81,9 @@ func kept() Record {
 		Statuses: map[string]Status{
 			"full": replicated, "short": timedOut, "late": recovered, "unpromised": unpromised,
 		},
+		Received: map[string][]string{
+			"full/replicated": {"a", "a"}, "short/timedOut": {"b"}, "late/timedOut": {"c"}, "late/recovered": {"d"}, "unpromised/timedOut": {"e"},
+		},
 		Settled: second(60), Asked: second(61),
 	}
 }
@@ -197,7 +200,18 @@ func TestVerify(t *testing.T) {
 			delete(r.Statuses, "full")
 			r.Unanswered = map[string]string{"full": "503"}
 		}},
-		"a reminder is left": {"full", Reminded, func(r *Record) { r.Reminders = []string{"full"} }},
+		"the target does not have an event": {"late", Undelivered, func(r *Record) { delete(r.Received, "late/timedOut") }},
+		"the target did not get an event that failed": {"late", Undelivered, func(r *Record) {
+			delete(r.Received, "late/timedOut")
+			r.Deliveries = map[string]string{"late/timedOut": "failed"}
+		}},
+		"the target will get an event": {"", "", func(r *Record) {
+			delete(r.Received, "late/timedOut")
+			r.Deliveries = map[string]string{"late/timedOut": "pending"}
+		}},
+		"the target got two contents":             {"full", Changed, func(r *Record) { r.Received["full/replicated"] = []string{"a", "b"} }},
+		"the target got what is not on the topic": {"ghost", Invented, func(r *Record) { r.Received["ghost/timedOut"] = []string{"a"} }},
+		"a reminder is left":                      {"full", Reminded, func(r *Record) { r.Reminders = []string{"full"} }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := kept()
@@ -239,6 +253,72 @@ func TestUnfinished(t *testing.T) {
 	r.Events = nil
 	if ids := unfinished(r); !slices.Equal(ids, []string{"full", "late", "short"}) {
 		t.Errorf("without events: %v", ids)
+	}
+}
+
+// Until everything is delivered, it is waited for.
+func TestUndelivered(t *testing.T) {
+	r := kept()
+	if ids := undelivered(r); len(ids) > 0 {
+		t.Errorf("%v", ids)
+	}
+	delete(r.Received, "short/timedOut")
+	if ids := undelivered(r); !slices.Equal(ids, []string{"short/timedOut"}) {
+		t.Errorf("%v", ids)
+	}
+}
+
+// A timeout is false if every region had its 2xx before the deadline. A fault in
+// the 20 s before may explain it.
+func TestFalseTimeouts(t *testing.T) {
+	accepted := func(at time.Time) func(*Record) {
+		return func(r *Record) {
+			p := post("short", testAll[2], 202)
+			p.Answered = at
+			r.Posts = append(r.Posts, p)
+		}
+	}
+	fault := func(begin, end float64) func(*Record) {
+		return func(r *Record) { r.Faults = append(r.Faults, Span{second(begin), second(end)}) }
+	}
+	for name, test := range map[string]struct {
+		damage    []func(*Record)
+		all, calm int
+	}{
+		"one is missing":                     {nil, 0, 0},
+		"accepted in time":                   {[]func(*Record){accepted(second(7.9))}, 1, 1},
+		"accepted at the deadline":           {[]func(*Record){accepted(second(8))}, 0, 0},
+		"a repeat after the deadline":        {[]func(*Record){accepted(second(7)), accepted(second(9))}, 1, 1},
+		"a fault":                            {[]func(*Record){accepted(second(7)), fault(1, 2)}, 1, 0},
+		"a fault after it":                   {[]func(*Record){accepted(second(7)), fault(8, 9)}, 1, 1},
+		"a fault that was over long before":  {[]func(*Record){accepted(second(7)), fault(-30, -12)}, 1, 1},
+		"a fault that ended in the 20 s":     {[]func(*Record){accepted(second(7)), fault(-30, -11.9)}, 1, 0},
+		"a fault that lasts over all of it":  {[]func(*Record){accepted(second(7)), fault(-30, 30)}, 1, 0},
+		"late, and recovered from the queue": {[]func(*Record){func(r *Record) { r.Posts[8].Answered = second(9) }}, 0, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := kept()
+			r.Posts[8].Answered = second(12) // that of the notification that recovers
+			for _, d := range test.damage {
+				d(&r)
+			}
+			if all, calm := r.FalseTimeouts(); len(all) != test.all || len(calm) != test.calm {
+				t.Errorf("got %v and %v, want %d and %d", all, calm, test.all, test.calm)
+			}
+		})
+	}
+}
+
+func TestRefusal(t *testing.T) {
+	for err, want := range map[string]string{
+		"actor a: rpc error: code = DeadlineExceeded desc = context deadline exceeded\nqueue: rpc error: code = Unavailable desc = connection error":          "sidecar away",
+		"actor a: rpc error: code = Unavailable desc = x\nqueue: rpc error: code = DeadlineExceeded desc = context deadline exceeded":                         "broker silent",
+		"actor a: rpc error: code = Unavailable desc = x\nqueue: error publishing event: rpc error: code = Internal desc = redis streams: error from publish": "broker away",
+		"expected regions: nobody knows": "other",
+	} {
+		if got := refusal(err); got != want {
+			t.Errorf("%s: got %q, want %q", err, got, want)
+		}
 	}
 }
 
