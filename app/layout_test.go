@@ -352,7 +352,7 @@ var faults = map[string][]string{
 	"Azure Resource Manager is away":         {"TestDiscovery", "TestDiscoveryStartsWithNothing", "TestDiscoveryAwaitsTheSidecar"},
 	"a registered webhook is deleted, disabled, scoped or pointed elsewhere": {"TestWebhooksAreMadeAndMended", "TestPlan"},
 	"the service may not read or write webhooks":                             {"TestWebhooksFail", "TestWhenWebhooksAreLookedAt"},
-	"the sidecar is away":                                                {"TestTheSidecarIsAway", "TestServe"},
+	"the sidecar is away":                                                {"TestTheSidecarIsAway", "TestServe", "TestReadyz"},
 	"a replica is told to stop (SIGTERM)":                                {"TestDrain", "TestRollingRestart", "TestWaitEndsWithTheReplica"},
 	"a target is slow, dead, or refuses":                                 {"TestTargets", "TestVerdicts", "TestEveryWriteOfADeliveryFails"},
 	"the collector of traces and metrics is away, or slow":               {"TestCollectorAway", "TestComplaints"},

@@ -79,7 +79,8 @@ type Handler struct {
 	propagator propagation.TextMapPropagator // with tracer
 	log        *slog.Logger
 	mux        *http.ServeMux
-	flood      flood
+	refusals   throttle // lines of the log about callers without a key
+	readiness  throttle // and about /readyz
 }
 
 // Config is what a Handler needs.
@@ -90,8 +91,8 @@ type Config struct {
 	Waiters       *Waiters
 	Regions       Regions
 	Keys          Keys
-	// Ready is nil while webhooks can be taken; its error is shown to whoever
-	// asks /readyz, without a key.
+	// Ready is nil while webhooks can be taken. Its error goes to the log, and not
+	// to whoever asks /readyz, for that needs no key.
 	Ready func(context.Context) error
 
 	// Received, if set, is told what became of each webhook that has a key and can
@@ -456,9 +457,7 @@ func (h *Handler) isReady(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
 	defer cancel()
 	if err := h.ready(ctx); err != nil {
-		w.Header().Set("Retry-After", "1")
-		writeJSON(w, http.StatusServiceUnavailable, "application/problem+json", problem{
-			Type: "about:blank", Title: "not ready", Status: http.StatusServiceUnavailable, Detail: err.Error()})
+		h.fail(w, r, unready{err})
 		return
 	}
 	writeJSON(w, http.StatusOK, "application/json", map[string]string{"status": "ready"})

@@ -482,14 +482,36 @@ func TestContentTypeDoesNotMatter(t *testing.T) {
 }
 
 func TestReadyz(t *testing.T) {
-	h := newHandler(&backend{}, io.Discard)
-	h.ready = func(context.Context) error { return errors.New("no sidecar") }
-	if w := call(h, "GET", "/readyz", ""); w.Code != 503 || !strings.Contains(w.Body.String(), "no sidecar") {
-		t.Errorf("%d %s", w.Code, w.Body)
-	}
-	if w := call(h, "GET", "/healthz", ""); w.Code != 200 {
-		t.Errorf("healthz depends on the sidecar: %d", w.Code)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		h := newHandler(&backend{}, &log)
+		if w := call(h, "GET", "/readyz", ""); w.Code != 200 || log.Len() != 0 {
+			t.Errorf("%d %s\n%s", w.Code, w.Body, &log)
+		}
+		h.ready = func(context.Context) error { return errors.New("no sidecar of subscription 4711") }
+		for second := range 3 {
+			call(h, "GET", "/notifications/a", "", "Authorization", "") // who guesses keys hides nothing
+			for range 100 {
+				w := call(h, "GET", "/readyz", "", "Authorization", "")
+				if w.Code != 503 || w.Header().Get("Retry-After") != "1" || !strings.Contains(w.Body.String(), "webhooks cannot be taken now") {
+					t.Errorf("%d %v %s", w.Code, w.Header(), w.Body)
+				}
+				if strings.Contains(w.Body.String(), "sidecar of") || strings.Contains(w.Body.String(), "4711") {
+					t.Errorf("strangers are told why: %s", w.Body)
+				}
+			}
+			if lines := strings.Count(log.String(), `level=WARN msg="not ready"`); lines != second+1 || !strings.Contains(log.String(), "no sidecar of subscription 4711") {
+				t.Errorf("%d lines after %d seconds:\n%s", lines, second+1, &log)
+			}
+			time.Sleep(time.Second)
+		}
+		if !strings.Contains(log.String(), "unlogged=99") {
+			t.Errorf("the log does not say how many it leaves out:\n%s", &log)
+		}
+		if w := call(h, "GET", "/healthz", ""); w.Code != 200 {
+			t.Errorf("healthz depends on the sidecar: %d", w.Code)
+		}
+	})
 }
 
 func TestRequireReplicated(t *testing.T) {

@@ -1,6 +1,7 @@
 package webhook
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"log/slog"
@@ -36,45 +37,59 @@ type problem struct {
 // badRequest is an error whose text is for the caller.
 type badRequest struct{ error }
 
+// unready is why no webhook can be taken now. Its text is for the log: whoever asks
+// needs no key.
+type unready struct{ error }
+
 // statuses maps errors to HTTP. The first row that fits counts; the last one
-// fits everything. Where detail is set, the error's text goes to the caller:
-// never for a failure behind the handler, whose text is for the log. Where
-// anybody is set, no key is needed to get there, and the log must not be theirs.
+// fits everything.
 var statuses = []struct {
-	is      func(error) bool
-	status  int
-	detail  bool
-	anybody bool
+	is         func(error) bool
+	status     int
+	detail     func(error) string // nil for none; of a failure never error.Error, which is for the log
+	retryAfter string             // in seconds
+	level      slog.Level
+	msg        string                   // in the log; "refused" by default
+	limit      func(*Handler) *throttle // of what needs no key: the log must not be everybody's
 }{
-	{is(errUnauthorized), http.StatusUnauthorized, false, true}, // no hint at what was wrong
-	{is(errNoRoute), http.StatusNotFound, true, true},
-	{is(notification.ErrNotFound), http.StatusNotFound, true, false},
-	{is(delivery.ErrNone), http.StatusNotFound, true, false},
-	{is(errMethodNotAllowed), http.StatusMethodNotAllowed, true, true},
-	{is(errTooLarge), http.StatusRequestEntityTooLarge, true, false},
-	{isA[badRequest], http.StatusBadRequest, true, false},
-	{isA[*notification.RefusedError], http.StatusBadRequest, true, false},
-	{is(errStopping), http.StatusServiceUnavailable, true, false},
-	{func(error) bool { return true }, http.StatusServiceUnavailable, false, false},
+	{is: is(errUnauthorized), status: http.StatusUnauthorized, limit: refusals}, // no hint at what was wrong
+	{is: is(errNoRoute), status: http.StatusNotFound, detail: error.Error, limit: refusals},
+	{is: is(notification.ErrNotFound), status: http.StatusNotFound, detail: error.Error},
+	{is: is(delivery.ErrNone), status: http.StatusNotFound, detail: error.Error},
+	{is: is(errMethodNotAllowed), status: http.StatusMethodNotAllowed, detail: error.Error, limit: refusals},
+	{is: is(errTooLarge), status: http.StatusRequestEntityTooLarge, detail: error.Error},
+	{is: isA[badRequest], status: http.StatusBadRequest, detail: error.Error},
+	{is: isA[*notification.RefusedError], status: http.StatusBadRequest, detail: error.Error},
+	{is: is(errStopping), status: http.StatusServiceUnavailable, detail: error.Error, retryAfter: "5"},
+	{is: isA[unready], status: http.StatusServiceUnavailable, detail: fixed("webhooks cannot be taken now; the log of the service says why"),
+		retryAfter: "1", level: slog.LevelWarn, msg: "not ready", limit: readiness},
+	// ACR does not retry, but people and other senders do.
+	{is: func(error) bool { return true }, status: http.StatusServiceUnavailable, detail: fixed("the notification could not be reached or stored"),
+		retryAfter: "5", level: slog.LevelError, msg: "cannot answer"},
 }
 
-// flood keeps callers without a key from filling the log: one line a second is
-// enough to see them.
-type flood struct {
+func fixed(detail string) func(error) string { return func(error) string { return detail } }
+
+// Those who guess keys do not hide that the service is not ready.
+func refusals(h *Handler) *throttle  { return &h.refusals }
+func readiness(h *Handler) *throttle { return &h.readiness }
+
+// throttle lets one line a second into the log: enough to see what goes on.
+type throttle struct {
 	mu       sync.Mutex
 	last     time.Time
 	unlogged int64 // since last
 }
 
-// log tells whether to write a line now, and how many were not written before it.
-func (f *flood) log(now time.Time) (unlogged int64, ok bool) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if now.Sub(f.last) < time.Second {
-		f.unlogged++
+// admit tells whether to write a line now, and how many were not written before it.
+func (t *throttle) admit(now time.Time) (unlogged int64, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if now.Sub(t.last) < time.Second {
+		t.unlogged++
 		return 0, false
 	}
-	unlogged, f.unlogged, f.last = f.unlogged, 0, now
+	unlogged, t.unlogged, t.last = t.unlogged, 0, now
 	return unlogged, true
 }
 
@@ -87,10 +102,6 @@ func isA[E error](err error) bool {
 	return ok
 }
 
-// retryAfter is the Retry-After of a 503, in seconds. ACR does not retry, but
-// people and other senders do.
-const retryAfter = "5"
-
 // fail answers err, and logs it: here, and only here.
 func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 	for _, row := range statuses {
@@ -98,25 +109,20 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 			continue
 		}
 		p := problem{Type: "about:blank", Title: http.StatusText(row.status), Status: row.status}
-		if row.detail {
-			p.Detail = err.Error()
+		if row.detail != nil {
+			p.Detail = row.detail(err)
 		}
-		level, msg := slog.LevelInfo, "refused"
-		switch row.status {
-		case http.StatusUnauthorized:
+		if row.status == http.StatusUnauthorized {
 			w.Header().Set("WWW-Authenticate", "Bearer")
-		case http.StatusServiceUnavailable:
-			w.Header().Set("Retry-After", retryAfter)
-			if !row.detail {
-				p.Detail = "the notification could not be reached or stored"
-				level, msg = slog.LevelError, "cannot answer"
-			}
+		}
+		if row.retryAfter != "" {
+			w.Header().Set("Retry-After", row.retryAfter)
 		}
 		attrs := []slog.Attr{slog.String("path", r.URL.Path), slog.Int("status", row.status), slog.Any("err", err)}
-		if !row.anybody {
-			h.log.LogAttrs(r.Context(), level, msg, attrs...)
-		} else if before, ok := h.flood.log(time.Now()); ok {
-			h.log.LogAttrs(r.Context(), level, msg, append(attrs, slog.Int64("unlogged", before))...)
+		if row.limit == nil {
+			h.log.LogAttrs(r.Context(), row.level, cmp.Or(row.msg, "refused"), attrs...)
+		} else if before, ok := row.limit(h).admit(time.Now()); ok {
+			h.log.LogAttrs(r.Context(), row.level, cmp.Or(row.msg, "refused"), append(attrs, slog.Int64("unlogged", before))...)
 		}
 		writeJSON(w, row.status, "application/problem+json", p)
 		return
