@@ -282,8 +282,10 @@ func (h *Handler) status(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := q.wait(w, r)
 	defer cancel()
 	st, err := h.looks.look(r.Context(), id, func(ctx context.Context) (notification.Status, error) { return h.Status(ctx, id) })
-	if err == nil {
-		st, err = h.outcome(ctx, r, q, st)
+	// With a requirement the question may come before the first webhook.
+	open := err == nil && !q.settles(st) || errors.Is(err, notification.ErrNotFound) && q.replicated
+	if open && q.waits() {
+		st, err = h.outcome(ctx, r, id)
 	}
 	h.answer(w, r, q, st, err)
 }
@@ -318,8 +320,8 @@ func (h *Handler) image(w http.ResponseWriter, r *http.Request) {
 			err = errStopping
 		}
 	}
-	if err == nil {
-		st, err = h.outcome(ctx, r, q, st)
+	if err == nil && !q.settles(st) && q.waits() {
+		st, err = h.outcome(ctx, r, st.ID)
 	}
 	h.answer(w, r, q, st, err)
 }
@@ -361,12 +363,9 @@ func (h *Handler) targets(w http.ResponseWriter, r *http.Request) {
 
 // outcome waits until the notification has one, or ctx ends; then it answers
 // where it stands.
-func (h *Handler) outcome(ctx context.Context, r *http.Request, q query, now notification.Status) (notification.Status, error) {
-	if now.Concluded() || !q.waits() {
-		return now, nil
-	}
-	read := func(ctx context.Context) (notification.Status, error) { return h.Status(ctx, now.ID) }
-	concluded, ok := h.waiters.Wait(ctx, now.ID, func(ctx context.Context) (notification.Status, bool) {
+func (h *Handler) outcome(ctx context.Context, r *http.Request, id string) (notification.Status, error) {
+	read := func(ctx context.Context) (notification.Status, error) { return h.Status(ctx, id) }
+	concluded, ok := h.waiters.Wait(ctx, id, func(ctx context.Context) (notification.Status, bool) {
 		st, err := read(ctx)
 		return st, err == nil && st.Concluded()
 	})
@@ -376,14 +375,18 @@ func (h *Handler) outcome(ctx context.Context, r *http.Request, q query, now not
 	case h.waiters.Closed():
 		return notification.Status{}, errStopping
 	}
-	return h.looks.look(r.Context(), now.ID, read)
+	return h.looks.look(r.Context(), id, read)
 }
 
 func (h *Handler) answer(w http.ResponseWriter, r *http.Request, q query, st notification.Status, err error) {
 	switch {
 	case r.Context().Err() != nil: // nobody is there to read it
+	case q.replicated && errors.Is(err, notification.ErrNotFound):
+		h.fail(w, r, undecided{})
 	case err != nil:
 		h.fail(w, r, err)
+	case q.replicated && !q.settles(st):
+		h.fail(w, r, undecided{st.Missing})
 	default:
 		writeJSON(w, q.status(st), "application/json", st)
 	}
@@ -420,19 +423,20 @@ func (q query) wait(w http.ResponseWriter, r *http.Request) (context.Context, co
 	return context.WithTimeout(r.Context(), q.timeout)
 }
 
-// status is the HTTP status for st. With ?require=replicated a client that only
-// looks at it (curl --fail) fails unless the image is in every region.
+// settles tells whether st answers the question for good: nothing that still comes
+// makes a delete or a quarantine an image that is everywhere.
+func (q query) settles(st notification.Status) bool {
+	return st.Concluded() || q.replicated && !st.IsArrival()
+}
+
+// status is the HTTP status for st, which settles q if that requires anything. A
+// client that only looks at it (curl --fail) fails unless the image is in every
+// region.
 func (q query) status(st notification.Status) int {
-	switch {
-	case !q.replicated:
-		return http.StatusOK
-	case !st.Concluded():
-		return http.StatusAccepted
-	case st.Status == replication.TimedOut || !st.IsArrival():
+	if q.replicated && (st.Status == replication.TimedOut || !st.IsArrival()) {
 		return http.StatusConflict
-	default:
-		return http.StatusOK
 	}
+	return http.StatusOK
 }
 
 func parseWait(s string) (time.Duration, error) {

@@ -141,6 +141,7 @@ func TestWebhookAnswers(t *testing.T) {
 		{"wrong path", "POST", "/webhooks", push, started(), nil, 404, "nothing at this path", 0},
 		{"unknown notification", "GET", "/notifications/a", "", started(), nil, 404, "no such notification", 0},
 		{"impossible notification", "GET", "/notifications/a%7C%7Cb", "", started(), nil, 404, "no such notification", 0},
+		{"impossible notification that must be", "GET", "/notifications/a%7C%7Cb?require=replicated&wait=1s", "", started(), nil, 404, "no such notification", 0},
 		{"bad wait", "GET", "/notifications/a?wait=6m", "", started(), nil, 400, "from 0s to 5m0s", 0},
 		{"unknown requirement", "GET", "/notifications/a?require=perfect", "", started(), nil, 400, "require can be replicated", 0},
 		{"unknown image", "GET", "/images/shop/cart?tag=v1", "", started(), nil, 404, "no such notification", 0},
@@ -516,37 +517,76 @@ func TestReadyz(t *testing.T) {
 
 func TestRequireReplicated(t *testing.T) {
 	for _, tt := range []struct {
-		status replication.Status
-		action string
-		want   int
+		status  replication.Status
+		action  string
+		want    int
+		missing string // of the problem that it is undecided
 	}{
-		{replication.Collecting, "push", 202}, {replication.Replicated, "push", 200}, {replication.Recovered, "push", 200},
-		{replication.TimedOut, "push", 409}, {replication.Replicated, "levitate", 200}, {replication.Replicated, "chart_push", 200},
-		{replication.Replicated, "delete", 409}, {replication.Replicated, "chart_delete", 409}, {replication.Replicated, "quarantine", 409},
+		{replication.Collecting, "push", 503, `["eastus","japaneast"]`}, {replication.Collecting, "levitate", 503, `["eastus","japaneast"]`},
+		{"", "no notification yet", 503, `[]`},
+		{replication.Replicated, "push", 200, ""}, {replication.Recovered, "push", 200, ""},
+		{replication.Replicated, "levitate", 200, ""}, {replication.Replicated, "chart_push", 200, ""},
+		// What cannot become true.
+		{replication.TimedOut, "push", 409, ""}, {replication.Replicated, "delete", 409, ""}, {replication.Replicated, "chart_delete", 409, ""},
+		{replication.Replicated, "quarantine", 409, ""}, {replication.Collecting, "delete", 409, ""}, {replication.Collecting, "quarantine", 409, ""},
 	} {
-		st := notification.Status{ID: "a", Action: tt.action, Status: tt.status}
-		b := &backend{
-			status: func(context.Context, string) (notification.Status, error) { return st, nil },
-			find: func(_ context.Context, image notification.Image) (notification.Status, error) {
-				if image != (notification.Image{Repository: "shop/cart", Digest: "sha256:aa", Tag: "v1"}) {
-					return st, errors.New("another image")
-				}
-				return st, nil
-			},
+		for _, wait := range []string{"", "&wait=5s"} {
+			synctest.Test(t, func(t *testing.T) { testRequire(t, tt.status, tt.action, wait, tt.want, tt.missing) })
 		}
-		h := newHandler(b, io.Discard)
-		for _, target := range []string{"/notifications/a", "/images/shop/cart?digest=sha256:aa&tag=v1"} {
-			separator := "?"
-			if strings.Contains(target, "?") {
-				separator = "&"
+	}
+}
+
+func testRequire(t *testing.T, status replication.Status, action, wait string, want int, missing string) {
+	st := notification.Status{ID: "a", Action: action, Status: status, Missing: []replication.Region{"eastus", "japaneast"}}
+	var err error
+	if status == "" {
+		st, err = notification.Status{}, notification.ErrNotFound
+	}
+	b := &backend{
+		status: func(context.Context, string) (notification.Status, error) { return st, err },
+		find: func(_ context.Context, image notification.Image) (notification.Status, error) {
+			if image != (notification.Image{Repository: "shop/cart", Digest: "sha256:aa", Tag: "v1"}) {
+				return st, errors.New("another image")
 			}
-			if w := call(h, "GET", target+separator+"require=replicated", ""); w.Code != tt.want || !strings.Contains(w.Body.String(), `"id":"a"`) {
-				t.Errorf("%s, %s %s: %d, want %d: %s", target, tt.status, tt.action, w.Code, tt.want, w.Body)
-			}
-			if w := call(h, "GET", target, ""); w.Code != 200 {
-				t.Errorf("%s without a requirement: %d", target, w.Code)
-			}
+			return st, err
+		},
+	}
+	var log bytes.Buffer
+	h := newHandler(b, &log)
+	for _, target := range []string{"/notifications/a?", "/images/shop/cart?digest=sha256:aa&tag=v1&"} {
+		begin := time.Now()
+		w := call(h, "GET", target+"require=replicated"+wait, "")
+		if w.Code != want {
+			t.Errorf("%s, %s %s%s: %d, want %d: %s", target, status, action, wait, w.Code, want, w.Body)
 		}
+		if waited := time.Since(begin); waited != 0 && waited != 5*time.Second || (waited > 0) != (want == 503 && wait != "") {
+			t.Errorf("%s, %s %s%s: waited %v", target, status, action, wait, waited)
+		}
+		if want != 503 {
+			if !strings.Contains(w.Body.String(), `"id":"a"`) || w.Header().Get("Retry-After") != "" {
+				t.Errorf("%s, %s %s%s: %v %s", target, status, action, wait, w.Header(), w.Body)
+			}
+			continue
+		}
+		var p struct {
+			Type, Detail string
+			Missing      json.RawMessage
+		}
+		if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil || p.Type != "urn:allregions:problem:undecided" || string(p.Missing) != missing ||
+			w.Header().Get("Content-Type") != "application/problem+json" || w.Header().Get("Retry-After") != "1" {
+			t.Errorf("%s, %s %s%s: %v %s, %v", target, status, action, wait, w.Header(), w.Body, err)
+		}
+		if said := "missing: eastus, japaneast"; missing != "[]" && !strings.Contains(p.Detail, said) || missing == "[]" && !strings.Contains(p.Detail, "no region has reported") {
+			t.Errorf("%s, %s %s%s: %q", target, status, action, wait, p.Detail)
+		}
+	}
+	if log.Len() != 0 {
+		t.Errorf("%s %s%s: what is no failure is in the log:\n%s", status, action, wait, &log)
+	}
+	// Without a requirement there is no such answer.
+	w := call(h, "GET", "/notifications/a", "")
+	if want := map[bool]int{false: 200, true: 404}[status == ""]; w.Code != want || strings.Contains(w.Body.String(), "undecided") {
+		t.Errorf("%s %s without a requirement: %d %s", status, action, w.Code, w.Body)
 	}
 }
 

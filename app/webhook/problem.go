@@ -10,8 +10,12 @@ import (
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
+
 	"allregions/app/delivery"
 	"allregions/app/notification"
+	"allregions/app/replication"
 )
 
 // The refusals of this package, beside badRequest. Those of package notification
@@ -26,12 +30,43 @@ var (
 	errStopping = errors.New("this replica is stopping; ask again")
 )
 
+// typeUndecided is the type of the problem that an image is not everywhere yet. It
+// has the member missing.
+const typeUndecided = "urn:allregions:problem:undecided"
+
 // problem is an RFC 9457 problem detail.
 type problem struct {
-	Type   string `json:"type"`
-	Title  string `json:"title"`
-	Status int    `json:"status"`
-	Detail string `json:"detail,omitempty"`
+	Type    string               `json:"type"`
+	Title   string               `json:"title"`
+	Status  int                  `json:"status"`
+	Detail  string               `json:"detail,omitempty"`
+	Missing []replication.Region `json:"missing,omitzero"` // of typeUndecided, and there never nil
+}
+
+// problemOf is the problem with a status whose error has no type of its own.
+func problemOf(err error, status int) problem {
+	if u, ok := errors.AsType[undecided](err); ok {
+		return problem{Type: typeUndecided, Title: "Not decided yet", Status: status, Missing: append([]replication.Region{}, u.missing...)}
+	}
+	return problem{Type: "about:blank", Title: http.StatusText(status), Status: status}
+}
+
+// undecided is the answer to require=replicated while it can still come true. It is
+// no failure, and a 503 so that curl --fail takes it for no yes, and --retry asks
+// again.
+type undecided struct {
+	missing []replication.Region // empty before the first webhook
+}
+
+func (u undecided) Error() string {
+	if len(u.missing) == 0 {
+		return "no region has reported it yet; ask again"
+	}
+	names := make([]string, 0, len(u.missing))
+	for _, r := range u.missing {
+		names = append(names, string(r))
+	}
+	return "not in every region yet, ask again; missing: " + strings.Join(names, ", ")
 }
 
 // badRequest is an error whose text is for the caller.
@@ -46,9 +81,9 @@ type unready struct{ error }
 var statuses = []struct {
 	is         func(error) bool
 	status     int
-	detail     func(error) string // nil for none; of a failure never error.Error, which is for the log
-	retryAfter string             // in seconds
-	level      slog.Level
+	detail     func(error) string       // nil for none; of a failure never error.Error, which is for the log
+	retryAfter string                   // in seconds
+	level      slog.Level               // below info it is no failure, for traces either
 	msg        string                   // in the log; "refused" by default
 	limit      func(*Handler) *throttle // of what needs no key: the log must not be everybody's
 }{
@@ -61,6 +96,7 @@ var statuses = []struct {
 	{is: isA[badRequest], status: http.StatusBadRequest, detail: error.Error},
 	{is: isA[*notification.RefusedError], status: http.StatusBadRequest, detail: error.Error},
 	{is: is(errStopping), status: http.StatusServiceUnavailable, detail: error.Error, retryAfter: "5"},
+	{is: isA[undecided], status: http.StatusServiceUnavailable, detail: error.Error, retryAfter: "1", level: slog.LevelDebug, msg: "undecided"},
 	{is: isA[unready], status: http.StatusServiceUnavailable, detail: fixed("webhooks cannot be taken now; the log of the service says why"),
 		retryAfter: "1", level: slog.LevelWarn, msg: "not ready", limit: readiness},
 	// ACR does not retry, but people and other senders do.
@@ -108,7 +144,7 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 		if !row.is(err) {
 			continue
 		}
-		p := problem{Type: "about:blank", Title: http.StatusText(row.status), Status: row.status}
+		p := problemOf(err, row.status)
 		if row.detail != nil {
 			p.Detail = row.detail(err)
 		}
@@ -117,6 +153,9 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 		}
 		if row.retryAfter != "" {
 			w.Header().Set("Retry-After", row.retryAfter)
+		}
+		if row.status >= http.StatusInternalServerError && row.level >= slog.LevelInfo {
+			trace.SpanFromContext(r.Context()).SetStatus(codes.Error, "")
 		}
 		attrs := []slog.Attr{slog.String("path", r.URL.Path), slog.Int("status", row.status), slog.Any("err", err)}
 		if row.limit == nil {

@@ -83,3 +83,11 @@ func TestSpanOfAFailure(t *testing.T) {
 		t.Errorf("%d, %v", w.Code, recorder.Ended())
 	}
 }
+
+// That an image is not everywhere yet is an answer, and no error of its trace.
+func TestSpanOfTheUndecided(t *testing.T) {
+	h, recorder := tracedHandler(&spy{})
+	if w := call(h, "GET", "/images/shop/cart?tag=v1&require=replicated", ""); w.Code != 503 || len(recorder.Ended()) != 1 || recorder.Ended()[0].Status().Code != codes.Unset {
+		t.Errorf("%d, %v", w.Code, recorder.Ended())
+	}
+}

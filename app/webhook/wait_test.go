@@ -144,11 +144,32 @@ func TestWaitForAnImage(t *testing.T) {
 		}
 		c.set(replication.Collecting, nil)
 		begin = time.Now()
-		if w = get(h, "/images/shop/cart?tag=v1&wait=5s&require=replicated"); w.Code != 202 || time.Since(begin) != 5*time.Second {
+		if w = get(h, "/images/shop/cart?tag=v1&wait=5s&require=replicated"); w.Code != 503 || time.Since(begin) != 5*time.Second {
 			t.Errorf("it is not everywhere: %d after %v", w.Code, time.Since(begin))
 		}
 		if len(h.waiters.polls) != 0 {
 			t.Error("a poll is left")
+		}
+	})
+}
+
+// Who requires something may know the id before the first webhook comes.
+func TestWaitForANotification(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &changing{}
+		c.set("", notification.ErrNotFound)
+		h := waiting(c)
+		begin := time.Now()
+		go func() {
+			time.Sleep(10*time.Second + 1)
+			c.set(replication.Collecting, nil)
+			time.Sleep(10 * time.Second)
+			c.set(replication.Replicated, nil)
+			h.waiters.Wake("a")
+		}()
+		w := get(h, "/notifications/a?wait=60&require=replicated")
+		if w.Code != 200 || !strings.Contains(w.Body.String(), `"replicated"`) || time.Since(begin) != 20*time.Second+1 {
+			t.Errorf("%d after %v: %s", w.Code, time.Since(begin), w.Body)
 		}
 	})
 }
@@ -166,6 +187,7 @@ func TestWaitEndsWithTheReplica(t *testing.T) {
 			{replication.Collecting, nil, "/notifications/a?wait=60s&require=replicated"},
 			{replication.Collecting, nil, "/images/shop/cart?tag=v1&wait=60s"},
 			{"", notification.ErrNotFound, "/images/shop/cart?tag=v1&wait=60s"},
+			{"", notification.ErrNotFound, "/notifications/a?wait=60s&require=replicated"},
 		} {
 			c.set(tt.status, tt.err)
 			h := waiting(c)

@@ -298,7 +298,7 @@ func testFlow(t *testing.T, o Options, document func(t *testing.T, s *Stack, id 
 			done := make(chan status, 1)
 			go func() { done <- get200(t, s, byDigest+"&wait=5m&require=replicated") }()
 			fire(t, acrOf, p, "eastus", http.StatusAccepted)
-			if code, body := request(t, http.MethodGet, s.URL+byTag+"&require=replicated", s.Key); code != 202 {
+			if code, body := request(t, http.MethodGet, s.URL+byTag+"&require=replicated", s.Key); code != 503 || !strings.Contains(string(body), `"missing":["westeurope","japaneast"]`) {
 				t.Errorf("while it collects: %d %s", code, body)
 			}
 			fire(t, acrOf, p, "westeurope", http.StatusAccepted)
