@@ -12,11 +12,12 @@ import (
 	"allregions/app/replication"
 )
 
-var validID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,127}$`)
+var validID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$`)
 
 // ValidID tells whether id can be a notification's. It is stricter than ACR,
 // whose ids are UUIDs: the id becomes the id of an actor, and part of a URL that
-// Dapr does not escape.
+// Dapr does not escape; and with an outcome behind it, the MessageId of Service
+// Bus, which has room for 128 characters.
 func ValidID(id string) bool { return validID.MatchString(id) }
 
 // ErrNotFound means that no event of the notification was ever accepted.

@@ -133,6 +133,8 @@ func TestWebhookAnswers(t *testing.T) {
 		{"unexpected region", "POST", "/webhooks/acr?region=mars", push, notification.Result{},
 			&notification.RefusedError{Region: "mars", Expected: []replication.Region{"westeurope", "eastus"}}, 400, "expected: westeurope, eastus", 1},
 		{"bad id", "POST", "/webhooks/acr?region=eastus", `{"id":"../x","action":"push"}`, started(), nil, 400, `field "id"`, 0},
+		{"long id", "POST", "/webhooks/acr?region=eastus", `{"id":"` + strings.Repeat("a", 101) + `","action":"push"}`, started(), nil, 400, `field "id"`, 0},
+		{"bad host", "POST", "/webhooks/acr?region=eastus", `{"id":"a","action":"push","request":{"host":"contoso azurecr io"}}`, started(), nil, 400, `field "request.host"`, 0},
 		{"not JSON", "POST", "/webhooks/acr?region=eastus", `hello`, started(), nil, 400, "not JSON", 0},
 		{"too large", "POST", "/webhooks/acr?region=eastus", `{"id":"a","action":"` + strings.Repeat("x", maxBody) + `"}`, started(), nil, 413, "64 KiB", 0},
 		{"store away", "POST", "/webhooks/acr?region=eastus", push, notification.Result{}, errors.New("secret host refused"), 503, "could not be reached", 1},

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
+	"strconv"
 	"strings"
 	"time"
 
@@ -76,7 +78,10 @@ func (p payload) event(region replication.Region) (replication.Event, error) {
 		return replication.Event{}, errors.New(`field "id" is missing`)
 	}
 	if !notification.ValidID(p.ID) {
-		return replication.Event{}, errors.New(`field "id" must be 1 to 128 letters, digits, "_" and "-", and begin with a letter or digit`)
+		return replication.Event{}, errors.New(`field "id" must be 1 to 100 letters, digits, "_" and "-", and begin with a letter or digit`)
+	}
+	if host := p.Request.Host; host != "" && !validHost(host) {
+		return replication.Event{}, errors.New(`field "request.host" must be a host name, such as contoso.azurecr.io`)
 	}
 	return replication.Event{
 		ID: p.ID, Action: p.Action, Registry: strings.ToLower(p.Request.Host),
@@ -86,6 +91,21 @@ func (p payload) event(region replication.Region) (replication.Event, error) {
 	}, nil
 }
 
+var hostName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*$`)
+
+// validHost tells whether s is a host name after RFC 1123, with a port or without:
+// the host that a client asked for may have one. It is the authority of the source
+// of CloudEvents.
+func validHost(s string) bool {
+	name, port, hasPort := strings.Cut(s, ":")
+	if hasPort {
+		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+			return false
+		}
+	}
+	return len(name) <= 253 && hostName.MatchString(name)
+}
+
 // parseTime reads RFC 3339 with any number of fractional digits; ACR sends 7
 // or 9. What is no time is no reason to lose a push: it is the zero time.
 func parseTime(raw json.RawMessage) time.Time {
@@ -93,5 +113,8 @@ func parseTime(raw json.RawMessage) time.Time {
 	if json.Unmarshal(raw, &t) != nil {
 		return time.Time{}
 	}
-	return t.UTC()
+	if t = t.UTC(); t.Year() < 0 || t.Year() > 9999 { // its zone led out of what JSON can say
+		return time.Time{}
+	}
+	return t
 }

@@ -1,14 +1,22 @@
 package webhook
 
 import (
+	"context"
+	"encoding/json"
+	"errors"
 	"io"
+	"log/slog"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	cloudevents "github.com/cloudevents/sdk-go/v2/event"
+
 	"allregions/app/notification"
+	"allregions/app/notification/fake"
 	"allregions/app/replication"
 )
 
@@ -72,15 +80,28 @@ func TestPayloadIsReadLeniently(t *testing.T) {
 		"extra fields":          `{"id":"a","action":"push","target":{"length":1,"new":{}},"more":[1]}`,
 		"null objects":          `{"id":"a","action":"push","target":null,"request":null}`,
 		"id that is no UUID":    `{"id":"xxxx-1_A","action":"push","target":{"digest":"sha256:xxxxx"}}`,
+		"longest id":            `{"id":"` + strings.Repeat("a", 100) + `","action":"push"}`,
+		"no host":               `{"id":"a","action":"push","request":{"host":""}}`,
+		"host in capitals":      `{"id":"a","action":"push","request":{"host":"Contoso-1.AzureCR.io"}}`,
+		"host with a port":      `{"id":"a","action":"push","request":{"host":"contoso.azurecr.io:443"}}`,
+		"regional endpoint":     `{"id":"a","action":"push","request":{"host":"contoso.westeurope.geo.azurecr.io"}}`,
+		"host without a dot":    `{"id":"a","action":"push","request":{"host":"localhost:5000"}}`,
+		"address":               `{"id":"a","action":"push","request":{"host":"127.0.0.1:5000"}}`,
+		"longest host":          `{"id":"a","action":"push","request":{"host":"` + strings.Repeat("a", 63) + "." + strings.Repeat("a.", 93) + `com"}}`,
+		"last moment":           `{"id":"a","action":"push","timestamp":"9999-12-31T23:59:59-01:00"}`,
+		"first moment":          `{"id":"a","action":"push","timestamp":"0000-01-01T00:00:00+01:00"}`,
 	} {
 		p, err := parsePayload([]byte(body))
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
-		if _, err := p.event("eastus"); err != nil {
+		e, err := p.event("eastus")
+		if err != nil {
 			t.Errorf("%s: %v", name, err)
+			continue
 		}
+		announce(t, e)
 	}
 	p, _ := parsePayload([]byte(`{"id":"a","action":"push","target":{"size":8589934592}}`))
 	if e, _ := p.event("eastus"); e.Size != 8589934592 {
@@ -90,7 +111,10 @@ func TestPayloadIsReadLeniently(t *testing.T) {
 
 // Each refusal names the fault.
 func TestPayloadIsRefused(t *testing.T) {
-	long := strings.Repeat("a", 129)
+	long := strings.Repeat("a", 101)
+	host := func(name string) string {
+		return `{"id":"a","action":"push","request":{"host":"` + name + `"}}`
+	}
 	for body, want := range map[string]string{
 		"":                           "empty",
 		" \n":                        "empty",
@@ -118,6 +142,32 @@ func TestPayloadIsRefused(t *testing.T) {
 		`{"id":"-a","action":"push"}`:           `"id" must be`,
 		`{"id":"ü","action":"push"}`:            `"id" must be`,
 		`{"id":"` + long + `","action":"push"}`: `"id" must be`,
+		host("contoso azurecr io"):              `"request.host" must be`,
+		host("https://contoso.azurecr.io"):      `"request.host" must be`,
+		host("contoso.azurecr.io/v2"):           `"request.host" must be`,
+		host("user@contoso.azurecr.io"):         `"request.host" must be`,
+		host("contoso%2eazurecr.io"):            `"request.host" must be`,
+		host("contoso.azurecr.io?x"):            `"request.host" must be`,
+		host("contoso.azurecr.io\\n"):           `"request.host" must be`,
+		host("contoso.azurecr.io\\u0000"):       `"request.host" must be`,
+		host("contoso..azurecr.io"):             `"request.host" must be`,
+		host(".azurecr.io"):                     `"request.host" must be`,
+		host("contoso.azurecr.io."):             `"request.host" must be`,
+		host("-contoso.azurecr.io"):             `"request.host" must be`,
+		host("contoso-.azurecr.io"):             `"request.host" must be`,
+		host("con_toso.azurecr.io"):             `"request.host" must be`,
+		host("contöso.azurecr.io"):              `"request.host" must be`,
+		host("\u212aontoso.azurecr.io"):         `"request.host" must be`, // a k, in lower case
+		host("contoso.azurecr.io:"):             `"request.host" must be`,
+		host("contoso.azurecr.io:0"):            `"request.host" must be`,
+		host("contoso.azurecr.io:65536"):        `"request.host" must be`,
+		host("contoso.azurecr.io:+80"):          `"request.host" must be`,
+		host("contoso.azurecr.io:https"):        `"request.host" must be`,
+		host(":443"):                            `"request.host" must be`,
+		host("[::1]:443"):                       `"request.host" must be`,
+		host(" "):                               `"request.host" must be`,
+		host(strings.Repeat("a", 64) + ".io"):   `"request.host" must be`,
+		host(strings.Repeat("a.", 126) + "io"):  `"request.host" must be`, // 254
 	} {
 		p, err := parsePayload([]byte(body))
 		if err == nil {
@@ -135,6 +185,9 @@ func FuzzParsePayload(f *testing.F) {
 		f.Add(read(f, filepath.Base(file)))
 	}
 	f.Add([]byte("\xef\xbb\xbf{}"))
+	f.Add([]byte(`{"id":"a","action":"push","request":{"host":"contoso azurecr io"}}`))
+	f.Add([]byte(`{"id":"a","action":"push","request":{"host":"contoso.azurecr.io:443"}}`))
+	f.Add([]byte(`{"id":"a","action":"push","timestamp":"9999-12-31T23:59:59-01:00"}`))
 	f.Add([]byte(`{"id":"a","action":"push","timestamp":"2026-02-30T00:00:00Z"}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		p, err := parsePayload(body)
@@ -148,7 +201,45 @@ func FuzzParsePayload(f *testing.F) {
 		if !notification.ValidID(e.ID) || e.Action == "" || e.Region != "eastus" {
 			t.Errorf("accepted %+v", e)
 		}
+		announce(t, e)
 	})
+}
+
+// announce takes e through an actor to the topic: what is accepted at the door can
+// be stored, and its outcome published.
+func announce(t *testing.T, e replication.Event) {
+	t.Helper()
+	w := fake.New(time.Date(2026, 11, 17, 16, 52, 1, 0, time.UTC))
+	actor := &notification.Actor{Store: w, Reminders: w, Topic: w, Documents: w, Together: fake.InOrder, Timeout: time.Minute,
+		Now: func() time.Time { return w.Now }, Log: slog.New(slog.DiscardHandler)}
+	client := &notification.Client{Actors: turns(actor.Methods())}
+	if r, err := client.Add(t.Context(), e, []replication.Region{e.Region}); err != nil || r.Reason != replication.Completed {
+		t.Fatalf("%+v: %+v, %v", e, r, err)
+	}
+	if len(w.Topic) != 1 {
+		t.Fatalf("%+v: %d events on the topic", e, len(w.Topic))
+	}
+	var published cloudevents.Event
+	if err := json.Unmarshal(w.Events[w.Topic[0]], &published); err != nil {
+		t.Fatalf("%+v: %v", e, err)
+	}
+	source, err := url.Parse(published.Source())
+	if err := errors.Join(err, published.Validate()); err != nil {
+		t.Errorf("%+v: %v", e, err)
+	}
+	if e.Registry != "" && (source.Scheme != "https" || source.Host != e.Registry || source.String() != "https://"+e.Registry) {
+		t.Errorf("source %q for %q", source, e.Registry)
+	}
+	if len(published.ID()) > 128 {
+		t.Errorf("%s is too long for Service Bus", published.ID())
+	}
+}
+
+// turns are the actor's turns, called without Dapr.
+type turns map[string]func(ctx context.Context, id string, body []byte) ([]byte, error)
+
+func (m turns) Invoke(ctx context.Context, id, method string, body []byte) ([]byte, error) {
+	return m[method](ctx, id, body)
 }
 
 func BenchmarkParsePayload(b *testing.B) {
