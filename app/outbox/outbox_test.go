@@ -88,7 +88,7 @@ func newOutbox(t *testing.T, w *world) (*Outbox, *bytes.Buffer) {
 }
 
 func outcome(eventType, status, repository string) string {
-	return fmt.Sprintf(`{"specversion":"1.0","id":"n1/%[2]s","type":%[1]q,"source":"s","pubsubname":"pubsub","topic":"t","traceparent":"x","traceid":"x","tracestate":"","data":{"id":"n1","action":"push","repository":%[3]q,"status":%[2]q}}`, eventType, status, repository)
+	return fmt.Sprintf(`{"specversion":"1.0","id":"n1/%[2]s","type":%[1]q,"source":"s","pubsubname":"pubsub","topic":"t","traceparent":"x","traceid":"x","tracestate":"","data":{"id":"n1","action":"push","repository":%[3]q,"tag":"v1","status":%[2]q}}`, eventType, status, repository)
 }
 
 func TestTake(t *testing.T) {

@@ -22,6 +22,7 @@ import (
 // kind is what sets the targets of one type apart.
 type kind struct {
 	outcomes []replication.Status          // by default
+	filter   string                        // by default; empty takes everything
 	secret   func(*settings, string) error // takes the secret; nil if there is none
 	path     *regexp.Regexp                // what the URL's path must be; nil if anything goes
 	example  string                        // of a URL, where path is set
@@ -34,7 +35,11 @@ var kinds = map[string]kind{
 		outcomes: choices, secret: signingSecrets, message: webhookMessage,
 		reserved: []string{"Webhook-Id", "Webhook-Timestamp", "Webhook-Signature"},
 	},
-	"acr":   {outcomes: []replication.Status{replication.Replicated, replication.Recovered}, message: acrMessage},
+	"acr": {
+		// Some of those that take ACR's webhooks deploy whatever comes, also an
+		// image in quarantine, and others refuse a push without a tag.
+		outcomes: []replication.Status{replication.Replicated, replication.Recovered}, filter: `action == "push" && tag != ""`, message: acrMessage,
+	},
 	"slack": {outcomes: choices, message: slackMessage},
 	"teams": {outcomes: choices, message: teamsMessage},
 	"github": {

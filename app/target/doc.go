@@ -18,7 +18,8 @@
 //	  filter: action == "push" && repository.startsWith("shop/")
 //
 //	# What listens to ACR itself, such as Flux, Kargo, Keel and Argo CD Image
-//	# Updater: ACR's own webhook, once, when the image is in all regions.
+//	# Updater: ACR's own webhook, once, when the image is in all regions. Only of
+//	# pushes with a tag, unless there is a filter that says otherwise.
 //	- name: flux
 //	  type: acr
 //	  url: https://flux.example.com/hook/${FLUX_RECEIVER}
@@ -56,7 +57,9 @@
 //   - filter: an expression in CEL over the fields of the JSON status. Times are
 //     timestamps, regions is the list of their names. It is compiled when the
 //     settings are read: what is misspelt does not start. It may cost only so
-//     much; see [Target.Wants].
+//     much; see [Target.Wants]. None by default, but for acr
+//     action == "push" && tag != "", which a filter of its own replaces;
+//     true takes everything.
 //   - outcomes: of replicated, timedOut and recovered. All by default, but for
 //     acr those two after which the image is there.
 //

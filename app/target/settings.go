@@ -227,17 +227,7 @@ func (r *reader) target(n *yaml.Node) *Target {
 	if n, ok := fields["headers"]; ok {
 		r.headers(s, n)
 	}
-	if n, ok := fields["filter"]; ok {
-		if text, ok := r.text("filter", n); ok {
-			if len(text) > maxFilter {
-				r.wrong("filter", "is longer than %d bytes", maxFilter)
-			} else if f, err := compileFilter(text); err != nil {
-				r.wrong("filter", "%w", err)
-			} else {
-				s.filter = f
-			}
-		}
-	}
+	s.filter = r.filter(fields["filter"], s.kind)
 	s.outcomes = s.kind.outcomes
 	if n, ok := fields["outcomes"]; ok {
 		s.outcomes = r.outcomes(n)
@@ -351,6 +341,29 @@ func validPort(u *url.URL) bool {
 func isLoopback(host string) bool {
 	addr, err := netip.ParseAddr(host)
 	return strings.EqualFold(host, "localhost") || err == nil && addr.Unmap().IsLoopback()
+}
+
+// filter compiles the expression in n, or without n the one of the kind.
+func (r *reader) filter(n *yaml.Node, k kind) *filter {
+	text := k.filter
+	if n != nil {
+		var ok bool
+		if text, ok = r.text("filter", n); !ok {
+			return nil
+		}
+	}
+	if text == "" {
+		return nil
+	}
+	if len(text) > maxFilter {
+		r.wrong("filter", "is longer than %d bytes", maxFilter)
+		return nil
+	}
+	f, err := compileFilter(text)
+	if err != nil {
+		r.wrong("filter", "%w", err)
+	}
+	return f
 }
 
 // reserved are headers that are the service's own, or the connection's.

@@ -149,6 +149,48 @@ func TestWants(t *testing.T) {
 	}
 }
 
+// What takes ACR's webhooks must not deploy an image in quarantine, nor be asked
+// to deploy one without a tag. It may ask for both.
+func TestDefaultFilter(t *testing.T) {
+	images := []struct{ action, tag string }{
+		{"push", "v1"}, {"push", ""}, {"quarantine", "v1"}, {"delete", ""}, {"chart_push", "1.0.0"}, {"resync", "v1"},
+	}
+	for _, c := range []struct {
+		typ, more string
+		want      []bool
+	}{
+		{"acr", ``, []bool{true, false, false, false, false, false}},
+		{"acr", `, filter: 'action == "quarantine"'`, []bool{false, false, true, false, false, false}},
+		{"acr", `, filter: true`, []bool{true, true, true, true, true, true}},
+		{"acr", `, outcomes: [timedOut, replicated]`, []bool{true, false, false, false, false, false}},
+		{"webhook", ``, []bool{true, true, true, true, true, true}},
+		{"github", ``, []bool{true, true, true, true, true, true}},
+		{"slack", ``, []bool{true, true, true, true, true, true}},
+		{"teams", ``, []bool{true, true, true, true, true, true}},
+	} {
+		entry := fmt.Sprintf(`{name: a, type: %s, url: "https://example.com/repos/a/b/dispatches"%s`, c.typ, c.more)
+		if kinds[c.typ].secret != nil {
+			entry += ", secret: " + signingOne
+		}
+		target := load(t, "["+entry+"}]", nil)[0]
+		for i, image := range images {
+			e := event(t, notification.TypeCompleted, func(s *notification.Status) { s.Action, s.Tag = image.action, image.tag })
+			if got, err := target.Wants(e); got != c.want[i] || err != nil {
+				t.Errorf("%s}: %s with tag %q: %t, %v", entry, image.action, image.tag, got, err)
+			}
+		}
+	}
+	for _, file := range []string{"doc.go", "../../README.md"} {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(string(text), kinds["acr"].filter) {
+			t.Errorf("%s does not name the filter that targets of type acr have by default", file)
+		}
+	}
+}
+
 func TestTargetIsPrintedByName(t *testing.T) {
 	target := load(t, `[{name: ops, type: slack, url: "https://hooks.slack.com/services/T0/B0/XXXX"}]`, nil)[0]
 	for format, want := range map[string]string{"%v": "ops (slack)", "%d": "ops (slack)", "%#v": "target.Target(ops (slack))"} {
