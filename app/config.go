@@ -126,7 +126,8 @@ type Config struct {
 	// the path of a file that has it. Package target has an example of each type.
 	// ${NAME} in a url, a secret or a header stands for an environment variable.
 	// It is read at start, and a mistake in it ends the process. A target that is
-	// taken out loses what it has not had yet.
+	// put in gets no outcomes from before; one that is taken out loses what it has
+	// not had yet.
 	Targets Targets `envconfig:"NOTIFY_TARGETS"`
 
 	// OTLP is the http or https URL of whoever collects traces and metrics by

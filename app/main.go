@@ -234,8 +234,10 @@ func serve(ctx context.Context, config Config, log *slog.Logger) error {
 		Now: actor.Now, Random: rand.Float64, Log: log}
 	if len(config.Targets) > 0 {
 		log.Info("telling", "targets", config.Targets)
-		subscriptions = append(subscriptions, sidecar.Subscription{PubSub: string(config.PubSub), Topic: string(config.Topic), Take: outbox.Take})
 	}
+	// Without targets, too: what waits in the subscription would reach targets
+	// that are switched on later, and some of them deploy old images then.
+	subscriptions = append(subscriptions, sidecar.Subscription{PubSub: string(config.PubSub), Topic: string(config.Topic), Take: outbox.Take})
 	var draining atomic.Bool
 	public := webhook.New(webhook.Config{
 		Notifications: intake,

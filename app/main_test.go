@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"net"
@@ -73,6 +74,46 @@ func TestServe(t *testing.T) {
 		}
 	case <-time.After(drainTimeout + 5*time.Second):
 		t.Fatal("it does not end")
+	}
+}
+
+// Without targets the outcomes are taken from the topic, too, and are done with:
+// they must not wait there for targets that are switched on later.
+func TestOutcomesAreTakenWithoutTargets(t *testing.T) {
+	c, release := testConfig(t)
+	c.WebhookTopic = off
+	release()
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- serve(ctx, c, slog.New(slog.DiscardHandler)) }()
+	defer func() { stop(); <-ended }()
+
+	private := fmt.Sprintf("http://127.0.0.1:%d", c.AppPort)
+	if got := code(t, private+"/dapr/subscribe"); got != http.StatusOK {
+		t.Fatalf("/dapr/subscribe: %d", got)
+	}
+	resp, err := http.Get(private + "/dapr/subscribe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var got []struct{ PubSubName, Topic, Route string }
+	if err := json.NewDecoder(resp.Body).Decode(&got); err != nil || len(got) != 1 || got[0].PubSubName != "p" || got[0].Topic != "t" {
+		t.Fatalf("subscribed: %+v, %v", got, err)
+	}
+	for _, event := range []string{
+		`{"specversion":"1.0","id":"n1/replicated","type":"acr.replication.completed","source":"s","data":{"id":"n1","action":"push","repository":"r","status":"replicated"}}`,
+		`{"specversion":"1.0","id":"n1/x/failed/1","type":"acr.delivery.failed","source":"s","data":{}}`,
+		`{`,
+	} {
+		resp, err := http.Post(private+got[0].Route, "application/cloudevents+json", strings.NewReader(event))
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			t.Errorf("%s: %d", event, resp.StatusCode)
+		}
 	}
 }
 

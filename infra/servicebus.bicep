@@ -38,9 +38,11 @@ resource outcomes 'Microsoft.ServiceBus/namespaces/topics@2024-01-01' = {
   }
 }
 
-// Without targets nobody listens to this one, and a full topic takes no more
-// events: what is not fetched in a week goes, instead of to the dead letters.
-// The service is at least 5 s over each try: 2,000 are for an outage of hours.
+// The service takes everything from this one, with or without targets: targets
+// that are switched on later get no outcomes from before. If it is away for long,
+// a full topic would take no more events: what is not fetched in a week goes,
+// instead of to the dead letters. The service is at least 5 s over each try:
+// 2,000 are for an outage of hours.
 resource own 'Microsoft.ServiceBus/namespaces/topics/subscriptions@2024-01-01' = {
   parent: outcomes
   name: appId
