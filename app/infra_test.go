@@ -145,6 +145,30 @@ func TestInfraComponents(t *testing.T) {
 	}
 }
 
+// Expired outcomes must not become dead letters: these never expire, and count
+// towards the size of a topic that all subscribers share. An expired webhook's
+// event must: nothing else would know of it.
+func TestInfraExpiry(t *testing.T) {
+	type expiry struct{ topic, timeToLive, deadLetter string }
+	value := func(name, resource string) string {
+		return strings.Join(submatches(`(?m)^ +`+name+`: (.*)$`, resource), " and ")
+	}
+	got := map[string]expiry{}
+	resources := regexp.MustCompile(`(?ms)^resource (\w+) 'Microsoft.ServiceBus/namespaces/topics/subscriptions@.*?^[}\]]$`)
+	for _, m := range resources.FindAllStringSubmatch(read(t, "infra/servicebus.bicep"), -1) {
+		got[m[1]] = expiry{value("parent", m[0]), value("defaultMessageTimeToLive", m[0]), value("deadLetteringOnMessageExpiration", m[0])}
+	}
+	want := map[string]expiry{
+		"own":       {"outcomes", "'P7D'", "false"},
+		"others":    {"outcomes", "'P7D'", "false"},
+		"delivered": {"waiting", "", "true"}, // its time to live is the topic's
+		"inspected": {"dead", "", ""},        // for a person
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("got  %v\nwant %v", got, want)
+	}
+}
+
 func TestInfraConventions(t *testing.T) {
 	ids := regexp.MustCompile(`var (\w+) = '[0-9a-f]{8}-[0-9a-f]{4}-`)
 	for name, text := range bicep(t) {

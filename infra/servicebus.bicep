@@ -39,10 +39,9 @@ resource outcomes 'Microsoft.ServiceBus/namespaces/topics@2024-01-01' = {
 }
 
 // The service takes everything from this one, with or without targets: targets
-// that are switched on later get no outcomes from before. If it is away for long,
-// a full topic would take no more events: what is not fetched in a week goes,
-// instead of to the dead letters. The service is at least 5 s over each try:
-// 2,000 are for an outage of hours.
+// that are switched on later get no outcomes from before. What it does not
+// fetch in a week is dropped, for a full topic takes no more events. Each try
+// takes the service at least 5 s: 2,000 are for an outage of hours.
 resource own 'Microsoft.ServiceBus/namespaces/topics/subscriptions@2024-01-01' = {
   parent: outcomes
   name: appId
@@ -55,6 +54,8 @@ resource own 'Microsoft.ServiceBus/namespaces/topics/subscriptions@2024-01-01' =
   }
 }
 
+// What a subscriber does not fetch in a week is dropped. Dead letters never expire
+// and count towards the topic's size: one dead subscriber would fill it for all.
 resource others 'Microsoft.ServiceBus/namespaces/topics/subscriptions@2024-01-01' = [
   for subscription in subscriptions: {
     parent: outcomes
@@ -62,7 +63,8 @@ resource others 'Microsoft.ServiceBus/namespaces/topics/subscriptions@2024-01-01
     properties: {
       maxDeliveryCount: 10
       lockDuration: 'PT1M'
-      deadLetteringOnMessageExpiration: true
+      defaultMessageTimeToLive: 'P7D'
+      deadLetteringOnMessageExpiration: false
       deadLetteringOnFilterEvaluationExceptions: true
     }
   }
@@ -77,6 +79,7 @@ resource waiting 'Microsoft.ServiceBus/namespaces/topics@2024-01-01' = {
   }
 }
 
+// An event that expired would be lost without a word: it goes to the dead letters.
 resource delivered 'Microsoft.ServiceBus/namespaces/topics/subscriptions@2024-01-01' = {
   parent: waiting
   name: appId
