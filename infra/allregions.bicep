@@ -40,8 +40,8 @@ param notifyTargets string = ''
 @description('URL of a collector of traces and metrics, which the service reaches over OTLP by gRPC. Empty: none, or the one that the environment has.')
 param otlpEndpoint string = ''
 
-@description('The secrets to which notifyTargets refers: pairs NAME=secret, comma separated, of a variable and a secret in the vault.')
-param targetSecrets string = ''
+@description('The variables to which notifyTargets refers, without their values: pairs NAME=secret, comma separated, of a variable and the name of a secret in the vault.')
+param vaultVariables string = ''
 
 // At least one: Dapr's reminders, which are the timeouts, need a running
 // replica, and ACR tries a webhook once and waits 5 s, which is no time to start
@@ -56,7 +56,7 @@ var appId = loadYamlContent('../components/azure/statestore.yaml').scopes[0]
 var publicPort = 8080
 var appPort = 3001
 var url = empty(publicUrl) ? 'https://${appId}.${environment.properties.defaultDomain}' : publicUrl
-var targetSecretPairs = empty(targetSecrets) ? [] : map(split(replace(targetSecrets, ' ', ''), ','), pair => split(pair, '='))
+var vaultVariablePairs = empty(vaultVariables) ? [] : map(split(replace(vaultVariables, ' ', ''), ','), pair => split(pair, '='))
 var probe = { port: publicPort, scheme: 'HTTP' }
 
 resource environment 'Microsoft.App/managedEnvironments@2025-07-01' existing = {
@@ -102,7 +102,7 @@ resource app 'Microsoft.App/containerApps@2025-07-01' = {
       }
       registries: [{ server: imagesEndpoint, identity: identity.id }]
       // Without a version: Container Apps takes over a new one by itself.
-      secrets: map(concat(['webhook-keys'], map(targetSecretPairs, pair => pair[1])), name => {
+      secrets: map(concat(['webhook-keys'], map(vaultVariablePairs, pair => pair[1])), name => {
         name: name
         keyVaultUrl: '${vault.properties.vaultUri}secrets/${name}'
         identity: identity.id
@@ -129,7 +129,7 @@ resource app 'Microsoft.App/containerApps@2025-07-01' = {
             { name: 'SHUTDOWN_DELAY', value: '5s' } // until no more requests are sent here
             { name: 'NOTIFY_TARGETS', value: notifyTargets }
             { name: 'GOMEMLIMIT', value: '900MiB' } // of memory, above
-          ], empty(otlpEndpoint) ? [] : [{ name: 'OTEL_EXPORTER_OTLP_ENDPOINT', value: otlpEndpoint }], map(targetSecretPairs, pair => { name: pair[0], secretRef: pair[1] }))
+          ], empty(otlpEndpoint) ? [] : [{ name: 'OTEL_EXPORTER_OTLP_ENDPOINT', value: otlpEndpoint }], map(vaultVariablePairs, pair => { name: pair[0], secretRef: pair[1] }))
           probes: [
             {
               type: 'Startup'
