@@ -17,7 +17,8 @@ import (
 )
 
 // These tests hold infra/, which has names of its own, to what the service and
-// components/ have. Whether it is Bicep at all is for bicepcheck and az.
+// components/ have. Whether it is Bicep at all is for the compiler, in
+// .ci/run.
 
 // submatches are the first groups of all matches, without repetitions.
 func submatches(pattern, text string) []string {
@@ -323,13 +324,72 @@ func TestAzureYAML(t *testing.T) {
 	for _, s := range check.Steps {
 		runs = append(runs, s.Run)
 	}
-	for _, want := range []string{".ci/run", "az bicep build --file infra/main.bicep", "az bicep build --file infra/allregions.bicep"} {
-		if !strings.Contains(strings.Join(runs, "\n"), want) {
-			t.Errorf("the workflow does not run %s", want)
+	// Without the compiler, .ci/run does not check infra.
+	if all := strings.Join(runs, "\n"); !regexp.MustCompile(`(?s)az bicep install --version .*>> "\$GITHUB_PATH"\n.*\.ci/run`).MatchString(all) {
+		t.Errorf("the workflow runs\n%s", all)
+	}
+}
+
+// .ci/run has the compiler look at each file, and lets no warning pass, although
+// the compiler's exit code does.
+func TestBicepInCI(t *testing.T) {
+	_, script, _ := strings.Cut(read(t, ".ci/run"), "\nstep bicep\n")
+	script, _, found := strings.Cut(script, "\nstep ")
+	if !found {
+		t.Fatal("no step")
+	}
+	dir := t.TempDir()
+	run := func(compiler string) (out string, calls []string, err error) {
+		log := filepath.Join(dir, "calls")
+		os.Remove(log)
+		if err := os.WriteFile(filepath.Join(dir, "bicep"), []byte("#!/bin/sh\necho \"$@\" >>"+log+"\necho '{}'\n"+compiler+"\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command("bash", "-euo", "pipefail", "-c", script)
+		cmd.Dir, cmd.Env = root, []string{"PATH=" + dir + ":" + os.Getenv("PATH")}
+		said, err := cmd.CombinedOutput()
+		data, _ := os.ReadFile(log)
+		return string(said), strings.Split(strings.TrimSpace(string(data)), "\n"), err
+	}
+
+	var want []string
+	for name := range bicep(t) {
+		want = append(want, "build --stdout infra/"+name, "lint infra/"+name)
+	}
+	want = append(want, "build-params --stdout infra/allregions.bicepparam")
+	slices.Sort(want)
+	out, calls, err := run("exit 0")
+	if slices.Sort(calls); err != nil || !slices.Equal(calls, want) {
+		t.Errorf("%v\n%s\nran  %q\nwant %q", err, out, calls, want)
+	}
+	for _, compiler := range []string{"echo Warning >&2", "exit 1"} {
+		for _, command := range []string{"build", "lint", "build-params"} {
+			if out, _, err := run(`[ "$1" != ` + command + " ] || " + compiler); err == nil || !strings.Contains(out, "bicep "+command+" ") {
+				t.Errorf("%s: %q passes: %s", command, compiler, out)
+			}
 		}
 	}
-	if !strings.Contains(read(t, ".ci/run"), "infra/main.bicep infra/main.parameters.json infra/allregions.bicepparam\n") {
-		t.Error(".ci/run does not check all of infra")
+	// What azd always sets is set there, too: the compiler wants a value.
+	const needs = `[ "$1" != build-params ] || env | grep -q '^AZURE_KEY_VAULT_NAME=.'`
+	if out, _, err := run(needs); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// The parameters that azd fills in are those of main.bicep, and all that it needs.
+func TestInfraParameters(t *testing.T) {
+	var file struct{ Parameters map[string]any }
+	if err := json.Unmarshal([]byte(read(t, "infra/main.parameters.json")), &file); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range regexp.MustCompile(`(?m)^param (\w+) \w+( =)?`).FindAllStringSubmatch(read(t, "infra/main.bicep"), -1) {
+		if _, ok := file.Parameters[p[1]]; !ok && p[2] == "" {
+			t.Errorf("%s has no value", p[1])
+		}
+		delete(file.Parameters, p[1])
+	}
+	if len(file.Parameters) > 0 {
+		t.Errorf("main.bicep has no parameters %q", slices.Sorted(maps.Keys(file.Parameters)))
 	}
 }
 
