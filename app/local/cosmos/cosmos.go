@@ -1,6 +1,7 @@
 // Package cosmos puts an emulator of Azure Cosmos DB in the place of Azure's: it
 // builds and starts Cosmium, creates the containers that infra creates on Azure,
-// and derives from components/azure the Dapr components that use it.
+// and derives from components/azure the Dapr components that use it. Cosmium
+// ignores etags: what a test says about versions holds only behind a Proxy.
 package cosmos
 
 import (

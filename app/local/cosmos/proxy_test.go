@@ -1,0 +1,306 @@
+package cosmos
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+const (
+	docs = "/dbs/d/colls/c/docs"
+	soon = 30 * time.Second
+)
+
+// fake is an emulator with Cosmium's faults: it ignores etags, and replaces in
+// two steps, whether or not its caller still waits.
+type fake struct {
+	between func() // the two steps
+
+	mu    sync.Mutex
+	etags map[string]string // by id
+	made  int
+}
+
+func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	var doc struct{ ID string }
+	body, _ := io.ReadAll(r.Body)
+	json.Unmarshal(body, &doc)
+	id, ok := strings.CutPrefix(r.URL.Path, docs+"/")
+	if !ok {
+		id = doc.ID
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	etag, found := f.etags[id]
+	switch {
+	case r.URL.Path == "/":
+		fmt.Fprintf(w, `{"databaseAccountEndpoint":"https://%s/"}`, r.Context().Value(http.LocalAddrContextKey))
+	case r.Header.Get("x-ms-cosmos-is-batch-request") != "":
+	case r.Method != http.MethodPost && !found:
+		http.NotFound(w, r)
+	case r.Method == http.MethodGet:
+		fmt.Fprintf(w, `{"id":%q,"_etag":%q}`, id, etag)
+	case r.Method == http.MethodDelete:
+		delete(f.etags, id)
+		w.WriteHeader(http.StatusNoContent)
+	case r.Method == http.MethodPost && found && r.Header.Get("x-ms-documentdb-is-upsert") == "":
+		w.WriteHeader(http.StatusConflict)
+	default:
+		delete(f.etags, id)
+		f.mu.Unlock()
+		f.between()
+		f.mu.Lock()
+		f.made++
+		f.etags[id] = strconv.Quote("e" + strconv.Itoa(f.made))
+		w.WriteHeader(http.StatusCreated)
+		fmt.Fprintf(w, `{"id":%q,"_etag":%q}`, id, f.etags[id])
+	}
+}
+
+// startFake returns the proxy of f.
+func startFake(t *testing.T, f *fake) *Proxy {
+	t.Helper()
+	f.etags = map[string]string{}
+	server := httptest.NewServer(f)
+	t.Cleanup(server.Close)
+	return NewProxy(Emulator{Port: server.Listener.Addr().(*net.TCPAddr).Port}, Emulator{Port: 1})
+}
+
+// startCosmium returns the proxy of a real Cosmium.
+func startCosmium(t *testing.T) *Proxy {
+	t.Helper()
+	program := filepath.Join(t.TempDir(), "cosmium")
+	if err := Build(t.Context(), filepath.Join("..", "..", ".."), program); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := Emulator{Port: l.Addr().(*net.TCPAddr).Port}
+	l.Close()
+	cmd := e.Command(program)
+	cmd.Stdout, cmd.Stderr = t.Output(), t.Output()
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	for deadline := time.Now().Add(soon); ; time.Sleep(20 * time.Millisecond) {
+		err := e.Create(t.Context(), "d", "c")
+		if err == nil {
+			return NewProxy(e, Emulator{Port: 1})
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+	}
+}
+
+// write is a write that a client asks for.
+func write(ctx context.Context, method, path, match, body string) *http.Request {
+	r := httptest.NewRequestWithContext(ctx, method, path, strings.NewReader(body))
+	r.Header.Set("x-ms-documentdb-partitionkey", `["p"]`)
+	if match != "" {
+		r.Header.Set("If-Match", match)
+	}
+	return r
+}
+
+func upsert(ctx context.Context, id, match string) *http.Request {
+	r := write(ctx, http.MethodPost, docs, match, fmt.Sprintf(`{"id":%q,"partitionKey":"p"}`, id))
+	r.Header.Set("x-ms-documentdb-is-upsert", "True")
+	return r
+}
+
+func read(ctx context.Context, id string) *http.Request {
+	return write(ctx, http.MethodGet, docs+"/"+url.PathEscape(id), "", "")
+}
+
+// stored is the etag of what is stored under id.
+func stored(t *testing.T, p *Proxy, id string) string {
+	t.Helper()
+	var doc struct {
+		ETag string `json:"_etag"`
+	}
+	if a := p.Answer(read(t.Context(), id)); a.Status == http.StatusOK {
+		if err := json.Unmarshal(a.Body, &doc); err != nil || doc.ETag == "" {
+			t.Fatalf("%s, %v", a.Body, err)
+		}
+	}
+	return doc.ETag
+}
+
+// Behind the proxy an emulator compares etags as Azure does.
+func TestProxyCompares(t *testing.T) {
+	for name, start := range map[string]func(*testing.T) *Proxy{
+		"fake":    func(t *testing.T) *Proxy { return startFake(t, &fake{between: func() {}}) },
+		"Cosmium": startCosmium,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := start(t)
+			const id, some = "allregions||Notification||a", `"e0"` // Dapr's first write has a random one
+			path, body := docs+"/"+url.PathEscape(id), fmt.Sprintf(`{"id":%q,"partitionKey":"p"}`, id)
+			var old string
+			for i, step := range []struct {
+				method  string // upsert is a POST
+				match   string // "current" and "old" are the etags of now and of the last but one
+				status  int
+				changes bool
+			}{
+				{http.MethodDelete, some, 404, false},
+				{http.MethodPut, some, 404, false},
+				{"upsert", some, 201, true}, // there is nothing yet
+				{"upsert", some, 412, false},
+				{http.MethodPost, "", 409, false}, // a create of what there is
+				{"upsert", "current", 201, true},
+				{"upsert", "old", 412, false},
+				{"upsert", "", 201, true},
+				{http.MethodPut, "old", 412, false},
+				{http.MethodPut, "current", 201, true},
+				{http.MethodDelete, "old", 412, false},
+				{http.MethodDelete, "current", 204, true},
+				{http.MethodPost, "", 201, true},
+			} {
+				before := stored(t, p, id)
+				match := step.match
+				switch match {
+				case "current":
+					match = before
+				case "old":
+					match = old
+				}
+				r := write(t.Context(), step.method, path, match, body)
+				switch step.method {
+				case "upsert":
+					r = upsert(t.Context(), id, match)
+				case http.MethodPost:
+					r = write(t.Context(), step.method, docs, match, body)
+				}
+				a := p.Answer(r)
+				after := stored(t, p, id)
+				if a.Status != step.status || (after != before) != step.changes {
+					t.Fatalf("step %d, %+v: %d %s; etag %s, then %s", i, step, a.Status, a.Body, before, after)
+				}
+				if after != before {
+					old = before
+				}
+			}
+		})
+	}
+}
+
+// What the proxy cannot compare it refuses. It passes on the rest.
+func TestProxyTransactions(t *testing.T) {
+	p := startFake(t, &fake{})
+	for body, want := range map[string]int{
+		`[{"operationType":"Upsert","resourceBody":{"id":"a","ifMatch":"x"}}]`: http.StatusOK,
+		`[{"operationType":"Upsert","ifMatch":"x","resourceBody":{"id":"a"}}]`: http.StatusNotImplemented,
+	} {
+		r := write(t.Context(), http.MethodPost, docs, "", body)
+		r.Header.Set("x-ms-cosmos-is-batch-request", "True")
+		if a := p.Answer(r); a.Status != want {
+			t.Errorf("%s: %d %s", body, a.Status, a.Body)
+		}
+	}
+}
+
+// A write goes on when its caller gives up, and nobody sees it half done.
+func TestProxyHoldsItsLock(t *testing.T) {
+	t.Parallel()
+	half, whole := make(chan struct{}, 1), make(chan struct{})
+	finish := sync.OnceFunc(func() { close(whole) })
+	defer finish()
+	f := &fake{between: func() {}}
+	p := startFake(t, f)
+	if a := p.Answer(upsert(t.Context(), "a", "")); a.Status != http.StatusCreated {
+		t.Fatal(a)
+	}
+	f.between = func() {
+		half <- struct{}{}
+		<-whole
+	}
+	ctx, giveUp := context.WithCancel(t.Context())
+	wrote, saw := make(chan Answer, 1), make(chan Answer, 1)
+	go func() { wrote <- p.Answer(upsert(ctx, "a", "")) }()
+	<-half
+	giveUp()
+	go func() { saw <- p.Answer(read(t.Context(), "a")) }()
+	select {
+	case a := <-saw:
+		t.Fatalf("a read saw a write half done: %d %s", a.Status, a.Body)
+	case a := <-wrote:
+		t.Fatalf("a write ended before the emulator had done it: %d %s", a.Status, a.Body)
+	case <-time.After(500 * time.Millisecond): // as long as a wrong one would have
+	}
+	finish()
+	if a := <-wrote; a.Status != http.StatusCreated {
+		t.Errorf("wrote: %d %s", a.Status, a.Body)
+	}
+	if a := <-saw; !strings.Contains(string(a.Body), "e2") {
+		t.Errorf("saw: %d %s", a.Status, a.Body)
+	}
+}
+
+// The same with Cosmium, whose two steps are fast: a document that impatient
+// writers replace is always there.
+func TestProxyHidesTheSteps(t *testing.T) {
+	t.Parallel()
+	p := startCosmium(t)
+	if a := p.Answer(upsert(t.Context(), "a", "")); a.Status != http.StatusCreated {
+		t.Fatal(a)
+	}
+	var done atomic.Bool
+	var writers, readers sync.WaitGroup
+	for range 4 {
+		writers.Go(func() {
+			for i := range 500 {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i)*time.Microsecond)
+				if a := p.Answer(upsert(ctx, "a", "")); a.Status != http.StatusCreated {
+					t.Errorf("a write: %d %s", a.Status, a.Body)
+				}
+				cancel()
+			}
+		})
+		readers.Go(func() {
+			for !done.Load() {
+				if a := p.Answer(read(t.Context(), "a")); a.Status != http.StatusOK {
+					t.Errorf("a read: %d %s", a.Status, a.Body)
+					return
+				}
+			}
+		})
+	}
+	writers.Wait()
+	done.Store(true)
+	readers.Wait()
+}
+
+// The account that a client is told leads to the proxy, which sees every request.
+func TestProxyStaysBetween(t *testing.T) {
+	p := startFake(t, &fake{})
+	seen := 0
+	p.Watch(func(*http.Request) { seen++ })
+	server := httptest.NewServer(p)
+	defer server.Close()
+	resp, err := http.Get(server.URL + "/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if body, err := io.ReadAll(resp.Body); err != nil || string(body) != `{"databaseAccountEndpoint":"https://127.0.0.1:1/"}` || seen != 1 {
+		t.Errorf("%s, %v, %d requests", body, err, seen)
+	}
+}
