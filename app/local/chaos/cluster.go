@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -62,7 +61,7 @@ type cluster struct {
 
 	group   *process.Group
 	members map[string]*member
-	server  *http.Server // the store's proxy
+	server  *http.Server // of the store
 	log     *log
 
 	keepers sync.WaitGroup
@@ -127,7 +126,8 @@ func startCluster(ctx context.Context, dir string, o Options, log *log) (_ *clus
 			return nil, fmt.Errorf("data directory: %w", err)
 		}
 	}
-	if err := c.serveStore(real, proxied, o.Seed); err != nil {
+	c.store = newStore(cosmos.NewProxy(real, proxied), source(o.Seed, storeStream))
+	if c.server, err = proxied.Serve(c.store); err != nil {
 		return nil, err
 	}
 	if c.target, err = newTarget(); err != nil {
@@ -171,19 +171,6 @@ func startCluster(ctx context.Context, dir string, o Options, log *log) (_ *clus
 		c.start(ctx, numbered(serviceName, i), func() *exec.Cmd { return s.Command(service) })
 	}
 	return c, c.ready(ctxStart)
-}
-
-// serveStore serves the proxy in front of the emulator.
-func (c *cluster) serveStore(real, proxied cosmos.Emulator, seed uint64) error {
-	address := func(e cosmos.Emulator) string { return "127.0.0.1:" + strconv.Itoa(e.Port) }
-	c.store = newStore(address(real), address(proxied), source(seed, storeStream))
-	l, err := net.Listen("tcp", address(proxied))
-	if err != nil {
-		return fmt.Errorf("the store's proxy: %w", err)
-	}
-	c.server = &http.Server{Handler: c.store, ReadHeaderTimeout: 10 * time.Second}
-	go c.server.Serve(l)
-	return nil
 }
 
 // start keeps a process running until ctx ends or the cluster is killed.

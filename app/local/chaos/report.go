@@ -35,7 +35,7 @@ type Report struct {
 
 	Faults         map[string]int // by kind
 	StoreRequests  int
-	StoreConflicts int            // writes of somebody who had not seen the last one
+	StoreConflicts Conflicts
 	StoreHits      map[string]int // requests of the store that were hit, by trouble
 	TargetHits     map[string]int // attempts at the target that were hit, by trouble
 	Restarts       map[string]int // processes that ended by themselves, by name
@@ -190,7 +190,8 @@ func (r *Report) String() string {
 	row("slowest join", "%s from the last region's answer to the topic (%s)", r.SlowestJoin.Took.Round(time.Millisecond), r.SlowestJoin.ID)
 	row("slowest timeout", "%s from the deadline to the topic (%s)", r.SlowestTimeout.Took.Round(time.Millisecond), r.SlowestTimeout.ID)
 	row("faults", "%d: %s", total(r.Faults), list(r.Faults))
-	row("store", "%d of %d requests hit: %s; %d writes refused as outdated", total(r.StoreHits), r.StoreRequests, list(r.StoreHits), r.StoreConflicts)
+	row("store", "%d of %d requests hit: %s; %d writes refused as outdated", total(r.StoreHits), r.StoreRequests, list(r.StoreHits), r.StoreConflicts.Refused)
+	row("late writes", "%d done after their callers had given up, %d of them with an etag; %d refused", r.StoreConflicts.LateDone, r.StoreConflicts.LateGuarded, r.StoreConflicts.LateRefused)
 	row("target", "%d attempts hit: %s", total(r.TargetHits), list(r.TargetHits))
 	row("own ends", "%d: %s", total(r.Restarts), list(r.Restarts))
 	row("violations", "%d", len(r.Violations))

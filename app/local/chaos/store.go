@@ -2,27 +2,22 @@ package chaos
 
 import (
 	"bytes"
-	"context"
-	"encoding/json"
-	"errors"
-	"fmt"
 	"io"
 	"math/rand/v2"
 	"net/http"
-	"net/http/httputil"
-	"net/url"
-	"strconv"
 	"sync"
 	"time"
+
+	"allregions/app/local/cosmos"
 )
 
-// trouble is what the store's proxy does to requests.
+// trouble is what the store does to requests.
 type trouble string
 
 const (
 	throttled   trouble = "429"
 	unavailable trouble = "503"
-	slow        trouble = "slow"
+	slow        trouble = "slow"        // a write is done even if its caller gives up meanwhile
 	lost        trouble = "answer lost" // after the store did the write
 )
 
@@ -30,15 +25,10 @@ const (
 // what a client does that meets both.
 const share = 0.7
 
-// store is a reverse proxy in front of the emulator of Cosmos DB that makes
-// trouble on demand, and closes gaps of the emulator's.
+// store makes trouble on demand, in front of the proxy of the emulator of Cosmos
+// DB.
 type store struct {
-	proxy  *httputil.ReverseProxy
-	target *url.URL
-
-	// The emulator replaces a document in two steps. Nobody may see what is
-	// between them, or between a comparison and its write.
-	steps sync.RWMutex
+	proxy *cosmos.Proxy
 
 	mu   sync.Mutex
 	now  trouble // "" for none
@@ -46,51 +36,19 @@ type store struct {
 	hits map[trouble]int
 
 	requests  int // all of them
-	conflicts int // those whose etag was that of the past
+	conflicts Conflicts
 }
 
-// newStore returns the proxy. Emulator and self are addresses, host:port.
-func newStore(emulator, self string, rng *rand.Rand) *store {
-	target := &url.URL{Scheme: "http", Host: emulator}
-	s := &store{target: target, rng: rng, hits: map[trouble]int{}}
-	s.proxy = &httputil.ReverseProxy{
-		Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target) },
-		ModifyResponse: func(resp *http.Response) error {
-			if resp.Request.Context().Value(loseKey{}) != nil {
-				return errLost
-			}
-			return account(resp, emulator, self)
-		},
-		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
-			if errors.Is(err, errLost) {
-				panic(http.ErrAbortHandler) // closes the connection without an answer
-			}
-			w.WriteHeader(http.StatusBadGateway)
-		},
-	}
-	return s
+// Conflicts are writes that the store did, or refused, behind somebody's back.
+type Conflicts struct {
+	Refused     int // writes of somebody who had not seen the last one
+	LateRefused int // those among them whose callers had given up before
+	LateDone    int // writes that were done although their callers had given up before
+	LateGuarded int // those among them that could have been refused
 }
 
-type loseKey struct{}
-
-var errLost = errors.New("the answer is lost")
-
-// account keeps clients here: the answer about the account names the endpoint
-// that they turn to from then on.
-func account(resp *http.Response, emulator, self string) error {
-	if resp.Request.URL.Path != "/" {
-		return nil
-	}
-	body, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return fmt.Errorf("read the account: %w", err)
-	}
-	resp.Body.Close()
-	body = bytes.ReplaceAll(body, []byte(emulator), []byte(self))
-	resp.Body = io.NopCloser(bytes.NewReader(body))
-	resp.ContentLength = int64(len(body))
-	resp.Header.Set("Content-Length", strconv.Itoa(len(body)))
-	return nil
+func newStore(proxy *cosmos.Proxy, rng *rand.Rand) *store {
+	return &store{proxy: proxy, rng: rng, hits: map[trouble]int{}}
 }
 
 // set begins trouble, or ends it with "".
@@ -100,9 +58,9 @@ func (s *store) set(t trouble) {
 	s.now = t
 }
 
-// counts says how many requests there were, how many of them conflicted with
-// another one, and how many each trouble has hit.
-func (s *store) counts() (requests, conflicts int, hits map[string]int) {
+// counts says how many requests there were, how writes conflicted with others,
+// and how many requests each trouble has hit.
+func (s *store) counts() (requests int, conflicts Conflicts, hits map[string]int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	hits = map[string]int{}
@@ -125,93 +83,68 @@ func (s *store) draw(write bool) (t trouble, delay time.Duration) {
 }
 
 func (s *store) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	t, delay := s.draw(isWrite(r))
+	write := cosmos.IsWrite(r)
+	t, delay := s.draw(write)
 	switch t {
 	case throttled:
 		w.Header().Set("x-ms-retry-after-ms", "200")
-		refuse(w, http.StatusTooManyRequests, "Request rate is large.")
+		cosmos.Refusal(http.StatusTooManyRequests, "Request rate is large.").Write(w)
 		return
 	case unavailable:
-		refuse(w, http.StatusServiceUnavailable, "The service is temporarily unavailable.")
+		cosmos.Refusal(http.StatusServiceUnavailable, "The service is temporarily unavailable.").Write(w)
 		return
-	case slow: // a write is done even if its caller gives up meanwhile
-		select {
-		case <-time.After(delay):
-		case <-r.Context().Done():
-			return
-		}
-	case lost:
-		r = r.WithContext(context.WithValue(r.Context(), loseKey{}, true))
-	}
-	if !isWrite(r) {
-		s.steps.RLock()
-		defer s.steps.RUnlock()
-		s.proxy.ServeHTTP(w, r)
-		return
-	}
-	s.steps.Lock()
-	defer s.steps.Unlock()
-	if match := r.Header.Get("If-Match"); match != "" {
-		switch etag, err := s.etag(r); {
-		case err != nil:
-			w.WriteHeader(http.StatusBadGateway)
-			return
-		case etag != "" && etag != match:
-			s.mu.Lock()
-			s.conflicts++
-			s.mu.Unlock()
-			refuse(w, http.StatusPreconditionFailed, "One of the specified pre-conditions is not met.")
+	case slow:
+		if !linger(r, write, delay) {
 			return
 		}
 	}
-	s.proxy.ServeHTTP(w, r)
+	late := r.Context().Err() != nil
+	answer := s.proxy.Answer(r)
+	if write {
+		s.count(answer.Status, late, r.Header.Get("If-Match") != "")
+	}
+	if t == lost {
+		panic(http.ErrAbortHandler) // closes the connection without an answer
+	}
+	answer.Write(w)
 }
 
-// etag is that of what is stored where r is about to write; "" if nothing is.
-// Cosmos DB compares it with that of the request, which the emulator does not.
-func (s *store) etag(r *http.Request) (string, error) {
+// linger delays a request. It returns false if there is nothing to do any more: a
+// read whose caller gives up. A write has its body by then, and comes late.
+func linger(r *http.Request, write bool, delay time.Duration) bool {
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
-		return "", fmt.Errorf("read the document: %w", err)
+		return false
 	}
 	r.Body = io.NopCloser(bytes.NewReader(body))
-	var doc struct{ ID string }
-	if err := json.Unmarshal(body, &doc); err != nil {
-		return "", fmt.Errorf("decode the document: %w", err)
+	gone := r.Context().Done()
+	if write {
+		gone = nil
 	}
-	read, err := http.NewRequestWithContext(r.Context(), http.MethodGet, s.target.JoinPath(r.URL.Path, url.PathEscape(doc.ID)).String(), nil)
-	if err != nil {
-		return "", err
+	select {
+	case <-time.After(delay):
+		return true
+	case <-gone:
+		return false
 	}
-	read.Header.Set("x-ms-documentdb-partitionkey", r.Header.Get("x-ms-documentdb-partitionkey"))
-	resp, err := http.DefaultClient.Do(read)
-	if err != nil {
-		return "", fmt.Errorf("read what is stored: %w", err)
-	}
-	defer resp.Body.Close()
-	switch resp.StatusCode {
-	case http.StatusNotFound:
-		return "", nil
-	case http.StatusOK:
-	default:
-		return "", fmt.Errorf("read what is stored: %s", resp.Status)
-	}
-	var stored struct {
-		ETag string `json:"_etag"`
-	}
-	if err := json.NewDecoder(resp.Body).Decode(&stored); err != nil {
-		return "", fmt.Errorf("decode what is stored: %w", err)
-	}
-	return stored.ETag, nil
 }
 
-// isWrite tells whether the request changes something: a query is a POST, too.
-func isWrite(r *http.Request) bool {
-	return r.Method != http.MethodGet && r.Method != http.MethodHead && r.Header.Get("x-ms-documentdb-isquery") == "" && r.Header.Get("x-ms-documentdb-query") == ""
-}
-
-func refuse(w http.ResponseWriter, status int, message string) {
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	fmt.Fprintf(w, `{"code":"%d","message":%q}`, status, message)
+// count counts a write by its answer. Late is one whose caller had given up before
+// it was begun, guarded is one that may replace only what its caller has seen.
+func (s *store) count(status int, late, guarded bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := &s.conflicts
+	switch {
+	case status == http.StatusPreconditionFailed, status == http.StatusConflict:
+		c.Refused++
+		if late {
+			c.LateRefused++
+		}
+	case late && status/100 == 2:
+		c.LateDone++
+		if guarded {
+			c.LateGuarded++
+		}
+	}
 }

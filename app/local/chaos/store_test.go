@@ -1,36 +1,38 @@
 package chaos
 
 import (
+	"context"
+	"encoding/json"
 	"fmt"
-	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"allregions/app/local/cosmos"
 )
 
-// What the proxy does to a request, and whether the store has seen it.
+// startStore serves a store in front of h, which plays the emulator.
+func startStore(t *testing.T, h http.HandlerFunc) (*store, *httptest.Server) {
+	t.Helper()
+	emulator := httptest.NewServer(h)
+	t.Cleanup(emulator.Close)
+	at := cosmos.Emulator{Port: emulator.Listener.Addr().(*net.TCPAddr).Port}
+	s := newStore(cosmos.NewProxy(at, cosmos.Emulator{Port: 1}), source(1, storeStream))
+	server := httptest.NewServer(s)
+	t.Cleanup(server.Close)
+	return s, server
+}
+
+// What the store does to a request, and whether the emulator has seen it.
 func TestStore(t *testing.T) {
 	var seen atomic.Int64
-	emulator := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch r.URL.Path {
-		case "/docs/old":
-			fmt.Fprint(w, `{"_etag":"\"e1\""}`)
-			return
-		case "/docs/new":
-			http.NotFound(w, r)
-			return
-		}
-		seen.Add(1)
-		body, _ := io.ReadAll(r.Body)
-		fmt.Fprintf(w, "endpoint https://%s/ %s", r.Context().Value(http.LocalAddrContextKey), body)
-	}))
-	defer emulator.Close()
-	s := newStore(strings.TrimPrefix(emulator.URL, "http://"), "self:1", source(1, storeStream))
-	proxy := httptest.NewServer(s)
-	defer proxy.Close()
+	s, proxy := startStore(t, func(http.ResponseWriter, *http.Request) { seen.Add(1) })
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}} // nothing is sent twice
 
 	const tries = 40
@@ -98,43 +100,106 @@ func TestStore(t *testing.T) {
 			t.Error("nothing was delayed")
 		}
 	})
-	t.Run("compares", func(t *testing.T) {
-		s.set("")
-		for _, test := range []struct {
-			id, match string
-			status    int
-		}{{"old", `"e1"`, 200}, {"old", `"e0"`, 412}, {"old", "", 200}, {"new", `"e0"`, 200}} {
-			seen.Store(0)
-			req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, proxy.URL+"/docs", strings.NewReader(`{"id":"`+test.id+`"}`))
-			if err != nil {
-				t.Fatal(err)
+	if requests, conflicts, hits := s.counts(); requests == 0 || conflicts != (Conflicts{}) || total(hits) >= requests {
+		t.Errorf("%d requests, %+v, hits %v", requests, conflicts, hits)
+	}
+}
+
+// A slow write is done although its caller has given up, unless it may replace
+// only what is not there any more.
+func TestLateWrites(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	etags, written := map[string]string{}, map[string]int{} // by id
+	s, server := startStore(t, func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		if r.Method == http.MethodGet {
+			etag, ok := etags[strings.TrimPrefix(r.URL.Path, "/docs/")]
+			if !ok {
+				w.WriteHeader(http.StatusNotFound)
 			}
-			if test.match != "" {
-				req.Header.Set("If-Match", test.match)
-			}
-			resp, err := client.Do(req)
-			if err != nil {
-				t.Fatal(err)
-			}
-			body, _ := io.ReadAll(resp.Body)
-			resp.Body.Close()
-			if resp.StatusCode != test.status || (test.status == 200 && !strings.Contains(string(body), test.id)) || (seen.Load() == 1) != (test.status == 200) {
-				t.Errorf("%+v: %s, %s; the store saw %d writes", test, resp.Status, body, seen.Load())
-			}
+			fmt.Fprintf(w, `{"_etag":%q}`, etag)
+			return
 		}
+		var doc struct{ ID string }
+		if err := json.NewDecoder(r.Body).Decode(&doc); err != nil {
+			t.Error(err)
+		}
+		written[doc.ID]++
+		etags[doc.ID] = strconv.Quote("e" + strconv.Itoa(written[doc.ID]))
 	})
-	t.Run("the account names the proxy", func(t *testing.T) {
-		s.set("")
-		resp, err := client.Get(proxy.URL + "/")
-		if err != nil {
-			t.Fatal(err)
+
+	kinds := map[string]struct {
+		stored, match string
+		done          bool
+	}{
+		"first":    {"", `"random"`, true},
+		"second":   {`"e0"`, `"random"`, false}, // a first one, of what is there already
+		"current":  {`"e0"`, `"e0"`, true},
+		"outdated": {`"e1"`, `"e0"`, false},
+		"any":      {`"e0"`, "", true},
+	}
+	const tries = 12 // of each kind
+	writes := tries * len(kinds)
+	var all sync.WaitGroup
+	ctx, giveUp := context.WithCancel(t.Context())
+	defer giveUp()
+	s.set(slow)
+	for name, k := range kinds {
+		for i := range tries {
+			id := name + strconv.Itoa(i)
+			if k.stored != "" {
+				mu.Lock()
+				etags[id] = k.stored
+				mu.Unlock()
+			}
+			all.Go(func() {
+				req, err := http.NewRequestWithContext(ctx, http.MethodPost, server.URL+"/docs", strings.NewReader(`{"id":"`+id+`"}`))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if k.match != "" {
+					req.Header.Set("If-Match", k.match)
+				}
+				if resp, err := http.DefaultClient.Do(req); err == nil {
+					resp.Body.Close()
+				}
+			})
 		}
-		defer resp.Body.Close()
-		if body, err := io.ReadAll(resp.Body); err != nil || string(body) != "endpoint https://self:1/ " {
-			t.Errorf("%s, %v", body, err)
-		}
+	}
+	eventually(t, "every write has arrived", func() bool {
+		requests, _, _ := s.counts()
+		return requests == writes
 	})
-	if requests, conflicts, hits := s.counts(); requests == 0 || conflicts != 1 || total(hits) >= requests {
-		t.Errorf("%d requests, %d conflicts, hits %v", requests, conflicts, hits)
+	giveUp()
+	all.Wait()
+	eventually(t, "every write is done or refused", func() bool {
+		_, conflicts, _ := s.counts()
+		mu.Lock()
+		defer mu.Unlock()
+		return total(written)+conflicts.Refused == writes
+	})
+	for name, k := range kinds {
+		for i := range tries {
+			if n := written[name+strconv.Itoa(i)]; (n == 1) != k.done || n > 1 {
+				t.Errorf("%s: written %d times", name, n)
+			}
+		}
+	}
+	eventually(t, "late writes of every kind", func() bool {
+		_, c, _ := s.counts()
+		return c.Refused == 2*tries && c.LateRefused > tries && c.LateDone > c.LateGuarded && c.LateGuarded > tries
+	})
+}
+
+// eventually waits for a condition.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: not in time", what)
+		}
 	}
 }
