@@ -23,10 +23,8 @@ func TestConformance(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s, _ := start(t, o)
-			if !o.Cosmos { // its emulator does not compare etags; that of package chaos does
-				t.Run("two replicas", func(t *testing.T) { testTwoReplicas(t, s.Dapr()) })
-				t.Run("together", func(t *testing.T) { testTogether(t, s) })
-			}
+			t.Run("two replicas", func(t *testing.T) { testTwoReplicas(t, s.Dapr()) })
+			t.Run("together", func(t *testing.T) { testTogether(t, s) })
 			cases := conformance.Run(t, &conformance.Backend{
 				Store:     s.Dapr().Actors("Notification", "statestore"),
 				Documents: s.Dapr().Documents("images"),
@@ -89,8 +87,8 @@ func testTwoReplicas(t *testing.T, dapr *sidecar.Client) {
 	})
 }
 
-// Calls that wait for one another go to SQLite together. Each still has its own
-// answer: a write that may not be done does not take the others with it.
+// Calls that wait for one another go to SQLite together. In every store each has
+// its own answer: a write that may not be done does not take the others with it.
 func testTogether(t *testing.T, s *Stack) {
 	const n = 60
 	states := func() *sidecar.Actors { return s.Dapr().Actors("Thing", "statestore") }
@@ -101,6 +99,8 @@ func testTogether(t *testing.T, s *Stack) {
 			t.Fatal(err)
 		}
 	}
+	// One field, because Cosmos DB keeps several in any order.
+	written := func(i, round int) string { return fmt.Sprintf(`{"n":"%d of round %d"}`, i, round) }
 	before := scrape(t, s)
 	var wg sync.WaitGroup
 	all := func(do func(i int) error) {
@@ -119,15 +119,15 @@ func testTogether(t *testing.T, s *Stack) {
 			id, actors := fmt.Sprint("crowd", i), states()
 			want := ""
 			if round > 0 {
-				want = fmt.Sprintf(`{"n":%d,"round":%d}`, i, round-1)
+				want = written(i, round-1)
 			}
 			if got, err := actors.Load(t.Context(), id); err != nil || string(got) != want {
 				return fmt.Errorf("loaded %s, %v; want %s", got, err, want)
 			}
-			return actors.Save(t.Context(), id, fmt.Appendf(nil, `{"n":%d,"round":%d}`, i, round))
+			return actors.Save(t.Context(), id, []byte(written(i, round)))
 		})
 	}
-	if calls := scrape(t, s).since(before).states(); calls == 0 || calls > 3*n {
+	if calls := scrape(t, s).since(before).states(); !s.options.Cosmos && (calls == 0 || calls > 3*n) {
 		t.Errorf("%d calls of the stores for %d reads and writes", calls, 6*n)
 	}
 
@@ -149,7 +149,7 @@ func testTogether(t *testing.T, s *Stack) {
 	for i := range n {
 		want := `{"last":true}`
 		if i < len(old) {
-			want = fmt.Sprintf(`{"n":%d,"round":2}`, i)
+			want = written(i, 2)
 		}
 		if got, err := states().Load(t.Context(), fmt.Sprint("crowd", i)); err != nil || string(got) != want {
 			t.Errorf("%d: %s, %v; want %s", i, got, err, want)

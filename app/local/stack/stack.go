@@ -73,13 +73,16 @@ type Stack struct {
 	// service's private listener, MetricsPort the sidecar's metrics.
 	GRPCPort, HTTPPort, AppPort, MetricsPort int
 
-	Cosmos cosmos.Emulator // with Options.Cosmos
+	// With Options.Cosmos: the emulator as its proxy serves it, and that proxy.
+	Cosmos      cosmos.Emulator
+	CosmosProxy *cosmos.Proxy
 
 	options   Options
 	group     *process.Group
 	processes map[string]*process.Process
 	dapr      *sidecar.Client
 	scheduler dapr.Scheduler
+	server    *http.Server // of the proxy
 	temporary bool
 	unlock    func()
 
@@ -289,14 +292,19 @@ func (s *Stack) start(ctx context.Context, root string, programs dapr.Programs) 
 
 // startCosmos returns the directory of the components that use the emulator.
 func (s *Stack) startCosmos(ctx context.Context, root string) (components string, err error) {
-	if err := FreePorts(&s.Cosmos.Port); err != nil {
+	var emulator cosmos.Emulator
+	if err := FreePorts(&emulator.Port, &s.Cosmos.Port); err != nil {
+		return "", err
+	}
+	s.CosmosProxy = cosmos.NewProxy(emulator, s.Cosmos)
+	if s.server, err = s.Cosmos.Serve(s.CosmosProxy); err != nil {
 		return "", err
 	}
 	program := filepath.Join(s.Dir, "cosmium")
 	if err := cosmos.Build(ctx, root, program); err != nil {
 		return "", err
 	}
-	if err := s.run(CosmosProcess, s.Cosmos.Command(program), nil); err != nil {
+	if err := s.run(CosmosProcess, emulator.Command(program), nil); err != nil {
 		return "", err
 	}
 	components = filepath.Join(s.Dir, "components")
@@ -308,7 +316,7 @@ func (s *Stack) startCosmos(ctx context.Context, root string) (components string
 	defer cancel()
 	return components, s.until(ctx, "the Cosmos DB emulator is not ready", func() error {
 		for _, c := range containers {
-			if err := s.Cosmos.Create(ctx, c.Database, c.Name); err != nil {
+			if err := emulator.Create(ctx, c.Database, c.Name); err != nil {
 				return err
 			}
 		}
@@ -494,6 +502,9 @@ func (s *Stack) end(cause error) {
 	s.cancel()
 	if s.dapr != nil {
 		s.dapr.Close()
+	}
+	if s.server != nil {
+		s.server.Close()
 	}
 	s.unlock()
 	if s.temporary && (cause == nil || len(s.processes) == 0) {
