@@ -355,6 +355,7 @@ var faults = map[string][]string{
 	"the sidecar is away":                                                {"TestTheSidecarIsAway", "TestServe", "TestReadyz"},
 	"a replica is told to stop (SIGTERM)":                                {"TestDrain", "TestRollingRestart", "TestWaitEndsWithTheReplica"},
 	"a target is slow, dead, or refuses":                                 {"TestTargets", "TestVerdicts", "TestEveryWriteOfADeliveryFails"},
+	"a target's filter fails on an outcome":                              {"TestAFilterFails", "TestFilterFailsAtRunTime", "TestTargets"},
 	"the collector of traces and metrics is away, or slow":               {"TestCollectorAway", "TestComplaints"},
 	"callers hold connections, drip bytes, guess keys, smuggle requests": {"TestSlowCallers", "TestTenThousandConnections", "TestGuessingKeys", "TestSmuggling"},
 }

@@ -11,6 +11,8 @@
 //  5. register the reminder for the next attempt, or, if there is none, publish
 //     a failure, save that, and unregister
 //
+// A delivery that fails before its first attempt has no 3 and 4.
+//
 // A crash after 3 repeats the attempt, under the same id; one after 4 leaves a
 // reminder that comes back every 30 s, and makes the next attempt when it is due.
 package delivery
@@ -127,6 +129,9 @@ func (a *Actor) start(ctx context.Context, id string, body []byte) ([]byte, erro
 	s, _, err := a.load(ctx, id)
 	if err == nil && !s.Exists() {
 		s = Begin(m.Target, m.Message.EventID, a.Now())
+		if m.Error != "" {
+			s = BeginFailed(m.Target, m.Message.EventID, m.Error, a.Now())
+		}
 		err = a.begin(ctx, id, s, Message(m.Message))
 	}
 	if err != nil {
@@ -267,7 +272,7 @@ func failedEvent(s State) (id string, data []byte, err error) {
 	e.SetType(TypeFailed)
 	e.SetSource("urn:allregions:delivery")
 	e.SetSubject(s.EventID)
-	e.SetTime(s.Attempts[len(s.Attempts)-1].At)
+	e.SetTime(s.FailedAt())
 	if err := errors.Join(e.SetData(cloudevents.ApplicationJSON, statusOf(s)), e.Validate()); err != nil {
 		return id, nil, err
 	}

@@ -48,6 +48,7 @@ type State struct {
 	Tried     int       // attempts since the beginning, or since it was asked for again
 	Attempts  []Attempt // the newest keptAttempts, oldest first
 	Total     int       // attempts ever made
+	Error     string    // why it failed before its first attempt; "" otherwise
 
 	// Reported tells whether the topic is known to have the news of its failure.
 	Reported bool
@@ -79,10 +80,25 @@ func Begin(target, eventID string, now time.Time) State {
 	return State{Target: target, EventID: eventID, CreatedAt: now.UTC(), Phase: Pending, Next: now.UTC()}
 }
 
+// BeginFailed is a delivery that fails before its first attempt.
+func BeginFailed(target, eventID, err string, now time.Time) State {
+	s := Begin(target, eventID, now)
+	s.Phase, s.Error = Failed, err
+	return s
+}
+
+// FailedAt is when a delivery in Failed did: the same at every publication of it.
+func (s State) FailedAt() time.Time {
+	if len(s.Attempts) == 0 {
+		return s.CreatedAt
+	}
+	return s.Attempts[len(s.Attempts)-1].At
+}
+
 // Restart makes the next attempt due, whatever became of the last one. The
 // schedule begins anew; what was tried stays on record.
 func (s State) Restart(now time.Time) State {
-	s.Phase, s.Next, s.Tried, s.Reported = Pending, now.UTC(), 0, false
+	s.Phase, s.Next, s.Tried, s.Error, s.Reported = Pending, now.UTC(), 0, "", false
 	return s
 }
 

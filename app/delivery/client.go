@@ -26,11 +26,21 @@ type Client struct {
 // Start begins the delivery of m to a target, unless it has begun. A nil error
 // means that it goes on until it has succeeded or is given up.
 func (c *Client) Start(ctx context.Context, target string, m Message) error {
-	body, err := json.Marshal(startMessage{target, message(m)})
+	return c.start(ctx, startMessage{Target: target, Message: message(m)})
+}
+
+// Fail says that m cannot be delivered to a target, unless its delivery has begun. A
+// nil error means that the topic will have it. Restart delivers m all the same.
+func (c *Client) Fail(ctx context.Context, target string, m Message, cause error) error {
+	return c.start(ctx, startMessage{target, message(m), cause.Error()})
+}
+
+func (c *Client) start(ctx context.Context, m startMessage) error {
+	body, err := json.Marshal(m)
 	if err != nil {
 		return fmt.Errorf("encode message: %w", err)
 	}
-	_, err = c.invoke(ctx, m.EventID, target, methodStart, body)
+	_, err = c.invoke(ctx, m.Message.EventID, m.Target, methodStart, body)
 	return err
 }
 

@@ -18,6 +18,7 @@ type Status struct {
 	Total     int             `json:"attemptsMade"`
 	Attempts  []AttemptStatus `json:"attempts"` // the newest 30, oldest first
 	Next      *time.Time      `json:"nextAttempt,omitempty"`
+	Error     string          `json:"error,omitempty"` // why it failed before its first attempt
 }
 
 // AttemptStatus is one attempt.
@@ -31,7 +32,7 @@ type AttemptStatus struct {
 func (s Status) Exists() bool { return s.Event != "" }
 
 func statusOf(s State) Status {
-	st := Status{Event: s.EventID, Target: s.Target, Phase: s.Phase, CreatedAt: s.CreatedAt, Total: s.Total, Attempts: []AttemptStatus{}}
+	st := Status{Event: s.EventID, Target: s.Target, Phase: s.Phase, CreatedAt: s.CreatedAt, Total: s.Total, Attempts: []AttemptStatus{}, Error: s.Error}
 	for _, a := range s.Attempts {
 		st.Attempts = append(st.Attempts, AttemptStatus(a))
 	}
@@ -45,6 +46,7 @@ func statusOf(s State) Status {
 type startMessage struct {
 	Target  string  `json:"target"`
 	Message message `json:"message"`
+	Error   string  `json:"error,omitempty"` // why there is to be no attempt
 }
 
 // message is a Message on its way and in the store. The event is text, and not
@@ -67,12 +69,13 @@ type stored struct {
 	Tried     int             `json:"tried"`
 	Total     int             `json:"total"`
 	Attempts  []AttemptStatus `json:"attempts,omitempty"`
+	Error     string          `json:"error,omitempty"`
 	Reported  bool            `json:"reported,omitempty"`
 	Reminder  string          `json:"reminder,omitempty"` // none in states of older versions
 }
 
 func encodeState(s State, m Message) ([]byte, error) {
-	st := stored{message(m), s.Target, s.CreatedAt, s.Phase, s.Next, s.Tried, s.Total, nil, s.Reported, s.ReminderName}
+	st := stored{message(m), s.Target, s.CreatedAt, s.Phase, s.Next, s.Tried, s.Total, nil, s.Error, s.Reported, s.ReminderName}
 	for _, a := range s.Attempts {
 		st.Attempts = append(st.Attempts, AttemptStatus(a))
 	}
@@ -89,7 +92,7 @@ func decodeState(data []byte) (State, Message, error) {
 		return State{}, Message{}, fmt.Errorf("decode state: %w", err)
 	}
 	s := State{Target: st.Target, EventID: st.Message.EventID, CreatedAt: st.CreatedAt, Phase: st.Phase, Next: st.Next,
-		Tried: st.Tried, Total: st.Total, Reported: st.Reported, ReminderName: cmp.Or(st.Reminder, reminder.Common)}
+		Tried: st.Tried, Total: st.Total, Error: st.Error, Reported: st.Reported, ReminderName: cmp.Or(st.Reminder, reminder.Common)}
 	for _, a := range st.Attempts {
 		s.Attempts = append(s.Attempts, Attempt(a))
 	}

@@ -73,25 +73,31 @@ func (o *Outbox) Take(ctx context.Context, event []byte) error {
 	}
 	var errs []error
 	for _, t := range o.Targets {
-		wants, err := t.Wants(e)
-		if err != nil {
-			o.Log.LogAttrs(ctx, slog.LevelError, "filter failed", slog.String("event", e.ID), slog.String("target", t.Name), slog.Any("err", err))
-		}
-		if !wants {
-			continue
-		}
-		m := delivery.Message{EventID: e.ID, Event: string(body)}
-		if t.Type == typeACR {
-			if m.Original, err = o.Notifications.Original(ctx, e.Status.ID); err != nil {
-				errs = append(errs, err)
-				continue
-			}
-		}
-		if err := o.Deliveries.Start(ctx, t.Name, m); err != nil {
-			errs = append(errs, err)
-		}
+		errs = append(errs, o.begin(ctx, t, e, body))
 	}
 	return errors.Join(errs...)
+}
+
+// begin begins the delivery of e, which is body, to t, if t wants it. A filter that
+// fails would do so again on e. It is the delivery's actor that publishes it, and
+// not we: the topic's in-memory form takes nothing while a subscriber is at work.
+func (o *Outbox) begin(ctx context.Context, t *target.Target, e target.Event, body []byte) error {
+	wants, failure := t.Wants(e)
+	if failure == nil && !wants {
+		return nil
+	}
+	m := delivery.Message{EventID: e.ID, Event: string(body)}
+	if t.Type == typeACR {
+		var err error
+		if m.Original, err = o.Notifications.Original(ctx, e.Status.ID); err != nil {
+			return err
+		}
+	}
+	if failure != nil {
+		o.Log.LogAttrs(ctx, slog.LevelError, "filter failed", slog.String("event", e.ID), slog.String("target", t.Name), slog.Any("err", failure))
+		return o.Deliveries.Fail(ctx, t.Name, m, failure)
+	}
+	return o.Deliveries.Start(ctx, t.Name, m)
 }
 
 // asPublished takes out what Dapr has added on the way: a target gets what the

@@ -15,6 +15,7 @@ import (
 
 	"allregions/app/delivery"
 	"allregions/app/notification"
+	"allregions/app/notification/fake"
 	"allregions/app/replication"
 	"allregions/app/target"
 )
@@ -32,6 +33,7 @@ type world struct {
 	statuses map[string]notification.Status
 	original string
 	started  []string          // "event target", in order
+	failed   []string          // likewise, of those that are not even tried
 	messages map[string]string // of startMessage, by target
 	err      error             // of the actors
 	hangs    string            // the target whose actor does not answer
@@ -65,7 +67,10 @@ func (w *world) Invoke(ctx context.Context, id, method string, body []byte) ([]b
 		<-ctx.Done()
 		return nil, ctx.Err()
 	}
-	if method == "Start" {
+	switch {
+	case method == "Start" && bytes.Contains(body, []byte(`"error":`)):
+		w.failed = append(w.failed, event+" "+name)
+	case method == "Start":
 		w.started = append(w.started, event+" "+name)
 		w.messages[name] = string(body)
 	}
@@ -116,14 +121,74 @@ func TestTake(t *testing.T) {
 			t.Errorf("%s: %q, want %q", tt.event, got, tt.want)
 		}
 		// A filter that fails is a mistake in the settings, and stops nobody else.
-		if tt.want != nil && !strings.Contains(log.String(), "target=broken") {
-			t.Errorf("the log does not say that a filter fails:\n%s", log)
+		if tt.want != nil && (len(w.failed) != 1 || !strings.HasSuffix(w.failed[0], " broken") || !strings.Contains(log.String(), "target=broken")) {
+			t.Errorf("failed: %q, and the log is\n%s", w.failed, log)
 		}
 		for name, message := range w.messages {
 			if strings.Contains(message, "pubsubname") || strings.Contains(message, "trace") || strings.Contains(message, "the original") != (name == "as-acr") {
 				t.Errorf("%s: %s", name, message)
 			}
 		}
+	}
+}
+
+// methods are an actor's turns, called without Dapr.
+type methods map[string]func(ctx context.Context, id string, body []byte) ([]byte, error)
+
+func (m methods) Invoke(ctx context.Context, id, method string, body []byte) ([]byte, error) {
+	return m[method](ctx, id, body)
+}
+
+// A filter that fails is one failure on the topic, however often the outcome comes,
+// and takes nothing from the others. Who wants the outcome all the same can have it.
+func TestAFilterFails(t *testing.T) {
+	event := outcome(notification.TypeCompleted, "replicated", "shop/cart")
+	const id = "n1/replicated/broken/failed/0"
+	start := time.Date(2026, 11, 22, 0, 33, 54, 0, time.UTC)
+	around := fake.New(start)
+	w := &world{result: target.Result{Status: 204}, statuses: map[string]notification.Status{"n1": {ID: "n1", Status: replication.Replicated}}}
+	o, _ := newOutbox(t, w)
+	actor := &delivery.Actor{Store: around, Reminders: around, Topic: around, Sender: o, Now: func() time.Time { return around.Now }, Random: func() float64 { return 0 }, Log: o.Log}
+	o.Deliveries = &delivery.Client{Actors: methods(actor.Methods())}
+	pass := func() {
+		for _, name := range []string{"everybody", "shop", "broken", "as-acr"} {
+			actorID := delivery.ID("n1/replicated", name)
+			for _, err := range around.Pass(time.Minute, actorID, func(name string) error { return actor.Remind(t.Context(), actorID, name) }) {
+				t.Error(err)
+			}
+		}
+	}
+
+	around.Fail = fake.At(4, fake.Lost) // the first write about broken
+	if err := o.Take(t.Context(), []byte(event)); !errors.Is(err, fake.Err) {
+		t.Errorf("what cannot be begun does not come again: %v", err)
+	}
+	for range 2 {
+		if err := o.Take(t.Context(), []byte(event)); err != nil {
+			t.Error(err)
+		}
+		pass()
+	}
+	if len(w.sent) != 3 || !slices.Equal(around.Topic, []string{id}) || len(around.Reminders) != 0 {
+		t.Fatalf("sent %d, topic %q, reminders %v", len(w.sent), around.Topic, around.Reminders)
+	}
+	var e struct {
+		ID, Type, Subject string
+		Time              time.Time
+		Data              json.RawMessage
+	}
+	const data = `{"event":"n1/replicated","target":"broken","status":"failed","createdAt":"2026-11-22T00:33:54Z","attemptsMade":0,"attempts":[],"error":"filter of target broken: index out of bounds: 7"}`
+	if err := json.Unmarshal(around.Events[id], &e); err != nil || e.ID != id || e.Type != delivery.TypeFailed || e.Subject != "n1/replicated" || !e.Time.Equal(start) || string(e.Data) != data {
+		t.Errorf("%s, %v", around.Events[id], err)
+	}
+	if err := o.Take(t.Context(), around.Events[id]); err != nil || len(around.Topic) != 1 { // it comes out of the same topic
+		t.Errorf("%v, topic %q", err, around.Topic)
+	}
+	if st, err := o.Again(t.Context(), "n1", "broken"); err != nil || st.Phase != delivery.Pending || st.Error != "" {
+		t.Errorf("%+v, %v", st, err)
+	}
+	if pass(); len(w.sent) != 4 || len(around.Topic) != 1 {
+		t.Errorf("sent %d, topic %q", len(w.sent), around.Topic)
 	}
 }
 

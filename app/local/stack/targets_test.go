@@ -64,10 +64,13 @@ func TestTargets(t *testing.T) {
 	t.Cleanup(func() { close(r.hang); server.Close() })
 
 	var targets []map[string]any
-	for _, name := range []string{"good", "second", "never", "hangs", "filtered"} {
+	for _, name := range []string{"good", "second", "never", "hangs", "filtered", "broken"} {
 		target := map[string]any{"name": name, "type": "webhook", "url": server.URL + "/" + name, "secret": secret}
-		if name == "filtered" {
+		switch name {
+		case "filtered":
 			target["filter"] = `repository.startsWith("other/")`
+		case "broken":
+			target["filter"] = `missing[7] == "eastus"`
 		}
 		targets = append(targets, target)
 	}
@@ -114,11 +117,11 @@ func TestTargets(t *testing.T) {
 	}
 
 	// What is final is on the topic. What hangs is not, and holds nothing up.
-	eventually(t, soon, "the failure is on the topic", func() bool {
-		return slices.ContainsFunc(sub.all(), func(e cloudEvent) bool {
-			return e.Type == "acr.delivery.failed" && e.ID == eventID+"/never/failed/1"
+	for _, id := range []string{eventID + "/never/failed/1", eventID + "/broken/failed/0"} {
+		eventually(t, soon, id+" is on the topic", func() bool {
+			return slices.ContainsFunc(sub.all(), func(e cloudEvent) bool { return e.Type == "acr.delivery.failed" && e.ID == id })
 		})
-	})
+	}
 	next := acr.NewPush("shop/cart", "v2")
 	for _, region := range regions {
 		fire(t, registry, next, region, http.StatusAccepted)
@@ -145,7 +148,7 @@ func TestTargets(t *testing.T) {
 	}
 	eventually(t, soon, "the deliveries are listed", func() bool {
 		got := look()
-		return len(got) == 5 && got["good"] == "delivered 1" && got["second"] == "delivered 2" && got["never"] == "failed 1" && (strings.HasPrefix(got["hangs"], "pending ") || strings.HasPrefix(got["hangs"], "attempting ")) && got["as-acr"] == "delivered 1"
+		return len(got) == 6 && got["broken"] == "failed 0" && got["good"] == "delivered 1" && got["second"] == "delivered 2" && got["never"] == "failed 1" && (strings.HasPrefix(got["hangs"], "pending ") || strings.HasPrefix(got["hangs"], "attempting ")) && got["as-acr"] == "delivered 1"
 	})
 
 	// Sent again, it is the same event.
@@ -159,12 +162,12 @@ func TestTargets(t *testing.T) {
 	if got := r.got("/good"); got[2] != got[0] {
 		t.Errorf("the second time:\n%s\n%s", got[0], got[2])
 	}
-	if len(r.got("/filtered")) != 0 {
-		t.Error("a target got what its filter refuses")
+	if len(r.got("/filtered"))+len(r.got("/broken")) != 0 {
+		t.Error("a target got what its filter does not take")
 	}
 
 	code, body := request(t, http.MethodGet, s.URL+"/targets", s.Key)
-	if code != http.StatusOK || strings.Count(string(body), `"name"`) != 6 || strings.Contains(string(body), "whsec") || strings.Contains(string(body), server.URL) {
+	if code != http.StatusOK || strings.Count(string(body), `"name"`) != 7 || strings.Contains(string(body), "whsec") || strings.Contains(string(body), server.URL) {
 		t.Errorf("%d %s", code, body)
 	}
 	log := tail(s.logPath(ServiceProcess), 10_000)
