@@ -22,7 +22,8 @@ resource account 'Microsoft.DocumentDB/databaseAccounts@2025-04-15' = {
     capabilities: throughput == 0 ? [{ name: 'EnableServerless' }] : []
     locations: [{ locationName: location, failoverPriority: 0 }]
     // Not Session: an actor that moves to another replica reads what the last
-    // one wrote through another sidecar, which has another session.
+    // one wrote through another sidecar, which has another session. It holds for
+    // requests that name no level of their own, as the service's do.
     consistencyPolicy: { defaultConsistencyLevel: 'Strong' }
     disableLocalAuth: true
     disableKeyBasedMetadataWriteAccess: true

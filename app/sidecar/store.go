@@ -18,6 +18,11 @@ import (
 // writer. There, calls that wait for one another go together: see group.
 var oneFile = map[string]bool{"state.sqlite": true}
 
+// anyConsistency asks for none, which leaves it to the store: strong, as infra sets
+// up Cosmos DB's account. Dapr's component for that turns a wish for "strong", the
+// SDK's default, into Session without a session token, which is weaker.
+const anyConsistency = dapr.StateConsistencyUndefined
+
 // store is a state store component, one for all that is kept in it.
 type store struct {
 	dapr   dapr.Client
@@ -103,7 +108,7 @@ func (s *store) isOneFile(ctx context.Context) bool {
 }
 
 func (s *store) readOne(ctx context.Context, r *read) error {
-	item, err := s.dapr.GetStateWithConsistency(ctx, s.name, r.key, nil, dapr.StateConsistencyStrong)
+	item, err := s.dapr.GetStateWithConsistency(ctx, s.name, r.key, nil, anyConsistency)
 	if err == nil && item == nil {
 		err = errors.New("the sidecar answered nothing")
 	}
@@ -148,7 +153,7 @@ func (s *store) readAll(calls []*call[read]) {
 // stored is how the SDK wants a write.
 func (w write) stored() *dapr.SetStateItem {
 	item := &dapr.SetStateItem{Key: w.key, Value: w.value, Metadata: documentMetadata,
-		Options: &dapr.StateOptions{Concurrency: dapr.StateConcurrencyLastWrite, Consistency: dapr.StateConsistencyStrong}}
+		Options: &dapr.StateOptions{Concurrency: dapr.StateConcurrencyLastWrite, Consistency: anyConsistency}}
 	if w.guard {
 		item.Options.Concurrency = dapr.StateConcurrencyFirstWrite
 	}
