@@ -1,6 +1,7 @@
 // Package fake is everything outside an actor, in memory: state, reminders, topic
-// and documents, and a clock. Its writes are counted, and each can fail in each
-// of the ways in which a write over a network can.
+// and documents, and a clock. Its reads and writes are counted, and each can fail
+// in each of the ways in which a call over a network can. Between any two of them
+// another turn may run.
 package fake
 
 import (
@@ -13,10 +14,10 @@ import (
 	"time"
 )
 
-// Failure is what becomes of a write.
+// Failure is what becomes of a read or a write.
 type Failure int
 
-// The failures.
+// The failures. Of a read there are only Lost and Stale, of a write all but Stale.
 const (
 	None     Failure = iota
 	Lost             // it did not happen
@@ -27,14 +28,29 @@ const (
 	// is refused if there was another one meanwhile, as stores do that compare.
 	// What is not about state or reminders is not late, but reported lost.
 	Late
+
+	// It reads what was there before the last save, unless that is older than
+	// MaxStale.
+	Stale
 )
 
 func (f Failure) String() string {
-	return [...]string{"fine", "lost", "reported lost", "crashed after", "late"}[f]
+	return [...]string{"fine", "lost", "reported lost", "crashed after", "late", "stale"}[f]
 }
 
-// Err is the error of a write that failed.
-var Err = errors.New("fake failure")
+// MaxStale is how old a stale read can be: longer than replicas of a store lag. An
+// actor removes a reminder on which no state that it reads relies; until then it waits
+// for longer than a save can be late and a read can be stale together.
+const MaxStale = 5 * time.Second
+
+var (
+	// Err is the error of a call that failed.
+	Err = errors.New("fake failure")
+
+	// ErrConflict is the error of a save that is refused, because its process has
+	// not loaded what it would replace. It is an Err.
+	ErrConflict = fmt.Errorf("%w: saved by another turn", Err)
+)
 
 type crash struct{}
 
@@ -54,23 +70,44 @@ func Shuffled(rng *rand.Rand) func(do ...func()) {
 	}
 }
 
-// World is everything outside an actor. It is for one goroutine.
+// World is everything outside an actor. It is for one goroutine. Its Load and Save
+// are those of a world with one process; see Process.
 type World struct {
-	Now       time.Time
-	States    map[string][]byte
-	Reminders map[Reminder]time.Time // next firing
-	Period    time.Duration          // of each of them
-	Topic     []string               // event ids, as published
-	Events    map[string][]byte      // by event id
-	Documents map[string][]byte
+	Now         time.Time
+	States      map[string][]byte
+	Reminders   map[Reminder]time.Time // next firing
+	Period      time.Duration          // of each of them
+	Topic       []string               // event ids, as published
+	Events      map[string][]byte      // by event id
+	PublishedAt map[string]time.Time   // for the first time, by event id
+	Documents   map[string][]byte
 
+	Calls  []string // all reads and writes, in order
+	Reads  []string // what was read, in order
 	Writes []string // what was written, in order
 
-	// Fail, if set, decides about the nth write, from 0.
-	Fail func(n int, what string) Failure
+	// Fail and FailRead, if set, decide about the nth write and the nth read, from 0.
+	Fail, FailRead func(n int, what string) Failure
 
-	Delay time.Duration // of what is late
-	late  []write       // still to happen
+	// Before, if set, is called before the nth call, from 0. What it calls itself
+	// are calls like all others.
+	Before func(n int, what string)
+
+	Failed  int           // how many calls failed or were stale
+	Refused int           // how many saves were an ErrConflict
+	Delay   time.Duration // of what is late
+	late    []write       // still to happen
+	newest  Reminder
+
+	versions map[string]version
+	one      *Process
+}
+
+// version is what is known of the state that is stored under an id.
+type version struct {
+	n      int // how often it was saved
+	before []byte
+	at     time.Time // of the save
 }
 
 // Reminder is which one.
@@ -84,11 +121,13 @@ type write struct {
 
 // New returns an empty world.
 func New(now time.Time) *World {
-	return &World{Now: now, States: map[string][]byte{}, Reminders: map[Reminder]time.Time{},
-		Events: map[string][]byte{}, Documents: map[string][]byte{}}
+	w := &World{Now: now, States: map[string][]byte{}, Reminders: map[Reminder]time.Time{}, Events: map[string][]byte{},
+		PublishedAt: map[string]time.Time{}, Documents: map[string][]byte{}, versions: map[string]version{}}
+	w.one = w.Process()
+	return w
 }
 
-// At makes the nth write fail.
+// At makes the nth write, or read, fail.
 func At(n int, how Failure) func(int, string) Failure {
 	return func(i int, _ string) Failure {
 		if i == n {
@@ -115,11 +154,15 @@ func Orphan(n int, what string) Failure {
 func (w *World) Write(what string, do func() error) error { return w.write(what, false, do) }
 
 func (w *World) write(what string, canBeLate bool, do func() error) error {
+	w.call(what)
 	how := None
 	if w.Fail != nil {
 		how = w.Fail(len(w.Writes), what)
 	}
 	w.Writes = append(w.Writes, what)
+	if how != None {
+		w.Failed++
+	}
 	if how == Lost {
 		return Err
 	}
@@ -135,6 +178,31 @@ func (w *World) write(what string, canBeLate bool, do func() error) error {
 		return Err
 	}
 	return err
+}
+
+// Read does a read, unless it is to fail. A stale one returns what was there before.
+func (w *World) Read(what string, do func(stale bool) error) error {
+	w.call(what)
+	how := None
+	if w.FailRead != nil {
+		how = w.FailRead(len(w.Reads), what)
+	}
+	w.Reads = append(w.Reads, what)
+	if how != None {
+		w.Failed++
+	}
+	if how == Lost {
+		return Err
+	}
+	return do(how == Stale)
+}
+
+func (w *World) call(what string) {
+	n := len(w.Calls)
+	w.Calls = append(w.Calls, what)
+	if w.Before != nil {
+		w.Before(n, what)
+	}
 }
 
 // Survive, deferred, ends a process that crashed, and no other panic.
@@ -153,24 +221,64 @@ func (w *World) doLate(what string, do func()) error {
 	return w.write(what, true, func() error { do(); return nil })
 }
 
-// Load returns what Save has saved.
-func (w *World) Load(_ context.Context, id string) ([]byte, error) {
-	return slices.Clone(w.States[id]), nil
+// Process is one of several processes, or one turn of it. It knows what it has
+// loaded, and its Save replaces nothing else.
+type Process struct {
+	*World
+	loaded map[string]int // versions, by id
 }
 
-// Save is the write "save".
-func (w *World) Save(_ context.Context, id string, state []byte) error {
-	seen := w.States[id]
-	return w.doLate("save", func() {
-		if bytes.Equal(w.States[id], seen) {
-			w.States[id] = state
+// Process returns a new one, which has loaded nothing.
+func (w *World) Process() *Process { return &Process{w, map[string]int{}} }
+
+// Load is Process.Load.
+func (w *World) Load(ctx context.Context, id string) ([]byte, error) { return w.one.Load(ctx, id) }
+
+// Save is Process.Save.
+func (w *World) Save(ctx context.Context, id string, state []byte) error {
+	return w.one.Save(ctx, id, state)
+}
+
+// Load is the read "load" of what was saved.
+func (p *Process) Load(_ context.Context, id string) (state []byte, err error) {
+	delete(p.loaded, id)
+	err = p.Read("load", func(stale bool) error {
+		v := p.versions[id]
+		state, p.loaded[id] = p.States[id], v.n
+		if stale && v.n > 0 && p.Now.Sub(v.at) <= MaxStale {
+			state, p.loaded[id] = v.before, v.n-1
 		}
+		return nil
 	})
+	return slices.Clone(state), err
+}
+
+// Save is the write "save". It is refused if what is stored is not what this
+// process has loaded, or saved since.
+func (p *Process) Save(_ context.Context, id string, state []byte) error {
+	seen, loaded := p.loaded[id]
+	err := p.write("save", true, func() error {
+		v := p.versions[id]
+		if !loaded || v.n != seen {
+			p.Refused++
+			return ErrConflict
+		}
+		p.versions[id] = version{v.n + 1, p.States[id], p.Now}
+		p.States[id] = state
+		return nil
+	})
+	if err == nil {
+		p.loaded[id] = seen + 1
+	}
+	return err
 }
 
 // Register is the write "register".
 func (w *World) Register(_ context.Context, id, name string, due time.Time, period time.Duration) error {
-	return w.doLate("register", func() { w.Reminders[Reminder{id, name}], w.Period = due, period })
+	return w.doLate("register", func() {
+		w.newest = Reminder{id, name}
+		w.Reminders[w.newest], w.Period = due, period
+	})
 }
 
 // Unregister is the write "unregister".
@@ -183,6 +291,9 @@ func (w *World) Unregister(_ context.Context, id, name string) error {
 func (w *World) Publish(_ context.Context, eventID string, event []byte) error {
 	return w.do("publish "+eventID, func() {
 		w.Topic = append(w.Topic, eventID)
+		if _, ok := w.PublishedAt[eventID]; !ok {
+			w.PublishedAt[eventID] = w.Now
+		}
 		if old := w.Events[eventID]; old != nil && !bytes.Equal(old, event) {
 			panic(fmt.Sprintf("%s was published with two contents:\n%s\n%s", eventID, old, event))
 		}
@@ -200,20 +311,43 @@ func (w *World) Create(_ context.Context, key string, doc []byte) (created bool,
 	if w.Documents[key] != nil {
 		return false, nil
 	}
-	return true, w.do("index", func() { w.Documents[key] = doc })
+	err = w.do("index", func() {
+		if created = w.Documents[key] == nil; created {
+			w.Documents[key] = doc
+		}
+	})
+	return created, err
 }
 
-// Update is the write "index", unless there is nothing to change.
+// Update is the read "index", and the write "index", unless there is nothing to
+// change.
 func (w *World) Update(_ context.Context, key string, change func([]byte) ([]byte, bool, error)) error {
-	doc, ok, err := change(w.Documents[key])
-	if err != nil || !ok {
-		return err
+	for {
+		var old []byte
+		if err := w.Read("index", func(bool) error { old = w.Documents[key]; return nil }); err != nil {
+			return err
+		}
+		doc, ok, err := change(old)
+		if err != nil || !ok {
+			return err
+		}
+		stored := false
+		err = w.do("index", func() {
+			if stored = bytes.Equal(w.Documents[key], old); stored {
+				w.Documents[key] = doc
+			}
+		})
+		if err != nil || stored {
+			return err
+		}
 	}
-	return w.do("index", func() { w.Documents[key] = doc })
 }
 
-// Get returns what Put and Update have stored.
-func (w *World) Get(_ context.Context, key string) ([]byte, error) { return w.Documents[key], nil }
+// Get is the read "document" of what Put, Create and Update have stored.
+func (w *World) Get(_ context.Context, key string) (doc []byte, err error) {
+	err = w.Read("document", func(bool) error { doc = w.Documents[key]; return nil })
+	return doc, err
+}
 
 // Pass lets time go by, and calls remind for each firing of the reminders of id on
 // the way, with the reminder's name. A process that crashes in it does not end the
@@ -241,7 +375,7 @@ func (w *World) Pass(d time.Duration, id string, remind func(name string) error)
 			}
 		}()
 	}
-	w.Now = end
+	w.advance(end)
 	return errs
 }
 
@@ -253,6 +387,15 @@ func (w *World) next(id string) (first Reminder, due time.Time) {
 		}
 	}
 	return first, due
+}
+
+// Newest is the name of the reminder of id that is to fire first, or of the last that
+// was registered: a firing may come when its reminder is gone.
+func (w *World) Newest(id string) (name string, ok bool) {
+	if r, _ := w.next(id); r.ID != "" {
+		return r.Name, true
+	}
+	return w.newest.Name, w.newest.ID == id
 }
 
 func (w *World) advance(to time.Time) {
