@@ -423,6 +423,9 @@ func (a *Actor) ask(ctx context.Context, s replication.State, now time.Time, rem
 	if err != nil {
 		a.Log.LogAttrs(ctx, slog.LevelWarn, "ACR's event log was not read", slog.String("notification", id), slog.Any("err", err))
 	}
+	// In time order: an event from after the deadline decides it, and those from before
+	// must be in by then.
+	fired = slices.SortedStableFunc(slices.Values(fired), func(a, b replication.Event) int { return a.ReceivedAt.Compare(b.ReceivedAt) })
 	for _, e := range fired {
 		if e.ID != id {
 			continue

@@ -689,6 +689,26 @@ func TestEventLogIsAskedBeforeTheTimeout(t *testing.T) {
 	}
 }
 
+// A reminder that is late finds what was fired before the deadline and after it, in
+// any order. What was fired before is in time.
+func TestEventLogInAnyOrder(t *testing.T) {
+	w := newWorld()
+	w.add(t, "westeurope")
+	w.Now = w.Now.Add(plan.Timeout + time.Minute)
+	a := w.actor()
+	a.EventLog = &eventLog{fired: []replication.Event{logged("eastus", t0.Add(plan.Timeout+time.Second)), logged("japaneast", t0.Add(time.Second))}}
+	before, err := decodeState(w.States["n1"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Remind(t.Context(), "n1", before.ReminderName); err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"n1/timedOut", "n1/recovered"}; !slices.Equal(w.Topic, want) || !bytes.Contains(w.Events["n1/timedOut"], []byte(`"missing":["eastus"]`)) {
+		t.Errorf("topic %v: %s", w.Topic, w.Events["n1/timedOut"])
+	}
+}
+
 // Before the deadline, and after an outcome, there is nothing to ask. A status
 // just after the deadline leaves it to the reminder, which asks longer.
 func TestWhenTheEventLogIsAsked(t *testing.T) {
