@@ -8,11 +8,12 @@ import (
 	"sync"
 	"testing"
 
+	"allregions/app/notification"
 	"allregions/app/notification/conformance"
 	"allregions/app/sidecar"
 )
 
-// One of so many cases of the crash matrix runs on a real sidecar: near a hundred. It is
+// One of so many cases of the crash matrix runs on a real sidecar: near two hundred. It is
 // a prime, so that each kind of failure is among them.
 const stride = 97
 
@@ -26,8 +27,9 @@ func TestConformance(t *testing.T) {
 			t.Run("two replicas", func(t *testing.T) { testTwoReplicas(t, s.Dapr()) })
 			t.Run("together", func(t *testing.T) { testTogether(t, s) })
 			cases := conformance.Run(t, &conformance.Backend{
-				Store:     s.Dapr().Actors("Notification", "statestore"),
+				Process:   func() notification.Store { return s.Dapr().Actors("Notification", "statestore") },
 				Documents: s.Dapr().Documents("images"),
+				Conflict:  sidecar.ErrConflict,
 				// Dapr gives state only to an actor that is active.
 				Activate: func(id string) error {
 					request(t, http.MethodGet, s.URL+"/notifications/"+id, s.Key)

@@ -1,0 +1,240 @@
+package conformance
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"allregions/app/notification"
+	"allregions/app/notification/fake"
+	"allregions/app/replication"
+)
+
+// check complains of what is not as it must be in the end.
+func (r *run) check() {
+	r.world.Fail, r.world.FailRead, r.world.Before = nil, nil, nil
+	if len(r.world.Reminders) != 0 {
+		r.complain("a reminder is left")
+	}
+	if r.world.Refused > 0 && !r.failures[fake.Late] {
+		r.complain("a save was refused, and nobody else has saved")
+	}
+	st, err := r.status()
+	if errors.Is(err, notification.ErrNotFound) && !r.accepted(regions...) && len(r.world.Topic) == 0 {
+		return // each webhook was refused, and nothing happened
+	}
+	if err != nil {
+		r.complain("status: %v", err)
+		return
+	}
+	for _, region := range regions {
+		if slices.Contains(st.Missing, region) && r.accepted(region) {
+			r.complain("%s was accepted and is missing", region)
+		}
+	}
+	r.checkStatus("in the end", st)
+	r.checkTopic(st)
+	r.checkDocuments(st)
+	r.checkUnreadable()
+}
+
+// checkUnreadable checks that what cannot be read is not told to be missing.
+func (r *run) checkUnreadable() {
+	r.world.FailRead = func(int, string) fake.Failure { return fake.Lost }
+	if _, err := r.status(); !errors.Is(err, fake.Err) || errors.Is(err, notification.ErrNotFound) {
+		r.complain("status of what cannot be read: %v", err)
+	}
+}
+
+// checkTopic compares what was published with how it ended.
+func (r *run) checkTopic(st notification.Status) {
+	var outcomes []replication.Status
+	for _, id := range r.world.Topic {
+		if _, outcome, _ := strings.Cut(id, "/"); !slices.Contains(outcomes, replication.Status(outcome)) {
+			outcomes = append(outcomes, replication.Status(outcome))
+		}
+	}
+	want := []replication.Status{st.Status}
+	if st.Status == replication.Recovered {
+		want = []replication.Status{replication.TimedOut, replication.Recovered}
+	}
+	if !st.Concluded() || !slices.Equal(outcomes, want) {
+		r.complain("is %s, and the topic has %q", st.Status, r.world.Topic)
+	}
+	for _, outcome := range outcomes {
+		r.checkEvent(outcome, st)
+	}
+}
+
+// types are those of the events.
+var types = map[replication.Status]string{
+	replication.Replicated: notification.TypeCompleted,
+	replication.TimedOut:   notification.TypeTimedOut,
+	replication.Recovered:  notification.TypeRecovered,
+}
+
+// checkEvent checks the event of an outcome of what ended as st.
+func (r *run) checkEvent(outcome replication.Status, st notification.Status) {
+	id := notification.EventID(r.id, outcome)
+	var e struct {
+		ID, Type string
+		Time     time.Time
+		Data     notification.Status
+	}
+	if err := json.Unmarshal(r.world.Events[id], &e); err != nil {
+		r.complain("%s: %v", id, err)
+		return
+	}
+	was := e.Data
+	if e.ID != id || e.Type != types[outcome] || was.Status != outcome || was.ConcludedAt == nil || !e.Time.Equal(*was.ConcludedAt) {
+		r.complain("%s is published as %s", id, r.world.Events[id])
+		return
+	}
+	r.checkStatus(id, was)
+	r.checkTimes(id, was)
+	if outcome == replication.TimedOut {
+		r.checkMissing(id, was)
+	} else if len(was.Missing) > 0 {
+		r.complain("%s lacks %v", id, was.Missing)
+	}
+	// What was said is not taken back.
+	if !was.StartedAt.Equal(st.StartedAt) || !was.Deadline.Equal(st.Deadline) || len(was.Regions) > len(st.Regions) || !reflect.DeepEqual(was.Regions, st.Regions[:len(was.Regions)]) {
+		r.complain("%s says %+v, and in the end it is %+v", id, was, st)
+	}
+	if outcome == st.Status && !was.ConcludedAt.Equal(*st.ConcludedAt) {
+		r.complain("%s is of %v, and in the end it is of %v", id, was.ConcludedAt, st.ConcludedAt)
+	}
+}
+
+// checkTimes checks when an outcome was decided, and when it was published.
+func (r *run) checkTimes(id string, was notification.Status) {
+	at, published := *was.ConcludedAt, r.world.PublishedAt[id]
+	if last := was.Regions[len(was.Regions)-1].ReceivedAt; at.Before(last) || published.Before(at) {
+		r.complain("%s is of %v, of the last region %v, published %v", id, at, last, published)
+	}
+	if want := was.DurationMS; want == nil || *want != at.Sub(was.StartedAt).Milliseconds() {
+		r.complain("%s takes %v from %v to %v", id, want, was.StartedAt, at)
+	}
+	switch was.Status {
+	case replication.TimedOut:
+		if at.Before(was.Deadline) {
+			r.complain("%s is of %v, %v before the deadline", id, at, was.Deadline.Sub(at))
+		}
+	case replication.Replicated:
+		for _, region := range was.Regions {
+			if !region.ReceivedAt.Before(was.Deadline) {
+				r.complain("%s with %s of %v, after the deadline", id, region.Region, region.ReceivedAt)
+			}
+		}
+	}
+	if latest := r.latest(was); published.After(latest) {
+		r.complain("%s is of %v, and is published %v after that, later than %v", id, at, published.Sub(at), latest.Sub(at))
+	}
+}
+
+// slack is how long after a deadline all that is in time may still be on its way
+// to an actor, at most.
+const slack = timeout / 4
+
+// latest is when an outcome must be published.
+func (r *run) latest(was notification.Status) time.Time {
+	at := *was.ConcludedAt
+	if r.world.Failed+r.world.Refused == 0 && was.Status == replication.Replicated {
+		return at.Add(time.Second)
+	}
+	if due := was.Deadline.Add(slack); at.Before(due) {
+		at = due
+	}
+	return at.Add(time.Duration(1+r.world.Failed+r.world.Refused)*replication.Period + r.delay)
+}
+
+// checkMissing checks that what is missing is what was not accepted in time.
+func (r *run) checkMissing(id string, was notification.Status) {
+	for _, region := range regions {
+		certain, possible := r.inTime(region, was.Deadline)
+		switch missing := slices.Contains(was.Missing, region); {
+		case missing && certain:
+			r.complain("%s lacks %s, which was accepted before the deadline, %v", id, region, was.Deadline)
+		case !missing && !possible:
+			r.complain("%s does not lack %s, which was not accepted before the deadline, %v", id, region, was.Deadline)
+		}
+	}
+}
+
+// inTime tells whether an event of a region was accepted before the deadline. It is
+// possible, and not certain, if its sender was told that it was not.
+func (r *run) inTime(region replication.Region, deadline time.Time) (certain, possible bool) {
+	for _, p := range r.posts[region] {
+		possible = possible || p.from.Before(deadline)
+		certain = certain || p.accepted && p.to.Before(deadline)
+	}
+	return certain, possible
+}
+
+// accepted tells whether an event of any of these regions was.
+func (r *run) accepted(of ...replication.Region) bool {
+	return slices.ContainsFunc(of, func(region replication.Region) bool {
+		return slices.ContainsFunc(r.posts[region], func(p post) bool { return p.accepted })
+	})
+}
+
+// checkStatus checks what holds for a status at any time.
+func (r *run) checkStatus(where string, st notification.Status) {
+	want := r.event("")
+	got := replication.Event{ID: st.ID, Action: st.Action, Registry: st.Registry, Repository: st.Repository, Tag: st.Tag, Digest: st.Digest, Size: st.Size, Time: begin}
+	if got != want || st.Mismatch {
+		r.complain("%s: %+v, mismatch %v", where, got, st.Mismatch)
+	}
+	var all []replication.Region
+	last := st.StartedAt
+	for i, region := range st.Regions {
+		all = append(all, region.Region)
+		if i == 0 && !region.ReceivedAt.Equal(st.StartedAt) || region.ReceivedAt.Before(last) {
+			r.complain("%s: %s is of %v, after %v", where, region.Region, region.ReceivedAt, last)
+		}
+		last = region.ReceivedAt
+		if err := r.checkRegion(region); err != nil {
+			r.complain("%s: %v", where, err)
+		}
+	}
+	all = append(all, st.Missing...)
+	slices.Sort(all)
+	if !slices.Equal(all, slices.Sorted(slices.Values(regions))) {
+		r.complain("%s: has %+v, lacks %v", where, st.Regions, st.Missing)
+	}
+	if !st.Deadline.Equal(st.StartedAt.Add(timeout)) {
+		r.complain("%s: began at %v, deadline %v", where, st.StartedAt, st.Deadline)
+	}
+}
+
+// checkRegion compares what is said of a region with what it sent.
+func (r *run) checkRegion(said notification.RegionStatus) error {
+	if said.EventTime == nil || !said.EventTime.Equal(begin) {
+		return fmt.Errorf("the event of %s is of %v", said.Region, said.EventTime)
+	}
+	for _, p := range r.posts[said.Region] {
+		if !said.ReceivedAt.Before(p.from) && !said.ReceivedAt.After(p.to) {
+			return nil
+		}
+	}
+	return fmt.Errorf("%s is of %v, and came at %v", said.Region, said.ReceivedAt, r.posts[said.Region])
+}
+
+func (r *run) checkDocuments(st notification.Status) {
+	data, err := r.backend.Documents.Get(r.ctx, r.id)
+	var doc struct{ Status replication.Status }
+	if err != nil || json.Unmarshal(data, &doc) != nil || doc.Status != st.Status {
+		r.complain("is %s, and the document says %q, %v", st.Status, doc.Status, err)
+	}
+	client := &notification.Client{Actors: r.process(), Documents: r.backend.Documents}
+	for _, image := range []notification.Image{{Digest: "sha256:aa"}, {Tag: "v1"}} {
+		image.Repository = "shop/" + r.id
+		if found, err := client.Find(r.ctx, image); err != nil || found.ID != r.id {
+			r.complain("%+v leads to %q, %v", image, found.ID, err)
+		}
+	}
+}

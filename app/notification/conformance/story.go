@@ -1,0 +1,86 @@
+package conformance
+
+import (
+	"iter"
+	"slices"
+	"strings"
+	"time"
+
+	"allregions/app/replication"
+)
+
+const timeout = 2 * time.Minute
+
+var regions = []replication.Region{"westeurope", "eastus", "japaneast"}
+
+// story is what happens to a notification from outside.
+type story struct {
+	steps []step
+	order uint64 // of what an actor does at the same time
+}
+
+// step is a region's event, or a time in which none comes.
+type step struct {
+	region replication.Region
+	pass   time.Duration
+}
+
+func (s story) String() string {
+	var words []string
+	for _, step := range s.steps {
+		if step.region == "" {
+			words = append(words, step.pass.String())
+		} else {
+			words = append(words, string(step.region))
+		}
+	}
+	return strings.Join(words, " ")
+}
+
+// pauses are longer than the reminder's period; in the last minute; and just before
+// the deadline.
+var pauses = []time.Duration{replication.Period + time.Second, 75 * time.Second, timeout - 2500*time.Millisecond}
+
+// stories are all orders of three events, a pause and the passing of the deadline.
+// Which region is which makes no difference to most of a story, so that the regions
+// take turns.
+func stories() iter.Seq[story] {
+	return func(yield func(story) bool) {
+		n := uint64(0)
+		for _, pause := range pauses {
+			for a := range 5 {
+				for b := range 5 {
+					if a == b {
+						continue
+					}
+					s := story{order: n}
+					names := regionsInOrder(n)
+					for at := range 5 {
+						switch at {
+						case a:
+							s.steps = append(s.steps, step{pass: pause})
+						case b:
+							s.steps = append(s.steps, step{pass: timeout + time.Second})
+						default:
+							s.steps = append(s.steps, step{region: names[0]})
+							names = names[1:]
+						}
+					}
+					n++
+					if !yield(s) {
+						return
+					}
+				}
+			}
+		}
+	}
+}
+
+// regionsInOrder is the nth order of the regions.
+func regionsInOrder(n uint64) []replication.Region {
+	r := slices.Concat(regions[n%3:], regions[:n%3])
+	if n/3%2 == 1 {
+		r[1], r[2] = r[2], r[1]
+	}
+	return r
+}
