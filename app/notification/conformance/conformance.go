@@ -11,6 +11,9 @@
 //   - each write is lost, or is done and reported as lost, or is the last one before
 //     the process dies; in memory, a save or a call about reminders is also done after
 //     it was given up, at once or after the reminder has fired;
+//   - each read fails, or, in memory, finds what was there before the last save;
+//   - before each read and each write another turn runs, from its beginning to its
+//     end: another region's event, a firing of the reminder, or a status;
 //   - several of these happen at once.
 //
 // Whatever happens:
@@ -93,8 +96,9 @@ type trial struct {
 	story
 	wrong string // for people
 
-	fail  func(n int, what string) fake.Failure
-	delay time.Duration // of what is late
+	fail, failRead func(n int, what string) fake.Failure
+	overlap        func(n int) turn // what runs before the nth call; "" for nothing
+	delay          time.Duration    // of what is late
 
 	memory bool // whether only a store in memory can do that
 }
@@ -122,7 +126,7 @@ func each(stories iter.Seq[story]) iter.Seq[trial] {
 		for s := range stories {
 			// What a story calls without any failure may fail.
 			clean := trial{story: s}.clean()
-			cases := slices.Concat([]trial{{story: s}}, failedWrites(s, clean.Writes))
+			cases := slices.Concat([]trial{{story: s}}, failedWrites(s, clean.Writes), failedReads(s, clean.Reads), overlaps(s, clean.Calls))
 			for _, c := range cases {
 				n++
 				c.delay = delays[n%len(delays)]
@@ -138,6 +142,29 @@ func failedWrites(s story, writes []string) (cases []trial) {
 	for at, what := range writes {
 		for _, how := range []fake.Failure{fake.Lost, fake.Reported, fake.Crashed, fake.Late} {
 			cases = append(cases, trial{story: s, wrong: fmt.Sprintf("write %d, %s, %s", at, what, how), fail: fake.At(at, how), memory: how == fake.Late})
+		}
+	}
+	return cases
+}
+
+func failedReads(s story, reads []string) (cases []trial) {
+	for at, what := range reads {
+		for _, how := range []fake.Failure{fake.Lost, fake.Stale} {
+			cases = append(cases, trial{story: s, wrong: fmt.Sprintf("read %d, %s, %s", at, what, how), failRead: fake.At(at, how), memory: how == fake.Stale})
+		}
+	}
+	return cases
+}
+
+func overlaps(s story, calls []string) (cases []trial) {
+	for at, what := range calls {
+		for _, other := range turns {
+			cases = append(cases, trial{story: s, wrong: fmt.Sprintf("%s before call %d, %s", other, at, what), overlap: func(n int) turn {
+				if n == at {
+					return other
+				}
+				return ""
+			}})
 		}
 	}
 	return cases
@@ -159,6 +186,17 @@ func several() iter.Seq[trial] {
 			}
 			c := trial{story: choice[rng.IntN(len(choice))], wrong: fmt.Sprint("seed ", seed), delay: delays[rng.IntN(len(delays))],
 				fail: oneOf(5, fake.Lost, fake.Reported, fake.Crashed, fake.Late)}
+			if seed%2 == 0 {
+				c.failRead = oneOf(8, fake.Lost, fake.Stale)
+			}
+			if seed%4 < 2 {
+				c.overlap = func(int) turn {
+					if rng.IntN(12) > 0 {
+						return ""
+					}
+					return turns[rng.IntN(len(turns))]
+				}
+			}
 			if !yield(c) {
 				return
 			}

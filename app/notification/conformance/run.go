@@ -32,10 +32,13 @@ type run struct {
 	backend Backend
 	rng     *rand.Rand // of what an actor does at the same time
 	damage  func(*notification.Actor)
+	depth   int // of turns that run in another
 
-	failures map[fake.Failure]bool // that happened
+	failures    map[fake.Failure]bool // that happened
+	interrupted bool                  // whether a turn was
 
 	posts map[replication.Region][]post
+	fired map[replication.Region]time.Time // by ACR
 
 	complaints []string
 }
@@ -83,9 +86,12 @@ func (c trial) clean() *fake.World {
 func (c trial) begin(ctx context.Context) *run {
 	w := fake.New(begin)
 	r := &run{trial: c, ctx: ctx, id: "n1", world: w, rng: rand.New(rand.NewPCG(c.order, 2)), failures: map[fake.Failure]bool{},
-		posts: map[replication.Region][]post{}}
+		posts: map[replication.Region][]post{}, fired: map[replication.Region]time.Time{}}
 	r.backend = Backend{Process: func() notification.Store { return w.Process() }, Documents: w}
-	w.Fail, w.Delay = r.noted(c.fail), c.delay
+	w.Fail, w.FailRead, w.Delay = r.noted(c.fail), r.noted(c.failRead), c.delay
+	if c.overlap != nil {
+		w.Before = func(n int, _ string) { r.interrupt(c.overlap(n)) }
+	}
 	return r
 }
 
@@ -159,10 +165,69 @@ func (r *run) play() {
 			r.pass(step.pass)
 			continue
 		}
-		r.post(step.region)
+		if _, ok := r.fired[step.region]; !ok { // not yet, while another turn ran
+			r.fire(step.region)
+		}
 		r.pass(time.Second)
 	}
 	r.pass(time.Hour)
+}
+
+// turn is one that runs while another one does.
+type turn string
+
+const (
+	event  turn = "an event" // of the next region, or again of the first
+	firing turn = "a firing" // of the reminder, or of the last one that there was
+	status turn = "a status"
+)
+
+var turns = []turn{event, firing, status}
+
+// interrupt runs another turn, in another process.
+func (r *run) interrupt(by turn) {
+	if by == "" || r.depth == 2 {
+		return
+	}
+	r.interrupted = true
+	r.depth++
+	defer func() { r.depth-- }()
+	defer fake.Survive()
+	r.world.Now = r.world.Now.Add(time.Millisecond)
+	switch by {
+	case event:
+		r.fire(r.next())
+	case firing:
+		if name, ok := r.world.Newest(r.id); ok {
+			r.tolerate("reminder", r.remind(name))
+		}
+	case status:
+		if _, err := r.status(); !errors.Is(err, notification.ErrNotFound) {
+			r.tolerate("status", err)
+		}
+	}
+}
+
+// next is the region whose event comes next; if all have come, that of the first step.
+func (r *run) next() replication.Region {
+	var first replication.Region
+	for _, step := range r.steps {
+		if _, ok := r.fired[step.region]; !ok && step.region != "" {
+			return step.region
+		}
+		if first == "" {
+			first = step.region
+		}
+	}
+	return first
+}
+
+// fire is what ACR does when a region has the image.
+func (r *run) fire(region replication.Region) {
+	if _, ok := r.fired[region]; !ok {
+		r.fired[region] = r.world.Now
+	}
+	r.post(region)
 }
 
 // event is what ACR sends.
