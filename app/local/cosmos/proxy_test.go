@@ -274,6 +274,8 @@ func TestProxyHidesTheSteps(t *testing.T) {
 				cancel()
 			}
 		})
+	}
+	for range 16 {
 		readers.Go(func() {
 			for !done.Load() {
 				if a := p.Answer(read(t.Context(), "a")); a.Status != http.StatusOK {
