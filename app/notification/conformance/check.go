@@ -143,7 +143,7 @@ const slack = timeout / 4
 // latest is when an outcome must be published.
 func (r *run) latest(was notification.Status) time.Time {
 	at := *was.ConcludedAt
-	if r.world.Failed+r.world.Refused == 0 && was.Status == replication.Replicated {
+	if r.world.Failed+r.world.Refused == 0 && r.acr == nil && was.Status == replication.Replicated {
 		return at.Add(time.Second)
 	}
 	if due := was.Deadline.Add(slack); at.Before(due) {
@@ -172,6 +172,10 @@ func (r *run) inTime(region replication.Region, deadline time.Time) (certain, po
 		possible = possible || p.from.Before(deadline)
 		certain = certain || p.accepted && p.to.Before(deadline)
 	}
+	if at, ok := r.fired[region]; ok && r.acr != nil && at.Before(deadline) {
+		possible = true
+		certain = certain || !r.acr.withheld[region]
+	}
 	return certain, possible
 }
 
@@ -197,7 +201,7 @@ func (r *run) checkStatus(where string, st notification.Status) {
 			r.complain("%s: %s is of %v, after %v", where, region.Region, region.ReceivedAt, last)
 		}
 		last = region.ReceivedAt
-		if err := r.checkRegion(region); err != nil {
+		if err := r.checkRegion(region, st.Deadline); err != nil {
 			r.complain("%s: %v", where, err)
 		}
 	}
@@ -212,9 +216,17 @@ func (r *run) checkStatus(where string, st notification.Status) {
 }
 
 // checkRegion compares what is said of a region with what it sent.
-func (r *run) checkRegion(said notification.RegionStatus) error {
+func (r *run) checkRegion(said notification.RegionStatus, deadline time.Time) error {
 	if said.EventTime == nil || !said.EventTime.Equal(begin) {
 		return fmt.Errorf("the event of %s is of %v", said.Region, said.EventTime)
+	}
+	fired, ok := r.fired[said.Region]
+	if said.Via == replication.ViaEventLog {
+		// After the deadline a turn may ask that has begun before the firing.
+		if !ok || r.acr == nil || said.ReceivedAt.Before(fired) && said.ReceivedAt.Before(deadline) {
+			return fmt.Errorf("%s is of %v, fired at %v", said.Region, said.ReceivedAt, fired)
+		}
+		return nil
 	}
 	for _, p := range r.posts[said.Region] {
 		if !said.ReceivedAt.Before(p.from) && !said.ReceivedAt.After(p.to) {

@@ -14,6 +14,7 @@
 //   - each read fails, or, in memory, finds what was there before the last save;
 //   - before each read and each write another turn runs, from its beginning to its
 //     end: another region's event, a firing of the reminder, or a status;
+//   - a webhook does not come, and ACR's event log, if it can be read, has it;
 //   - several of these happen at once.
 //
 // Whatever happens:
@@ -109,7 +110,7 @@ var delays = []time.Duration{500 * time.Millisecond, 1500 * time.Millisecond, 32
 // all are the cases.
 func all() iter.Seq[trial] {
 	return func(yield func(trial) bool) {
-		for _, cases := range []iter.Seq[trial]{each(stories()), several()} {
+		for _, cases := range []iter.Seq[trial]{each(stories()), each(storiesWithLog()), several()} {
 			for c := range cases {
 				if !yield(c) {
 					return
@@ -173,8 +174,8 @@ func overlaps(s story, calls []string) (cases []trial) {
 // several are stories in which much goes wrong.
 func several() iter.Seq[trial] {
 	return func(yield func(trial) bool) {
-		choice := slices.Collect(stories())
-		for seed := range uint64(3000) {
+		choice := slices.AppendSeq(slices.Collect(stories()), storiesWithLog())
+		for seed := range uint64(4000) {
 			rng := rand.New(rand.NewPCG(seed, 1))
 			oneOf := func(n int, failures ...fake.Failure) func(int, string) fake.Failure {
 				return func(int, string) fake.Failure {

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"allregions/app/notification"
+	"allregions/app/replication"
 )
 
 // stride is larger where everything is ten times slower.
@@ -15,7 +16,7 @@ func TestFakes(t *testing.T) {
 	for part, name := range []string{"even", "odd"} { // at the same time
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			if cases := runFrom(t, nil, part, 2*stride); cases < 5000/stride {
+			if cases := runFrom(t, nil, part, 2*stride); cases < 10000/stride {
 				t.Errorf("only %d cases", cases)
 			}
 		})
@@ -35,6 +36,14 @@ func TestBrokenActorsAreFound(t *testing.T) {
 		"takes what it cannot read for nothing": {
 			func(a *notification.Actor) { a.Store = guessing{a.Store} },
 			func(c trial) bool { return c.failRead != nil && c.fail == nil },
+		},
+		"does not ask the event log": {
+			func(a *notification.Actor) { a.EventLog = nil },
+			func(c trial) bool { return c.log == logAnswers && c.wrong == "" },
+		},
+		"takes an event log that answers in part for one that does not": {
+			func(a *notification.Actor) { a.EventLog = impatient{a.EventLog} },
+			func(c trial) bool { return c.log == logPartly },
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -73,4 +82,17 @@ func (s guessing) Load(ctx context.Context, id string) ([]byte, error) {
 		return nil, nil
 	}
 	return state, nil
+}
+
+type impatient struct{ notification.EventLog }
+
+func (l impatient) Fired(ctx context.Context, id string, of []replication.Region) ([]replication.Event, error) {
+	if l.EventLog == nil {
+		return nil, nil
+	}
+	events, err := l.EventLog.Fired(ctx, id, of)
+	if err != nil {
+		return nil, err
+	}
+	return events, nil
 }

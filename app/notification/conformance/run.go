@@ -10,6 +10,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"runtime/debug"
+	"slices"
 	"testing"
 	"time"
 
@@ -30,6 +31,7 @@ type run struct {
 	id      string
 	world   *fake.World
 	backend Backend
+	acr     *eventLog  // nil for none
 	rng     *rand.Rand // of what an actor does at the same time
 	damage  func(*notification.Actor)
 	depth   int // of turns that run in another
@@ -38,7 +40,7 @@ type run struct {
 	interrupted bool                  // whether a turn was
 
 	posts map[replication.Region][]post
-	fired map[replication.Region]time.Time // by ACR
+	fired map[replication.Region]time.Time // by ACR, whether it came or not
 
 	complaints []string
 }
@@ -88,6 +90,9 @@ func (c trial) begin(ctx context.Context) *run {
 	r := &run{trial: c, ctx: ctx, id: "n1", world: w, rng: rand.New(rand.NewPCG(c.order, 2)), failures: map[fake.Failure]bool{},
 		posts: map[replication.Region][]post{}, fired: map[replication.Region]time.Time{}}
 	r.backend = Backend{Process: func() notification.Store { return w.Process() }, Documents: w}
+	if c.log != "" {
+		r.acr = &eventLog{r, map[replication.Region]bool{}}
+	}
 	w.Fail, w.FailRead, w.Delay = r.noted(c.fail), r.noted(c.failRead), c.delay
 	if c.overlap != nil {
 		w.Before = func(n int, _ string) { r.interrupt(c.overlap(n)) }
@@ -129,6 +134,9 @@ func (r *run) process() *process {
 	p.Actor = &notification.Actor{Store: r.backend.Process(), Documents: r.backend.Documents, Reminders: r.world, Topic: r.world,
 		Timeout: timeout, Together: fake.Shuffled(r.rng), Now: func() time.Time { return r.world.Now }, Tracer: tracer{}, Log: slog.New(slog.DiscardHandler),
 		After: func(ctx context.Context, do func(context.Context)) { p.after = append(p.after, func() { do(ctx) }) }}
+	if r.acr != nil {
+		p.EventLog = r.acr
+	}
 	if r.damage != nil {
 		r.damage(p.Actor)
 	}
@@ -227,7 +235,9 @@ func (r *run) fire(region replication.Region) {
 	if _, ok := r.fired[region]; !ok {
 		r.fired[region] = r.world.Now
 	}
-	r.post(region)
+	if !slices.Contains(r.lost, region) {
+		r.post(region)
+	}
 }
 
 // event is what ACR sends.

@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"fmt"
 	"iter"
 	"slices"
 	"strings"
@@ -17,6 +18,10 @@ var regions = []replication.Region{"westeurope", "eastus", "japaneast"}
 type story struct {
 	steps []step
 	order uint64 // of what an actor does at the same time
+
+	// What ACR's event log does, if there is one; and whose webhooks do not come.
+	log  logMode
+	lost []replication.Region
 }
 
 // step is a region's event, or a time in which none comes.
@@ -28,11 +33,17 @@ type step struct {
 func (s story) String() string {
 	var words []string
 	for _, step := range s.steps {
-		if step.region == "" {
+		switch {
+		case step.region == "":
 			words = append(words, step.pass.String())
-		} else {
+		case slices.Contains(s.lost, step.region):
+			words = append(words, fmt.Sprintf("(%s)", step.region))
+		default:
 			words = append(words, string(step.region))
 		}
+	}
+	if s.log != "" {
+		words = append(words, "event log "+string(s.log))
 	}
 	return strings.Join(words, " ")
 }
@@ -83,4 +94,31 @@ func regionsInOrder(n uint64) []replication.Region {
 		r[1], r[2] = r[2], r[1]
 	}
 	return r
+}
+
+// storiesWithLog are those in which webhooks do not come: the first, the second, the
+// last, or all but the first; each with one of the pauses.
+func storiesWithLog() iter.Seq[story] {
+	return func(yield func(story) bool) {
+		n, i := 0, 0
+		for s := range stories() {
+			i++
+			var order []replication.Region
+			for _, step := range s.steps {
+				if step.region != "" {
+					order = append(order, step.region)
+				}
+			}
+			for j, lost := range [][]replication.Region{order[:1], order[1:2], order[2:], order[1:]} {
+				if (i+j)%len(pauses) > 0 {
+					continue
+				}
+				s.lost, s.log = lost, logModes[n%len(logModes)]
+				n++
+				if !yield(s) {
+					return
+				}
+			}
+		}
+	}
 }
