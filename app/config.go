@@ -80,7 +80,9 @@ type Config struct {
 	// Timeout is how long a notification waits for its regions, from its first
 	// event: a Go duration (90s, 2m) or hours:minutes:seconds (0:02:00), from 1s
 	// to 30 days. Too short gives timedOut followed by recovered; too long
-	// delays the news that a region is missing.
+	// delays the news that a region is missing. That comes some time after the
+	// deadline, a quarter of Timeout and at most 30s: what was accepted before the
+	// deadline may still be on its way.
 	Timeout Timeout `envconfig:"WEBHOOK_TIMEOUT" default:"2m"`
 
 	// Keys are the keys that callers may use, comma separated. Two at a time
@@ -101,12 +103,17 @@ type Config struct {
 	// more. At most 15s; Container Apps kills after 30.
 	ShutdownDelay Delay `envconfig:"SHUTDOWN_DELAY" default:"0s"`
 
-	// StateStore is the Dapr state store component of the actors. It must have
-	// actorStateStore set. Changing it loses sight of open notifications.
+	// StateStore is the Dapr state store component for everything but the
+	// notifications: deliveries to Targets, the index that leads from an image to
+	// its notification, and Registry's regions. It must have actorStateStore set,
+	// because Dapr wants one that has. Changing it stops deliveries that are under
+	// way, and images lead to what is pushed from then on.
 	StateStore Name `envconfig:"STATE_STORE" default:"statestore"`
 
-	// ImageStore is the Dapr state store component for the readable documents,
-	// one per notification.
+	// ImageStore is the Dapr state store component for the notifications: one JSON
+	// document for each, under its id, and nothing else. It is what the service
+	// itself loads and saves, and readable. Changing it loses sight of all
+	// notifications, open ones included.
 	ImageStore Name `envconfig:"IMAGE_STORE" default:"images"`
 
 	// PubSub is the Dapr pub/sub component that takes the outcomes.

@@ -146,6 +146,46 @@ func TestInfraComponents(t *testing.T) {
 	}
 }
 
+// Cosmos DB indexes what people query, and nothing else: each path more makes every
+// webhook cost more. Dapr puts a record under "value".
+func TestInfraIndexes(t *testing.T) {
+	type index struct{ included, excluded string }
+	policies := regexp.MustCompile(`(?s)id: (\w+)\.collection.*?indexingMode: '(\w+)'.*?includedPaths: (\[.*?\])[,\n].*?excludedPaths: (\[.*?\])[ \n]`)
+	cosmosDB := read(t, "infra/cosmos.bicep")
+	got := map[string]index{}
+	for _, m := range policies.FindAllStringSubmatch(cosmosDB, -1) {
+		if m[2] != "consistent" {
+			t.Errorf("%s is indexed %s, with which nothing expires", m[1], m[2])
+		}
+		got[m[1]] = index{m[3], m[4]}
+	}
+	want := map[string]index{
+		"stateNames": {"[]", "[{ path: '/*' }]"},
+		"imageNames": {"[for field in queried: { path: '/value/${field}/?' }]", "[{ path: '/*' }]"},
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("got  %v\nwant %v", got, want)
+	}
+
+	// A field that the record does not have is not indexed, and nobody says so.
+	_, record, _ := strings.Cut(read(t, "app/notification/wire.go"), "\ntype record struct {\n")
+	record, _, _ = strings.Cut(record, "\n}\n")
+	fields := submatches("json:\"(\\w+)", record)
+	if len(fields) < 10 || !slices.Contains(fields, "actor") {
+		t.Fatalf("a record has the fields %q", fields)
+	}
+	queried := submatches(`'(.*?)'`, oneOf(t, `(?m)^var queried = \[(.*)\]$`, cosmosDB))
+	for _, path := range queried {
+		field := strings.TrimSuffix(path, "/[]")
+		if !slices.Contains(fields, field) || field == "actor" {
+			t.Errorf("%s is indexed, of %q", path, fields)
+		}
+	}
+	if want := []string{"timestamp", "action", "loginServer", "image", "tag", "digest", "status", "missing/[]", "startedAt"}; !slices.Equal(queried, want) {
+		t.Errorf("indexed: %q, want %q", queried, want)
+	}
+}
+
 // Expired outcomes must not become dead letters: these never expire, and count
 // towards the size of a topic that all subscribers share. An expired webhook's
 // event must: nothing else would know of it.

@@ -51,18 +51,19 @@ func TestTopLevel(t *testing.T) {
 var imports = map[string][]string{
 	"allregions/app/replication":  {},
 	"allregions/app/registry":     {"replication"},
-	"allregions/app/reminder":     {},
-	"allregions/app/notification": {"reminder", "replication"},
-	"allregions/app/delivery":     {"reminder"},
-	"allregions/app/webhook":      {"delivery", "notification", "replication"},
+	"allregions/app/actor":        {},
+	"allregions/app/catalog":      {"actor"},
+	"allregions/app/notification": {"actor", "catalog", "replication"},
+	"allregions/app/delivery":     {"actor"},
+	"allregions/app/webhook":      {"catalog", "delivery", "notification", "replication"},
 	"allregions/app/target":       {"notification", "replication"},
 	"allregions/app/outbox":       {"delivery", "notification", "replication", "target"},
 
-	"allregions/app/notification/fake":        {},
-	"allregions/app/notification/conformance": {"notification", "notification/fake", "replication"},
-	"allregions/app/sidecar":                  {},
+	"allregions/app/notification/fake":        {"actor", "catalog"},
+	"allregions/app/notification/conformance": {"actor", "catalog", "notification", "notification/fake", "replication"},
+	"allregions/app/sidecar":                  {"actor"},
 	"allregions/app/telemetry":                {"delivery", "notification", "replication"},
-	"allregions/app":                          {"delivery", "notification", "outbox", "registry", "replication", "sidecar", "target", "telemetry", "webhook"},
+	"allregions/app":                          {"catalog", "delivery", "notification", "outbox", "registry", "replication", "sidecar", "target", "telemetry", "webhook"},
 
 	"allregions/app/local/process": {},
 	"allregions/app/local/dapr":    {"local/process"},
@@ -70,7 +71,7 @@ var imports = map[string][]string{
 	"allregions/app/local/cosmos":  {},
 	"allregions/app/local/stack":   {"local/cosmos", "local/dapr", "local/process", "sidecar"},
 	"allregions/app/local/chaos":   {"local/acr", "local/cosmos", "local/dapr", "local/process", "local/stack"},
-	"allregions/app/local":         {"local/acr", "local/chaos", "local/dapr", "local/process", "local/stack", "registry"},
+	"allregions/app/local":         {"local/acr", "local/chaos", "local/dapr", "local/process", "local/stack", "registry", "replication"},
 }
 
 // others says which packages may import what is not ours.
@@ -129,7 +130,7 @@ func TestImports(t *testing.T) {
 
 // The domain and the actor are told the time.
 func TestNoClock(t *testing.T) {
-	for _, dir := range []string{"replication", "reminder", "notification"} {
+	for _, dir := range []string{"replication", "actor", "notification"} {
 		files, _ := filepath.Glob(filepath.Join(dir, "*.go"))
 		for _, file := range files {
 			if strings.HasSuffix(file, "_test.go") {
@@ -335,19 +336,19 @@ func TestREADMECommands(t *testing.T) {
 
 // faults says which tests show a row of the README's "When things fail".
 var faults = map[string][]string{
-	"a region's webhook does not come":                                            {"TestFlow", "TestTimeoutThenRecovery"},
-	"ACR fires a webhook, and it is lost on its way":                              {"TestEventLogIsAskedBeforeTheTimeout", "TestWhenTheEventLogIsAsked", "TestEventLog"},
-	"a webhook comes twice":                                                       {"TestFlow", "TestDuplicateWritesNothing", "TestHistories"},
-	"a region that nobody expects, a broken body, a wrong key":                    {"TestRefusalWritesNothing", "TestPayloadIsRefused", "TestEverythingNeedsAKey", "TestGuessingKeys"},
-	"the state store, the scheduler or the actor's host does not answer in 2.8 s": {"TestQueue", "TestQueueAndBack", "TestEveryWriteFailsWithAQueue", "TestEventsThatHadToWait"},
-	"neither they nor the broker answer":                                          {"TestBothWaysFail"},
-	"a message on `acr-webhooks` can never be delivered":                          {"TestQueue", "TestDeadLetters"},
-	"the broker or the document store is down or slow":                            {"TestBrokerDown", "TestDeafAfterTheSave", "TestDocumentStoreAway"},
-	"anything is killed between two writes":                                       {"TestFakes", "TestConformance"},
+	"a region's webhook does not come":                                                           {"TestFlow", "TestTimeoutThenRecovery", "TestLateBeforeDue"},
+	"ACR fires a webhook, and it is lost on its way":                                             {"TestEventLogIsAskedBeforeTheTimeout", "TestWhenTheEventLogIsAsked", "TestEventLog"},
+	"a webhook comes twice":                                                                      {"TestFlow", "TestDuplicateWritesNothing", "TestHistories"},
+	"a region that nobody expects, a broken body, a wrong key":                                   {"TestRefusalWritesNothing", "TestPayloadIsRefused", "TestEverythingNeedsAKey", "TestGuessingKeys"},
+	"the store of the notifications, the scheduler or the actor's host does not answer in 2.8 s": {"TestQueue", "TestQueueAndBack", "TestEveryWriteFailsWithAQueue", "TestEventsThatHadToWait", "TestTheQueueKeepsWhatTheRecordDoesNotShow"},
+	"neither they nor the broker answer":                                                         {"TestBothWaysFail", "TestImageStoreAway"},
+	"a message on `acr-webhooks` can never be delivered":                                         {"TestQueue", "TestDeadLetters"},
+	"the broker, or the store of the index, is down or slow":                                     {"TestBrokerDown", "TestDeafAfterTheSave", "TestOutcomeAdvancesTheReminder", "TestStateStoreAway", "TestIndexIsNotSettled"},
+	"anything is killed between two writes":                                                      {"TestFakes", "TestConformance"},
 	"a replica, a sidecar, the scheduler, placement or the broker is killed or frozen while the others run; the store throttles, refuses, or loses answers": {"TestChaos", "TestConformance"},
 	"Dapr's scheduler freezes, and does a call long after it was given up":                                                                                  {"TestARemovalCannotTakeAnotherTurnsReminder", "TestARemovalCannotTakeAnotherStartsReminder", "TestAReminderWaitsForItsState", "TestFakes"},
 	"everything is killed at once":           {"TestSurvivesKill"},
-	"the deadline passes while nothing runs": {"TestDeadlinePassesWhileDown"},
+	"the deadline passes while nothing runs": {"TestDeadlinePassesWhileDown", "TestReadsDecideNothing"},
 	"clocks jump":                            {"TestJumpingClocks"},
 	"Azure Resource Manager is away":         {"TestDiscovery", "TestDiscoveryStartsWithNothing", "TestDiscoveryAwaitsTheSidecar"},
 	"a registered webhook is deleted, disabled, scoped or pointed elsewhere": {"TestWebhooksAreMadeAndMended", "TestPlan"},

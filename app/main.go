@@ -17,6 +17,7 @@ import (
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
 
+	"allregions/app/catalog"
 	"allregions/app/delivery"
 	"allregions/app/notification"
 	"allregions/app/outbox"
@@ -198,22 +199,23 @@ func serve(ctx context.Context, config Config, log *slog.Logger) error {
 	}
 	defer dapr.Close()
 
-	azure, err := connect(ctx, config, dapr.Documents(string(config.StateStore)), log)
+	states := dapr.Records(string(config.StateStore), "")
+	azure, err := connect(ctx, config, states, log)
 	if err != nil {
 		return err
 	}
-	actors := dapr.Actors(notification.ActorType, string(config.StateStore))
-	documents := dapr.Documents(string(config.ImageStore))
-	client := &notification.Client{Actors: actors, Documents: documents}
+	actors := dapr.Actors(notification.ActorType)
+	records := dapr.Records(string(config.ImageStore), "")
+	index := catalog.NewIndex(states, log)
+	client := &notification.Client{Actors: actors, Records: records, Index: index}
 	waiters := webhook.NewWaiters()
 	actor := &notification.Actor{
-		Store:     actors,
+		Records:   records,
 		Reminders: actors,
 		Topic:     dapr.Topic(string(config.PubSub), string(config.Topic)),
-		Documents: documents,
+		Index:     index,
 		EventLog:  azure.eventLog,
 		Timeout:   time.Duration(config.Timeout),
-		After:     sidecar.After,
 		Concluded: waiters.Wake,
 		Observer:  telemetry,
 		Tracer:    telemetry.Tracer,
@@ -227,10 +229,11 @@ func serve(ctx context.Context, config Config, log *slog.Logger) error {
 		intake.Dead = dapr.Topic(string(config.PubSub), string(config.WebhookTopic)+deadLetters)
 		subscriptions = append(subscriptions, sidecar.Subscription{PubSub: string(config.PubSub), Topic: string(config.WebhookTopic), Take: intake.Deliver})
 	}
-	deliveries := dapr.Actors(delivery.ActorType, string(config.StateStore))
-	outbox := &outbox.Outbox{Targets: config.Targets, Attempts: target.NewClient(nil, time.Now), Deliveries: &delivery.Client{Actors: deliveries},
+	deliveries := dapr.Actors(delivery.ActorType)
+	deliveryRecords := dapr.Records(string(config.StateStore), delivery.ActorType+"-")
+	outbox := &outbox.Outbox{Targets: config.Targets, Attempts: target.NewClient(nil, time.Now), Deliveries: &delivery.Client{Actors: deliveries, Records: deliveryRecords},
 		Notifications: client, Attempted: telemetry.Attempted, Now: actor.Now, Log: log}
-	deliverer := &delivery.Actor{Store: deliveries, Reminders: deliveries, Topic: actor.Topic, Sender: outbox,
+	deliverer := &delivery.Actor{Records: deliveryRecords, Reminders: deliveries, Topic: actor.Topic, Sender: outbox,
 		Now: actor.Now, Random: rand.Float64, Log: log}
 	if len(config.Targets) > 0 {
 		log.Info("telling", "targets", config.Targets)
@@ -308,5 +311,5 @@ func serve(ctx context.Context, config Config, log *slog.Logger) error {
 		return errors.Join(publicServer.Close(), privateServer.Close())
 	}
 	host.Wait()
-	return err
+	return errors.Join(err, index.Flush(drain))
 }

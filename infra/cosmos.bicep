@@ -1,4 +1,5 @@
-// What must last: the actors' state, and one readable document per notification.
+// What must last: one record per notification, which people query, too; and, in a
+// container of its own, what is only read by key.
 param name string
 param location string
 param tags object
@@ -11,6 +12,9 @@ var state = loadYamlContent('../components/azure/statestore.yaml').spec.metadata
 var images = loadYamlContent('../components/azure/images.yaml').spec.metadata
 var stateNames = toObject(state, m => m.name, m => m.value)
 var imageNames = toObject(images, m => m.name, m => m.value)
+
+// The fields of a record that people query, as Dapr stores it: under /value.
+var queried = ['timestamp', 'action', 'loginServer', 'image', 'tag', 'digest', 'status', 'missing/[]', 'startedAt']
 
 resource account 'Microsoft.DocumentDB/databaseAccounts@2025-04-15' = {
   name: name
@@ -52,7 +56,7 @@ resource stateContainer 'Microsoft.DocumentDB/databaseAccounts/sqlDatabases/cont
       id: stateNames.collection
       // Dapr knows no other.
       partitionKey: { kind: 'Hash', paths: ['/partitionKey'] }
-      // From the last write: a notification is written until it has an outcome.
+      // From the last write, as below.
       defaultTtl: retentionDays * 24 * 60 * 60
       // Read by key only. Not mode none, which the TTL does not work with.
       indexingPolicy: { indexingMode: 'consistent', automatic: true, includedPaths: [], excludedPaths: [{ path: '/*' }] }
@@ -67,7 +71,16 @@ resource imageContainer 'Microsoft.DocumentDB/databaseAccounts/sqlDatabases/cont
     resource: {
       id: imageNames.collection
       partitionKey: { kind: 'Hash', paths: ['/partitionKey'] }
+      // From the last write: a notification is written until it has its last outcome.
       defaultTtl: retentionDays * 24 * 60 * 60
+      // Every webhook is a write, and each path that is indexed makes it cost more.
+      // What is the actor's own is under /value/actor.
+      indexingPolicy: {
+        indexingMode: 'consistent'
+        automatic: true
+        includedPaths: [for field in queried: { path: '/value/${field}/?' }]
+        excludedPaths: [{ path: '/*' }]
+      }
     }
   }
 }

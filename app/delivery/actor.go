@@ -2,19 +2,28 @@
 // the delivery of one event to one target: a target that is slow or dead holds up
 // no other, and no notification.
 //
-// Every attempt is a turn of the actor's reminder:
+// The turn that begins a delivery:
 //
-//  1. register the reminder
-//  2. save the delivery, with its first attempt due
-//  3. attempt
-//  4. save what came of it
-//  5. register the reminder for the next attempt, or, if there is none, publish
-//     a failure, save that, and unregister
+//  1. load the record
+//  2. register a reminder
+//  3. save the record, with the first attempt due
 //
-// A delivery that fails before its first attempt has no 3 and 4.
+// Every attempt is a turn of that reminder:
 //
-// A crash after 3 repeats the attempt, under the same id; one after 4 leaves a
-// reminder that comes back every 30 s, and makes the next attempt when it is due.
+//  1. load the record
+//  2. attempt
+//  3. register a reminder for the next attempt, if there is one
+//  4. save what came of the attempt
+//  5. if there is no next one: publish the failure, and save that
+//  6. unregister the reminder whose turn this is
+//
+// A delivery that fails before its first attempt has no 2 to 4. A crash after 2
+// repeats the attempt, under the same id. One after 3 leaves a reminder on which no
+// record relies; it removes itself (actor.Orphaned). So does the old reminder, after a
+// crash that prevents 6. One after 4 leaves a reminder that does the rest.
+//
+// The next attempt has a reminder of its own: none is registered again from inside
+// its own firing. See actor.Reminders.
 package delivery
 
 import (
@@ -28,7 +37,7 @@ import (
 
 	cloudevents "github.com/cloudevents/sdk-go/v2/event"
 
-	"allregions/app/reminder"
+	"allregions/app/actor"
 )
 
 // ActorType is the Dapr actor type. The actor's id is ID's.
@@ -50,32 +59,8 @@ const Period = 30 * time.Second
 // The methods of the actor.
 const (
 	methodStart   = "Start"
-	methodStatus  = "Status"
 	methodRestart = "Restart"
 )
-
-// Store keeps the state of actors. A nil error of Save means that the state
-// survives a kill -9 of every process; Load then returns it. Load of an id that
-// was never saved returns no data and no error.
-type Store interface {
-	Load(ctx context.Context, id string) ([]byte, error)
-	Save(ctx context.Context, id string, state []byte) error
-}
-
-// Reminders wakes actors. A nil error of Register means that the reminder
-// survives a kill -9 of every process, and fires at due and every period from
-// then on, until Unregister. Registering a name again replaces what has it. After
-// an error both may be done all the same, now or much later.
-type Reminders interface {
-	Register(ctx context.Context, id, name string, due time.Time, period time.Duration) error
-	Unregister(ctx context.Context, id, name string) error
-}
-
-// Topic takes CloudEvents. A nil error of Publish means that the broker has the
-// event.
-type Topic interface {
-	Publish(ctx context.Context, eventID string, event []byte) error
-}
 
 // Message is what a target is to be told.
 type Message struct {
@@ -99,9 +84,9 @@ type Sender interface {
 
 // Actor is the server side: its methods are turns of the actor with the given id.
 type Actor struct {
-	Store     Store
-	Reminders Reminders
-	Topic     Topic
+	Records   actor.Records
+	Reminders actor.Reminders
+	Topic     actor.Topic
 	Sender    Sender
 
 	Now    func() time.Time // wall time
@@ -110,62 +95,64 @@ type Actor struct {
 }
 
 // Methods are the turns that Client asks for, by name.
-func (a *Actor) Methods() map[string]func(ctx context.Context, id string, body []byte) ([]byte, error) {
-	return map[string]func(ctx context.Context, id string, body []byte) ([]byte, error){
-		methodStart: a.start, methodStatus: a.status, methodRestart: a.restart,
-	}
+func (a *Actor) Methods() map[string]actor.Method {
+	return map[string]actor.Method{methodStart: a.start, methodRestart: a.restart}
+}
+
+// loaded is a delivery and what is needed to replace it.
+type loaded struct {
+	State
+	message Message
+	version string
 }
 
 // start begins a delivery, unless it has begun: the topic may bring an event
 // twice.
-func (a *Actor) start(ctx context.Context, id string, body []byte) ([]byte, error) {
+func (a *Actor) start(ctx context.Context, id string, body []byte) (actor.Turn, error) {
 	var m startMessage
 	if err := json.Unmarshal(body, &m); err != nil {
-		return nil, fmt.Errorf("start %s: decode: %w", id, err)
+		return actor.Turn{}, fmt.Errorf("start %s: decode: %w", id, err)
 	}
 	if m.Message.EventID == "" || ID(m.Message.EventID, m.Target) != id {
-		return nil, fmt.Errorf("start %s: the message is that of %q to %q", id, m.Message.EventID, m.Target)
+		return actor.Turn{}, fmt.Errorf("start %s: the message is that of %q to %q", id, m.Message.EventID, m.Target)
 	}
-	s, _, err := a.load(ctx, id)
-	if err == nil && !s.Exists() {
-		s = Begin(m.Target, m.Message.EventID, a.Now())
+	d, err := a.load(ctx, id)
+	if err == nil && !d.Exists() {
+		d.message, d.State = Message(m.Message), Begin(m.Target, m.Message.EventID, a.Now())
 		if m.Error != "" {
-			s = BeginFailed(m.Target, m.Message.EventID, m.Error, a.Now())
+			d.State = BeginFailed(m.Target, m.Message.EventID, m.Error, a.Now())
 		}
-		err = a.begin(ctx, id, s, Message(m.Message))
+		err = a.begin(ctx, id, d)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("start %s: %w", id, err)
+		return actor.Turn{}, fmt.Errorf("start %s: %w", id, err)
 	}
-	return json.Marshal(statusOf(s))
+	return answer(d.State)
 }
 
-func (a *Actor) restart(ctx context.Context, id string, _ []byte) ([]byte, error) {
-	s, m, err := a.load(ctx, id)
-	if err == nil && s.Exists() {
-		s = s.Restart(a.Now())
-		err = a.begin(ctx, id, s, m)
+func (a *Actor) restart(ctx context.Context, id string, _ []byte) (actor.Turn, error) {
+	d, err := a.load(ctx, id)
+	if err == nil && d.Exists() {
+		d.State = d.Restart(a.Now())
+		err = a.begin(ctx, id, d)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("restart %s: %w", id, err)
+		return actor.Turn{}, fmt.Errorf("restart %s: %w", id, err)
 	}
-	return json.Marshal(statusOf(s))
+	return answer(d.State)
 }
 
-func (a *Actor) begin(ctx context.Context, id string, s State, m Message) error {
-	s.ReminderName = reminder.Name(a.Now())
-	if err := a.Reminders.Register(ctx, id, s.ReminderName, s.Next, Period); err != nil { // 1
+func (a *Actor) begin(ctx context.Context, id string, d loaded) error {
+	d.ReminderName = actor.ReminderName(a.Now(), d.ReminderName)
+	if err := a.Reminders.Register(ctx, id, d.ReminderName, d.Next, Period); err != nil { // 2
 		return fmt.Errorf("register reminder: %w", err)
 	}
-	return a.save(ctx, id, s, m) // 2
+	return a.save(ctx, id, d) // 3
 }
 
-func (a *Actor) status(ctx context.Context, id string, _ []byte) ([]byte, error) {
-	s, _, err := a.load(ctx, id)
-	if err != nil {
-		return nil, fmt.Errorf("status of %s: %w", id, err)
-	}
-	return json.Marshal(statusOf(s))
+func answer(s State) (actor.Turn, error) {
+	reply, err := json.Marshal(statusOf(s))
+	return actor.Turn{Reply: reply}, err
 }
 
 // Remind is the turn of the reminder with that name. Firings that were missed may
@@ -179,68 +166,82 @@ func (a *Actor) Remind(ctx context.Context, id, name string) error {
 }
 
 func (a *Actor) remind(ctx context.Context, id, name string) error {
-	s, m, err := a.load(ctx, id)
+	d, err := a.load(ctx, id) // 1
 	if err != nil {
 		return err
 	}
-	unregister := func() error {
-		if err := a.Reminders.Unregister(ctx, id, name); err != nil {
-			return fmt.Errorf("unregister %s: %w", name, err)
-		}
+	switch {
+	case name != d.ReminderName && !actor.Orphaned(name, a.Now()):
 		return nil
-	}
-	if name != s.ReminderName {
-		if !reminder.Orphaned(name, a.Now()) {
-			return nil
-		}
-		return unregister()
-	}
-	if s.Due(a.Now()) {
-		r := a.Sender.Send(ctx, s.Target, m) // 3
-		var reason Reason
-		s, reason = s.After(Attempt{At: a.Now().UTC(), Status: r.Status, Error: r.Error}, r.Verdict, r.Pause, a.Random())
-		a.log(ctx, s, reason)
-		if err := a.save(ctx, id, s, m); err != nil { // 4
+	case name != d.ReminderName:
+	case d.Due(a.Now()):
+		if d, err = a.attempt(ctx, id, d); err != nil {
 			return err
 		}
-		if s.Phase == Pending {
-			if err := a.Reminders.Register(ctx, id, name, s.Next, Period); err != nil { // 5
-				return fmt.Errorf("register reminder: %w", err)
-			}
+		fallthrough
+	default:
+		if err := a.report(ctx, id, d); err != nil {
+			return err
+		}
+		if d.Phase == Pending && d.ReminderName == name {
 			return nil
 		}
 	}
-	if s.Phase == Failed && !s.Reported {
-		eventID, event, err := failedEvent(s)
-		if err == nil {
-			err = a.Topic.Publish(ctx, eventID, event)
-		}
-		if err != nil {
-			return fmt.Errorf("publish %s: %w", eventID, err)
-		}
-		s.Reported = true
-		if err := a.save(ctx, id, s, m); err != nil {
-			return err
+	if err := a.Reminders.Unregister(ctx, id, name); err != nil { // 6
+		return fmt.Errorf("unregister %s: %w", name, err)
+	}
+	return nil
+}
+
+// attempt makes the attempt that is due, and saves what came of it.
+func (a *Actor) attempt(ctx context.Context, id string, d loaded) (loaded, error) {
+	r := a.Sender.Send(ctx, d.Target, d.message) // 2
+	var reason Reason
+	d.State, reason = d.After(Attempt{At: a.Now().UTC(), Status: r.Status, Error: r.Error}, r.Verdict, r.Pause, a.Random())
+	a.log(ctx, d.State, reason)
+	if d.Phase == Pending {
+		d.ReminderName = actor.ReminderName(a.Now(), d.ReminderName)
+		if err := a.Reminders.Register(ctx, id, d.ReminderName, d.Next, Period); err != nil { // 3
+			return d, fmt.Errorf("register reminder: %w", err)
 		}
 	}
-	if s.NeedsReminder() {
+	return d, a.save(ctx, id, d) // 4
+}
+
+// report publishes that the delivery has failed, if the topic is not known to have
+// it, and saves that it has.
+func (a *Actor) report(ctx context.Context, id string, d loaded) error {
+	if d.Phase != Failed || d.Reported {
 		return nil
 	}
-	return unregister()
-}
-
-func (a *Actor) load(ctx context.Context, id string) (State, Message, error) {
-	data, err := a.Store.Load(ctx, id)
-	if err != nil {
-		return State{}, Message{}, fmt.Errorf("load: %w", err)
-	}
-	return decodeState(data)
-}
-
-func (a *Actor) save(ctx context.Context, id string, s State, m Message) error {
-	data, err := encodeState(s, m)
+	eventID, event, err := failedEvent(d.State)
 	if err == nil {
-		err = a.Store.Save(ctx, id, data)
+		err = a.Topic.Publish(ctx, eventID, event)
+	}
+	if err != nil {
+		return fmt.Errorf("publish %s: %w", eventID, err)
+	}
+	if d, err = a.load(ctx, id); err != nil { // the answer to a save does not tell its version
+		return err
+	}
+	d.Reported = true
+	return a.save(ctx, id, d)
+}
+
+func (a *Actor) load(ctx context.Context, id string) (loaded, error) {
+	data, version, err := a.Records.Load(ctx, id)
+	if err != nil {
+		return loaded{}, fmt.Errorf("load: %w", err)
+	}
+	s, m, err := decodeState(data)
+	return loaded{s, m, version}, err
+}
+
+// save stores d in place of the version that was loaded.
+func (a *Actor) save(ctx context.Context, id string, d loaded) error {
+	data, err := encodeState(d.State, d.message)
+	if err == nil {
+		err = a.Records.Save(ctx, id, data, d.version)
 	}
 	if err != nil {
 		return fmt.Errorf("save: %w", err)

@@ -40,15 +40,16 @@ func (w *world) Send(_ context.Context, target string, m Message) Result {
 }
 
 func (w *world) actor() *Actor {
-	return &Actor{Store: w, Reminders: w, Topic: w, Sender: w, Now: func() time.Time { return w.Now }, Random: func() float64 { return 0 },
+	return &Actor{Records: w, Reminders: w, Topic: w, Sender: w, Now: func() time.Time { return w.Now }, Random: func() float64 { return 0 },
 		Log: slog.New(slog.DiscardHandler)}
 }
 
 func (w *world) Invoke(ctx context.Context, id, method string, body []byte) ([]byte, error) {
-	return w.actor().Methods()[method](ctx, id, body)
+	turn, err := w.actor().Methods()[method](ctx, id, body)
+	return turn.Reply, err
 }
 
-func (w *world) client() *Client { return &Client{w} }
+func (w *world) client() *Client { return &Client{w, w} }
 
 var message1 = Message{EventID: eventID, Event: `{"id":"n1/replicated"}`, Original: `{"action":"push"}`}
 
@@ -215,12 +216,13 @@ func TestBrokenInputToADelivery(t *testing.T) {
 			t.Errorf("%q: no error", body)
 		}
 	}
-	for _, method := range []string{methodStatus, methodRestart} {
-		if data, err := w.Invoke(t.Context(), id, method, nil); err != nil || strings.Contains(string(data), "pending") {
-			t.Errorf("%s of nothing: %s, %v", method, data, err)
-		}
+	if data, err := w.Invoke(t.Context(), id, methodRestart, nil); err != nil || strings.Contains(string(data), "pending") {
+		t.Errorf("restart of nothing: %s, %v", data, err)
 	}
-	w.States[id] = []byte(`{"target":"ops"}`)
+	if st, err := w.client().Status(t.Context(), eventID, targetName); err != nil || st.Exists() {
+		t.Errorf("status of nothing: %+v, %v", st, err)
+	}
+	w.Records[id] = []byte(`{"target":"ops"}`)
 	if _, err := w.client().Status(t.Context(), eventID, targetName); err == nil {
 		t.Error("a state that cannot be: no error")
 	}

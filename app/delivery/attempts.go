@@ -13,10 +13,6 @@ const (
 	Pending   Phase = "pending"
 	Delivered Phase = "delivered"
 	Failed    Phase = "failed"
-
-	// Attempting is no phase of a State: a delivery whose actor does not answer
-	// in time makes an attempt, as far as anybody can tell.
-	Attempting Phase = "attempting"
 )
 
 // Verdict is what an attempt amounts to.
@@ -69,11 +65,6 @@ const jitter = 0.2
 
 // Exists tells whether there is such a delivery.
 func (s State) Exists() bool { return s.EventID != "" }
-
-// NeedsReminder tells whether anything is left to do.
-func (s State) NeedsReminder() bool {
-	return s.Phase == Pending || s.Phase == Failed && !s.Reported
-}
 
 // Begin is a delivery whose first attempt is due.
 func Begin(target, eventID string, now time.Time) State {

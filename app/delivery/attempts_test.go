@@ -24,7 +24,7 @@ func TestSchedule(t *testing.T) {
 			at = append(at, now.Sub(t0))
 			s, reason = s.After(Attempt{At: now, Status: 503, Error: "503"}, Again, 0, random)
 		}
-		if got := fmt.Sprint(at); got != want || reason != Exhausted || s.Phase != Failed || !s.NeedsReminder() {
+		if got := fmt.Sprint(at); got != want || reason != Exhausted || s.Phase != Failed {
 			t.Errorf("%v: %s, %s, %s", random, got, reason, s.Phase)
 		}
 	}
@@ -47,7 +47,7 @@ func TestVerdicts(t *testing.T) {
 		{Gone, 0, Failed, Disabled, 0},
 	} {
 		s, reason := Begin("ops", "n1/replicated", t0).After(Attempt{At: t0}, tt.verdict, tt.pause, 0)
-		if s.Phase != tt.phase || reason != tt.reason || s.Phase == Pending && s.Next.Sub(t0) != tt.next || s.NeedsReminder() != (tt.phase != Delivered) {
+		if s.Phase != tt.phase || reason != tt.reason || s.Phase == Pending && s.Next.Sub(t0) != tt.next {
 			t.Errorf("%+v: %+v, %s", tt, s, reason)
 		}
 	}
@@ -69,7 +69,7 @@ func TestRestart(t *testing.T) {
 	if s.Total != 100 || len(s.Attempts) != keptAttempts || !s.Attempts[keptAttempts-1].At.Equal(t0.Add(99*time.Second)) {
 		t.Errorf("%d of %d attempts are kept", len(s.Attempts), s.Total)
 	}
-	if (State{}).Exists() || !s.Exists() || (State{}).NeedsReminder() {
+	if (State{}).Exists() || !s.Exists() {
 		t.Error("a delivery that is none exists")
 	}
 }

@@ -5,22 +5,23 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+
+	"allregions/app/actor"
 )
 
 // ErrNone means that there is no such delivery: no such target, or none that
 // wanted the event.
 var ErrNone = errors.New("no such delivery")
 
-// Invoker calls a method of the actor with the given id. A nil error means that
-// the actor's turn ended without one. After an error the turn may or may not
-// have happened.
-type Invoker interface {
-	Invoke(ctx context.Context, id, method string, body []byte) ([]byte, error)
+// Reader reads records; see actor.Records.
+type Reader interface {
+	Load(ctx context.Context, key string) (value []byte, version string, err error)
 }
 
-// Client asks actors.
+// Client asks actors, and reads their records.
 type Client struct {
-	Actors Invoker
+	Actors  actor.Invoker
+	Records Reader
 }
 
 // Start begins the delivery of m to a target, unless it has begun. A nil error
@@ -44,9 +45,19 @@ func (c *Client) start(ctx context.Context, m startMessage) error {
 	return err
 }
 
-// Status is where a delivery stands; it does not exist if it was never begun.
+// Status is where a delivery stands, as it was last saved; it does not exist if it
+// was never begun.
 func (c *Client) Status(ctx context.Context, eventID, target string) (Status, error) {
-	return c.invoke(ctx, eventID, target, methodStatus, nil)
+	id := ID(eventID, target)
+	data, _, err := c.Records.Load(ctx, id)
+	if err != nil {
+		return Status{}, fmt.Errorf("read delivery %s: %w", id, err)
+	}
+	s, _, err := decodeState(data)
+	if err != nil {
+		return Status{}, fmt.Errorf("delivery %s: %w", id, err)
+	}
+	return statusOf(s), nil
 }
 
 // Restart makes the next attempt now, whatever became of the last one. The Status

@@ -1,19 +1,16 @@
 package delivery
 
 import (
-	"cmp"
 	"encoding/json"
 	"fmt"
 	"time"
-
-	"allregions/app/reminder"
 )
 
 // Status is the JSON status of a delivery. Times are UTC.
 type Status struct {
 	Event     string          `json:"event"` // the CloudEvent's id
 	Target    string          `json:"target"`
-	Phase     Phase           `json:"status"` // pending, delivered, failed; or attempting, and then nothing more is known
+	Phase     Phase           `json:"status"` // pending, delivered, failed
 	CreatedAt time.Time       `json:"createdAt,omitzero"`
 	Total     int             `json:"attemptsMade"`
 	Attempts  []AttemptStatus `json:"attempts"` // the newest 30, oldest first
@@ -71,7 +68,7 @@ type stored struct {
 	Attempts  []AttemptStatus `json:"attempts,omitempty"`
 	Error     string          `json:"error,omitempty"`
 	Reported  bool            `json:"reported,omitempty"`
-	Reminder  string          `json:"reminder,omitempty"` // none in states of older versions
+	Reminder  string          `json:"reminder,omitempty"`
 }
 
 func encodeState(s State, m Message) ([]byte, error) {
@@ -92,7 +89,7 @@ func decodeState(data []byte) (State, Message, error) {
 		return State{}, Message{}, fmt.Errorf("decode state: %w", err)
 	}
 	s := State{Target: st.Target, EventID: st.Message.EventID, CreatedAt: st.CreatedAt, Phase: st.Phase, Next: st.Next,
-		Tried: st.Tried, Total: st.Total, Error: st.Error, Reported: st.Reported, ReminderName: cmp.Or(st.Reminder, reminder.Common)}
+		Tried: st.Tried, Total: st.Total, Error: st.Error, Reported: st.Reported, ReminderName: st.Reminder}
 	for _, a := range st.Attempts {
 		s.Attempts = append(s.Attempts, Attempt(a))
 	}

@@ -16,6 +16,7 @@ import (
 	"allregions/app/local/acr"
 	"allregions/app/local/dapr"
 	"allregions/app/local/stack"
+	"allregions/app/replication"
 )
 
 // scene is one push of the demo: when which region's webhook fires, and which
@@ -33,11 +34,14 @@ var demoRegions = []string{"westeurope", "eastus", "japaneast"}
 
 const demoTimeout = 9 * time.Second
 
+// demoDue is when a notification times out: some time after its deadline.
+var demoDue = demoTimeout + replication.Plan{Timeout: demoTimeout}.Grace()
+
 var scenes = []scene{
 	{"one push", "shop/cart", "v1.4.2", 0, seconds(0, 1.5, 3.5), []string{"completed"}},
 	{"two interleaved pushes", "shop/api", "v7", 5 * time.Second, seconds(0, 2, 4), []string{"completed"}},
 	{"", "shop/web", "v7", 5500 * time.Millisecond, seconds(2, 0, 3), []string{"completed"}},
-	{"a region is missing, and comes late", "shop/pay", "v2.0", 10500 * time.Millisecond, seconds(0, 1, 12.5), []string{"timedout", "recovered"}},
+	{"a region is missing, and comes late", "shop/pay", "v2.0", 10500 * time.Millisecond, seconds(0, 1, 13.5), []string{"timedout", "recovered"}},
 }
 
 func seconds(s ...float64) (d []time.Duration) {
@@ -131,7 +135,7 @@ func play(ctx context.Context, s running, registry *acr.Registry, pushes []*push
 			after := p.begin + p.regions[i]
 			due = max(due, after)
 			if slices.Contains(p.outcomes, "timedout") {
-				due = max(due, p.begin+demoTimeout)
+				due = max(due, p.begin+demoDue)
 			}
 			go func() {
 				select {

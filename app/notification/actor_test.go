@@ -15,6 +15,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"allregions/app/actor"
+	"allregions/app/catalog"
 	"allregions/app/notification/fake"
 	"allregions/app/replication"
 )
@@ -24,42 +26,94 @@ var (
 	plan = replication.Plan{Expected: []replication.Region{"westeurope", "eastus", "japaneast"}, Timeout: 2 * time.Minute}
 )
 
+// due is when a notification that began at t0 is timedOut.
+var due = t0.Add(plan.Timeout + plan.Grace())
+
 func event(r replication.Region) replication.Event {
 	return replication.Event{ID: "n1", Action: "push", Registry: "contoso.azurecr.io", Repository: "shop/cart",
 		Tag: "v1", Digest: "sha256:aa", MediaType: "m", Size: 1<<53 + 1, Original: "{\"action\": \"push\"}\n", Region: r, Time: t0.Add(-time.Second)}
+}
+
+// accepted is an event that was accepted then, and reaches its actor now.
+func accepted(r replication.Region, at time.Time) replication.Event {
+	e := event(r)
+	e.ReceivedAt, e.Via = at, replication.ViaQueue
+	return e
 }
 
 // world is everything outside an Actor, in memory.
 type world struct {
 	*fake.World
 	timeout time.Duration
+	sent    []string // the names of an image that were sent to the index, in order
+	before  []byte   // the record as it once was
 }
 
-func newWorld() *world { return &world{fake.New(t0), plan.Timeout} }
+func newWorld() *world { return &world{World: fake.New(t0), timeout: plan.Timeout} }
 
 // actor is a process that lives in w.
 func (w *world) actor() *Actor {
-	return &Actor{Store: w, Reminders: w, Topic: w, Documents: w,
-		Timeout: w.timeout, Together: fake.InOrder,
+	return &Actor{Records: w, Reminders: w, Topic: w, Index: w, Timeout: w.timeout,
 		Now: func() time.Time { return w.Now }, Log: slog.New(slog.DiscardHandler)}
 }
 
-// Invoke makes the world a Dapr that reaches the actor at once.
-func (w *world) Invoke(ctx context.Context, id, method string, body []byte) ([]byte, error) {
-	return w.actor().Methods()[method](ctx, id, body)
+func (w *world) Send(entries []catalog.Entry) (settled func(context.Context) error) {
+	for _, e := range entries {
+		w.sent = append(w.sent, e.Notification+" "+e.Digest+e.Tag)
+	}
+	return w.World.Send(entries)
 }
 
-func (w *world) client() *Client { return &Client{Actors: w, Documents: w} }
+// process is a Dapr that reaches its actor at once. What follows the replies waits
+// for end.
+type process struct {
+	*Actor
+	after []func()
+}
+
+func (p *process) Invoke(ctx context.Context, id, method string, body []byte) ([]byte, error) {
+	turn, err := p.Methods()[method](ctx, id, body)
+	if err == nil && turn.After != nil {
+		p.after = append(p.after, func() { turn.After(context.WithoutCancel(ctx)) })
+	}
+	return turn.Reply, err
+}
+
+// end does what follows the turns.
+func (p *process) end() {
+	for _, do := range p.after {
+		do()
+	}
+	p.after = nil
+}
+
+// Invoke makes the world a Dapr whose turns are over when they are answered.
+func (w *world) Invoke(ctx context.Context, id, method string, body []byte) ([]byte, error) {
+	p := process{Actor: w.actor()}
+	defer p.end()
+	return p.Invoke(ctx, id, method, body)
+}
+
+func (w *world) client() *Client { return &Client{Actors: w, Records: w, Index: w} }
 
 // add is a webhook: it tells whether the caller got a 2xx.
 func (w *world) add(t *testing.T, r replication.Region) (accepted bool) {
 	t.Helper()
+	return w.addTo(t, w.actor(), event(r))
+}
+
+// addTo brings an event to a, and tells whether it is safe. What follows is done.
+func (w *world) addTo(t *testing.T, a *Actor, e replication.Event) (accepted bool) {
+	t.Helper()
 	defer fake.Survive()
-	_, err := w.client().Add(t.Context(), event(r), plan.Expected)
+	p := process{Actor: a}
+	_, err := (&Client{Actors: &p}).Add(t.Context(), e, plan.Expected)
 	if err != nil && !errors.Is(err, fake.Err) {
-		t.Errorf("add %s: %v", r, err)
+		t.Errorf("add %s: %v", e.Region, err)
 	}
-	return err == nil
+	accepted = err == nil
+	p.end()
+	return accepted
 }
 
 // pass lets time go by, firing reminders on the way.
@@ -73,6 +127,12 @@ func (w *world) pass(t *testing.T, d time.Duration) {
 	}
 }
 
+// passTo is pass, until then.
+func (w *world) passTo(t *testing.T, then time.Time) {
+	t.Helper()
+	w.pass(t, then.Sub(w.Now))
+}
+
 func (w *world) status(t *testing.T) Status {
 	t.Helper()
 	st, err := w.client().Status(t.Context(), "n1")
@@ -80,6 +140,82 @@ func (w *world) status(t *testing.T) Status {
 		t.Fatal(err)
 	}
 	return st
+}
+
+// state is what is stored.
+func (w *world) state(t *testing.T) replication.State {
+	t.Helper()
+	s, err := decodeRecord(w.Records["n1"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// wrote complains if what was written since it was asked last is not this.
+func (w *world) wrote(t *testing.T, want ...string) {
+	t.Helper()
+	if !slices.Equal(w.Writes, want) {
+		t.Errorf("writes: got %q, want %q", w.Writes, want)
+	}
+	w.Writes, w.Reads, w.Calls = nil, nil, nil
+}
+
+// reminders are when they fire, by name.
+func (w *world) reminders(t *testing.T, want map[string]time.Time) {
+	t.Helper()
+	got := map[string]time.Time{}
+	for r, at := range w.Reminders {
+		got[r.Name] = at
+	}
+	if !maps.EqualFunc(got, want, time.Time.Equal) {
+		t.Errorf("reminders: got %v, want %v", got, want)
+	}
+}
+
+// published complains if the topic has not exactly these outcomes, in order.
+func (w *world) published(t *testing.T, want ...replication.Status) {
+	t.Helper()
+	var ids []string
+	for _, outcome := range want {
+		ids = append(ids, EventID("n1", outcome))
+	}
+	if !slices.Equal(w.Topic, ids) {
+		t.Errorf("topic: got %q, want %q", w.Topic, ids)
+	}
+}
+
+// missing complains if an event does not lack exactly these regions.
+func (w *world) missing(t *testing.T, outcome replication.Status, want ...replication.Region) {
+	t.Helper()
+	var e struct{ Data Status }
+	if err := json.Unmarshal(w.Events[EventID("n1", outcome)], &e); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(e.Data.Missing, want) {
+		t.Errorf("missing in %s: got %v, want %v", outcome, e.Data.Missing, want)
+	}
+}
+
+// lose makes the writes fail that begin with this.
+func lose(what string) func(int, string) fake.Failure {
+	return func(_ int, name string) fake.Failure {
+		if strings.HasPrefix(name, what) {
+			return fake.Lost
+		}
+		return fake.None
+	}
+}
+
+// timedOut is a world in which a notification of one region is timedOut, and done.
+func timedOut(t *testing.T) *world {
+	t.Helper()
+	w := newWorld()
+	w.add(t, "westeurope")
+	w.passTo(t, due)
+	w.reminders(t, nil)
+	w.wrote(t, "register", "save", "save", "publish n1/timedOut", "save", "index", "unregister")
+	return w
 }
 
 func TestWriteOrderOfACompletePush(t *testing.T) {
@@ -91,15 +227,81 @@ func TestWriteOrderOfACompletePush(t *testing.T) {
 		w.Now = w.Now.Add(time.Second)
 	}
 	want := []string{
-		"register", "index", "index", "save", "document",
-		"save",
-		"save", "publish n1/replicated", "document", "unregister",
+		"load", "register", "save",
+		"load", "save",
+		"load", "save", "publish n1/replicated", "index", "unregister",
 	}
-	if !slices.Equal(w.Writes, want) {
-		t.Errorf("writes:\n got %q\nwant %q", w.Writes, want)
+	if !slices.Equal(w.Calls, want) {
+		t.Errorf("calls: got %q, want %q", w.Calls, want)
 	}
-	if st := w.status(t); st.Status != replication.Replicated || *st.DurationMS != 2000 || len(w.Reminders) != 0 {
-		t.Errorf("status %+v, reminders %v", st, w.Reminders)
+	if st := w.status(t); st.Status != replication.Replicated || *st.DurationMS != 2000 {
+		t.Errorf("got %+v, want it replicated after 2 s", st)
+	}
+	w.reminders(t, nil)
+	n := len(w.Writes)
+	if w.pass(t, time.Hour); len(w.Writes) != n {
+		t.Errorf("nothing was left to do, and it wrote %q", w.Writes[n:])
+	}
+}
+
+// The event is safe before anything follows it, and a process that dies then has
+// answered.
+func TestReplyBeforeWhatFollows(t *testing.T) {
+	w := newWorld()
+	w.add(t, "westeurope")
+	w.add(t, "eastus")
+	n := len(w.Calls)
+	turn, err := w.actor().add(t.Context(), "n1", addBody(t, event("japaneast")))
+	if got, want := w.Calls[n:], []string{"load", "save"}; err != nil || !slices.Equal(got, want) || turn.After == nil {
+		t.Fatalf("before the reply: got %q, %v, want %q", got, err, want)
+	}
+	var r reply
+	if err := json.Unmarshal(turn.Reply, &r); err != nil || r.Status.Status != replication.Replicated || len(w.sent) != 4 {
+		t.Errorf("got %s, %v, sent %q, want it replicated, and the index of two turns", turn.Reply, err, w.sent)
+	}
+	turn.After(t.Context())
+	w.published(t, replication.Replicated)
+}
+
+func addBody(t *testing.T, e replication.Event) []byte {
+	t.Helper()
+	body, err := json.Marshal(addMessage{messageOf(e), plan.Expected})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return body
+}
+
+// A first event has its reminder at due, and one whose outcome is already known soon.
+func TestReminderOfAFirstEvent(t *testing.T) {
+	one := []replication.Region{"westeurope"}
+	for _, tt := range []struct {
+		name     string
+		timeout  time.Duration
+		expected []replication.Region
+		waited   time.Duration
+		want     time.Duration // from now
+	}{
+		{"just accepted", plan.Timeout, plan.Expected, 0, 150 * time.Second},
+		{"a short timeout has a short grace", 8 * time.Second, plan.Expected, 0, 10 * time.Second},
+		{"a long timeout", 30 * 24 * time.Hour, plan.Expected, 0, 30*24*time.Hour + 30*time.Second},
+		{"it had to wait", plan.Timeout, plan.Expected, time.Minute, 90 * time.Second},
+		{"it had to wait for longer than the timeout", plan.Timeout, plan.Expected, time.Hour, 30 * time.Second},
+		{"the only region", plan.Timeout, one, 0, replication.Soon},
+		{"the only region, after an hour", plan.Timeout, one, time.Hour, replication.Soon},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld()
+			w.timeout = tt.timeout
+			w.Fail = lose("unregister")
+			if _, err := w.client().Add(t.Context(), accepted("westeurope", t0.Add(-tt.waited)), tt.expected); err != nil {
+				t.Fatal(err)
+			}
+			w.reminders(t, map[string]time.Time{w.state(t).ReminderName: t0.Add(tt.want)})
+			if w.Period != replication.Period || w.Writes[0] != "register" || w.Writes[1] != "save" {
+				t.Errorf("period %v, writes %q", w.Period, w.Writes)
+			}
+		})
 	}
 }
 
@@ -107,118 +309,748 @@ func TestTimeoutThenRecovery(t *testing.T) {
 	w := newWorld()
 	w.add(t, "westeurope")
 	w.add(t, "eastus")
-	w.pass(t, 119*time.Second)
-	if len(w.Topic) != 0 {
-		t.Fatalf("published before the deadline: %v", w.Topic)
+	w.wrote(t, "register", "save", "save")
+	w.passTo(t, due.Add(-1))
+	w.wrote(t)
+	if len(w.Reads) != 0 {
+		t.Errorf("somebody read before it was due: %q", w.Reads)
 	}
-	w.pass(t, time.Second)
-	if st := w.status(t); st.Status != replication.TimedOut || !slices.Equal(st.Missing, []replication.Region{"japaneast"}) {
-		t.Errorf("at the deadline: %+v", st)
+	if st := w.status(t); st.Status != replication.Collecting || !st.Deadline.Equal(t0.Add(plan.Timeout)) {
+		t.Errorf("before it is due: %+v", st)
 	}
-	if len(w.Reminders) != 0 {
-		t.Error("the reminder outlives the decision")
+	w.passTo(t, due)
+	w.wrote(t, "save", "publish n1/timedOut", "save", "index", "unregister")
+	w.missing(t, replication.TimedOut, "japaneast")
+	if st := w.status(t); st.Status != replication.TimedOut || !slices.Equal(st.Missing, []replication.Region{"japaneast"}) || !st.ConcludedAt.Equal(due) || !st.Deadline.Equal(t0.Add(plan.Timeout)) {
+		t.Errorf("at due: %+v", st)
 	}
+	w.reminders(t, nil)
 	w.pass(t, time.Hour)
+	w.Writes = nil
 	w.add(t, "japaneast")
-	if want := []string{"n1/timedOut", "n1/recovered"}; !slices.Equal(w.Topic, want) {
-		t.Errorf("topic: %v, want %v", w.Topic, want)
+	w.wrote(t, "register", "save", "publish n1/recovered", "index", "unregister")
+	w.published(t, replication.TimedOut, replication.Recovered)
+	w.missing(t, replication.TimedOut, "japaneast")
+	w.missing(t, replication.Recovered)
+	if st := w.status(t); st.Status != replication.Recovered {
+		t.Errorf("got %+v", st)
 	}
-	if st := w.status(t); st.Status != replication.Recovered || len(w.Reminders) != 0 {
-		t.Errorf("%+v, reminders %v", st, w.Reminders)
-	}
+	w.reminders(t, nil)
 }
 
-// The reminder of a notification that is open for long fires once, and then at
-// the deadline.
-func TestReminderRests(t *testing.T) {
+// A reminder that fires before its notification is due writes nothing, and stays.
+func TestFiringBeforeDue(t *testing.T) {
 	w := newWorld()
-	w.timeout = time.Hour
 	w.add(t, "westeurope")
-	w.pass(t, time.Minute)
+	name := w.state(t).ReminderName
+	w.wrote(t, "register", "save")
+	for _, after := range []time.Duration{0, plan.Timeout, plan.Timeout + plan.Grace() - 1} {
+		w.Now = t0.Add(after)
+		if err := w.actor().Remind(t.Context(), "n1", name); err != nil {
+			t.Error(err)
+		}
+	}
+	w.wrote(t)
+	w.reminders(t, map[string]time.Time{name: due})
+}
+
+// A late event is recorded, and decides nothing until due.
+func TestLateBeforeDue(t *testing.T) {
+	w := newWorld()
+	w.add(t, "westeurope")
+	w.passTo(t, t0.Add(plan.Timeout))
 	w.add(t, "eastus")
-	w.pass(t, 58*time.Minute)
-	want := []string{"register", "index", "index", "save", "document", "document", "register", "save"}
-	if !slices.Equal(w.Writes, want) {
-		t.Errorf("writes:\n got %q\nwant %q", w.Writes, want)
+	w.wrote(t, "register", "save", "save")
+	if st := w.status(t); st.Status != replication.Collecting || !slices.Equal(st.Missing, []replication.Region{"japaneast"}) {
+		t.Errorf("after a late event: %+v", st)
 	}
-	if due := slices.Collect(maps.Values(w.Reminders)); len(due) != 1 || !due[0].Equal(t0.Add(time.Hour)) {
-		t.Errorf("rests until %v", due)
+	w.passTo(t, due.Add(-1))
+	w.wrote(t)
+	w.passTo(t, due)
+	w.wrote(t, "save", "publish n1/timedOut", "save", "index", "unregister")
+	w.missing(t, replication.TimedOut, "eastus", "japaneast") // eastus is there by now, and was late
+	w.add(t, "japaneast")
+	w.published(t, replication.TimedOut, replication.Recovered)
+	w.missing(t, replication.Recovered)
+	w.reminders(t, nil)
+}
+
+// A late event that completes the set decides both outcomes, in one save.
+func TestLateCompletesBeforeDue(t *testing.T) {
+	w := newWorld()
+	w.add(t, "westeurope")
+	w.add(t, "eastus")
+	w.passTo(t, t0.Add(plan.Timeout+time.Second))
+	w.wrote(t, "register", "save", "save")
+	w.add(t, "japaneast")
+	w.wrote(t, "save", "publish n1/timedOut", "publish n1/recovered", "index", "unregister")
+	w.missing(t, replication.TimedOut, "japaneast")
+	w.missing(t, replication.Recovered)
+	w.reminders(t, nil)
+}
+
+// In time is what was accepted before the deadline, whenever it comes.
+func TestAcceptedInTime(t *testing.T) {
+	deadline := t0.Add(plan.Timeout)
+	for _, tt := range []struct {
+		name     string
+		accepted time.Time
+		comes    time.Time
+		want     []replication.Status
+	}{
+		{"just before it is due", deadline.Add(-1), due.Add(-1), []replication.Status{replication.Replicated}},
+		{"after it is due, and before the reminder", deadline.Add(-1), due.Add(time.Hour), []replication.Status{replication.Replicated}},
+		{"accepted at the deadline", deadline, due.Add(-1), []replication.Status{replication.TimedOut, replication.Recovered}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld()
+			w.add(t, "westeurope")
+			w.add(t, "eastus")
+			w.Now = tt.comes
+			w.addTo(t, w.actor(), accepted("japaneast", tt.accepted))
+			w.pass(t, time.Hour)
+			w.published(t, tt.want...)
+			w.check(t, plan.Expected)
+		})
 	}
-	w.pass(t, time.Minute)
-	if want := []string{"n1/timedOut"}; !slices.Equal(w.Topic, want) || len(w.Reminders) != 0 {
-		t.Errorf("at the deadline: %v, reminders %v", w.Topic, w.Reminders)
+	t.Run("behind a late one", func(t *testing.T) {
+		w := newWorld()
+		w.add(t, "westeurope")
+		w.Now = deadline
+		w.add(t, "eastus")
+		w.addTo(t, w.actor(), accepted("japaneast", deadline.Add(-1)))
+		w.published(t, replication.TimedOut, replication.Recovered)
+		w.missing(t, replication.TimedOut, "eastus")
+	})
+	t.Run("after timedOut", func(t *testing.T) {
+		w := timedOut(t)
+		w.addTo(t, w.actor(), accepted("eastus", deadline.Add(-1)))
+		w.addTo(t, w.actor(), accepted("japaneast", deadline.Add(-1)))
+		w.published(t, replication.TimedOut, replication.Recovered)
+		w.missing(t, replication.TimedOut, "eastus", "japaneast")
+	})
+}
+
+// The one reminder of a record that changes after its outcome is a new one, which is
+// registered before the save, and fires soon.
+func TestLateAfterTimedOut(t *testing.T) {
+	w := timedOut(t)
+	old := w.state(t).ReminderName
+	w.Now = w.Now.Add(time.Minute)
+	w.Fail = fake.At(2, fake.Crashed)
+	if !w.add(t, "eastus") {
+		t.Fatal("refused")
+	}
+	w.wrote(t, "register", "save", "index")
+	name := w.state(t).ReminderName
+	if name == old {
+		t.Errorf("the new reminder is called %s like the old one", name)
+	}
+	w.reminders(t, map[string]time.Time{name: w.Now.Add(replication.Soon)})
+	w.Fail = nil
+	w.pass(t, replication.Soon)
+	w.wrote(t, "index", "unregister")
+	w.reminders(t, nil)
+	w.published(t, replication.TimedOut)
+
+	// Two in one instant have two.
+	w.add(t, "japaneast")
+	w.wrote(t, "register", "save", "publish n1/recovered", "index", "unregister")
+	if next := w.state(t).ReminderName; next == name || next == old {
+		t.Errorf("the third reminder is called %s, as one of %s, %s", next, old, name)
 	}
 }
 
-// An outcome does not wait for a reminder that rests: whatever write fails in the
-// turn that decides it, it is on the topic within two periods.
-func TestOutcomeWakesTheReminder(t *testing.T) {
-	for _, how := range []fake.Failure{fake.Lost, fake.Reported, fake.Crashed} {
-		for after := range 5 {
-			w := newWorld()
-			w.timeout = time.Hour
-			w.add(t, "westeurope")
-			w.pass(t, 10*time.Minute)
-			w.add(t, "eastus")
-			w.Fail = fake.At(len(w.Writes)+after, how)
-			for tries := 0; !w.add(t, "japaneast"); tries++ {
-				if tries > 0 {
-					t.Fatalf("%d %v: twice refused", after, how)
+// The removal of a reminder that is under way, or lost, takes no other's, and keeps
+// nobody from his.
+func TestRemovalAndALateEvent(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		removal fake.Failure
+		delay   time.Duration
+	}{
+		{"lost", fake.Lost, 0},
+		{"reported lost", fake.Reported, 0},
+		{"after the late event", fake.Late, 2 * time.Second},
+		{"after the late event's reminder", fake.Late, 15 * time.Second},
+		{"much later", fake.Late, 2 * time.Minute},
+	} {
+		for _, broker := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, broker %v", tt.name, broker), func(t *testing.T) {
+				w := newWorld()
+				w.Delay = tt.delay
+				w.add(t, "westeurope")
+				w.add(t, "eastus")
+				removals := 0
+				w.Fail = func(_ int, what string) fake.Failure {
+					if what == "unregister" {
+						if removals++; removals == 1 {
+							return tt.removal
+						}
+					}
+					if !broker && what == "publish n1/recovered" && w.Now.Before(due.Add(time.Second+replication.Soon)) {
+						return fake.Lost
+					}
+					return fake.None
 				}
-			}
-			w.pass(t, 2*replication.Period)
-			if got := slices.Compact(slices.Clone(w.Topic)); !slices.Equal(got, []string{"n1/replicated"}) {
-				t.Errorf("%d %v: topic %v after %q", after, how, w.Topic, w.Writes)
-			}
-			w.pass(t, time.Hour)
-			w.check(t, plan.Expected)
+				w.passTo(t, due.Add(time.Second))
+				if !w.add(t, "japaneast") {
+					t.Fatal("refused")
+				}
+				soon := w.Now.Add(replication.Soon)
+				w.passTo(t, soon)
+				w.published(t, replication.TimedOut, replication.Recovered)
+				if at := w.PublishedAt["n1/recovered"]; at.After(soon) {
+					t.Errorf("recovered is published at %v, want it by %v", at, soon)
+				}
+				w.pass(t, time.Hour)
+				w.published(t, replication.TimedOut, replication.Recovered)
+				w.check(t, plan.Expected)
+			})
 		}
 	}
 }
 
-// The reminder is not trusted alone: reading a status decides, too.
-func TestStatusDecidesAPassedDeadline(t *testing.T) {
-	w := newWorld()
-	w.add(t, "westeurope")
-	w.Now = w.Now.Add(plan.Timeout)
-	if st := w.status(t); st.Status != replication.TimedOut || len(w.Topic) != 1 {
-		t.Errorf("%s, topic %v", st.Status, w.Topic)
+// What the broker did not take behind the last save, the reminder publishes, and saves
+// that before it goes.
+func TestPublicationLostAfterTheLastSave(t *testing.T) {
+	for _, how := range []fake.Failure{fake.Lost, fake.Reported, fake.Crashed} {
+		t.Run(how.String(), func(t *testing.T) {
+			w := newWorld()
+			w.add(t, "westeurope")
+			w.add(t, "eastus")
+			w.wrote(t, "register", "save", "save")
+			w.Fail = fake.At(1, how)
+			if !w.add(t, "japaneast") {
+				t.Fatal("refused")
+			}
+			w.wrote(t, "save", "publish n1/replicated")
+			w.Fail = nil
+			w.reminders(t, map[string]time.Time{w.state(t).ReminderName: due})
+			w.passTo(t, due)
+			w.wrote(t, "publish n1/replicated", "save", "index", "unregister")
+			if s := w.state(t); len(s.Unpublished()) != 0 || s.Status() != replication.Replicated {
+				t.Errorf("saved %+v", s)
+			}
+			w.check(t, plan.Expected)
+		})
 	}
 }
 
+// Whatever the reminder could not do, it does a period later, and not more than that.
+func TestReminderGoesOn(t *testing.T) {
+	all := []string{"save", "publish n1/timedOut", "save", "index", "unregister"}
+	for _, tt := range []struct {
+		name  string
+		lost  int // which of all
+		again []string
+	}{
+		{"the outcome", 0, all},
+		{"the publication", 1, all[1:]},
+		{"that it is published", 2, all[1:]},
+		{"the index", 3, all[3:]},
+		{"the removal", 4, all[3:]},
+	} {
+		for _, how := range []fake.Failure{fake.Lost, fake.Crashed} {
+			t.Run(tt.name+" "+how.String(), func(t *testing.T) {
+				w := newWorld()
+				w.add(t, "westeurope")
+				w.Writes = nil
+				w.Fail = fake.At(tt.lost, how)
+				w.passTo(t, due)
+				w.wrote(t, all[:tt.lost+1]...)
+				w.Fail = nil
+				again := tt.again
+				if how == fake.Crashed { // it was done
+					again = map[int][]string{0: all[1:], 1: all[1:], 2: all[3:], 3: all[3:], 4: nil}[tt.lost]
+				}
+				w.pass(t, replication.Period-1)
+				w.wrote(t)
+				w.pass(t, 1)
+				w.wrote(t, again...)
+				w.reminders(t, nil)
+				w.missing(t, replication.TimedOut, "eastus", "japaneast")
+			})
+		}
+	}
+}
+
+// A reminder that is more than three minutes ahead is advanced before an outcome
+// relies on it: the same one, for there may be no other.
+func TestReminderFarAhead(t *testing.T) {
+	const timeout = time.Hour
+	due := t0.Add(timeout + 30*time.Second)
+	for _, tt := range []struct {
+		name   string
+		before time.Duration // due
+		want   []string
+	}{
+		{"far", time.Hour, []string{"register", "save", "publish n1/replicated", "index", "unregister"}},
+		{"just far enough", 3*time.Minute + 1, []string{"register", "save", "publish n1/replicated", "index", "unregister"}},
+		{"near", 3 * time.Minute, []string{"save", "publish n1/replicated", "index", "unregister"}},
+		{"overdue", -time.Second, []string{"save", "publish n1/replicated", "index", "unregister"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld()
+			w.timeout = timeout
+			w.add(t, "westeurope")
+			name := w.state(t).ReminderName
+			w.Now = due.Add(-tt.before)
+			w.addTo(t, w.actor(), accepted("eastus", t0.Add(time.Second))) // decides nothing, and advances nothing
+			w.wrote(t, "register", "save", "save")
+			w.reminders(t, map[string]time.Time{name: due})
+
+			fires := due
+			w.Before = func(_ int, what string) {
+				if what != "save" {
+					return
+				}
+				if tt.want[0] == "register" {
+					fires = w.Now.Add(replication.Soon)
+				}
+				w.reminders(t, map[string]time.Time{name: fires})
+			}
+			w.addTo(t, w.actor(), accepted("japaneast", t0.Add(time.Second)))
+			w.wrote(t, tt.want...)
+			w.reminders(t, nil)
+			if got := w.state(t).ReminderName; got != name {
+				t.Errorf("relies on %s, not on %s", got, name)
+			}
+		})
+	}
+}
+
+// An outcome does not wait for a reminder that is far ahead: whatever fails in the
+// turn that decides it, it is on the topic soon.
+func TestOutcomeAdvancesTheReminder(t *testing.T) {
+	for _, how := range []fake.Failure{fake.Lost, fake.Reported, fake.Crashed, fake.Late} {
+		for after, what := range []string{"register", "save", "publish", "index", "unregister"} {
+			t.Run(what+" "+how.String(), func(t *testing.T) {
+				w := newWorld()
+				w.timeout = time.Hour
+				w.Delay = 2 * time.Second
+				w.add(t, "westeurope")
+				w.pass(t, 10*time.Minute)
+				w.add(t, "eastus")
+				w.Writes = nil
+				w.Fail = fake.At(after, how)
+				for tries := 0; !w.add(t, "japaneast"); tries++ {
+					if tries > 0 {
+						t.Fatal("twice refused")
+					}
+				}
+				if w.Writes[after] != what && !strings.HasPrefix(w.Writes[after], what+" ") {
+					t.Fatalf("writes %q", w.Writes)
+				}
+				w.pass(t, replication.Soon)
+				if got := slices.Compact(slices.Clone(w.Topic)); !slices.Equal(got, []string{"n1/replicated"}) {
+					t.Errorf("topic %v after %q", w.Topic, w.Writes)
+				}
+				w.pass(t, 2*time.Hour)
+				w.check(t, plan.Expected)
+			})
+		}
+	}
+}
+
+// A reminder that was advanced for nothing waits for due like any other.
+func TestAdvancedForNothing(t *testing.T) {
+	w := newWorld()
+	w.timeout = time.Hour
+	w.add(t, "westeurope")
+	w.add(t, "eastus")
+	w.wrote(t, "register", "save", "save")
+	w.Fail = fake.At(1, fake.Lost)
+	if w.add(t, "japaneast") {
+		t.Fatal("accepted without a save")
+	}
+	w.Fail = nil
+	w.wrote(t, "register", "save")
+	w.pass(t, time.Hour+30*time.Second-1)
+	w.wrote(t)
+	w.pass(t, 30*time.Second)
+	w.wrote(t, "save", "publish n1/timedOut", "save", "index", "unregister")
+	w.check(t, plan.Expected[:2])
+}
+
+// Who adds no outcome publishes nothing, and leaves what an earlier turn could not
+// publish to the reminder.
+func TestLateEventWithoutAnOutcome(t *testing.T) {
+	w := newWorld()
+	w.add(t, "westeurope")
+	w.Fail = lose("publish")
+	w.passTo(t, due)
+	w.Fail = nil
+	w.wrote(t, "register", "save", "save", "publish n1/timedOut")
+	old := w.state(t).ReminderName
+	if !w.add(t, "eastus") {
+		t.Fatal("refused")
+	}
+	w.wrote(t, "register", "save")
+	name := w.state(t).ReminderName
+	w.reminders(t, map[string]time.Time{old: due.Add(replication.Period), name: due.Add(replication.Soon)})
+	w.pass(t, replication.Soon)
+	w.wrote(t, "publish n1/timedOut", "save", "index", "unregister")
+	w.missing(t, replication.TimedOut, "eastus", "japaneast")
+	w.pass(t, replication.Period)
+	w.wrote(t, "unregister") // the old one, which nobody relies on
+	w.reminders(t, nil)
+	w.published(t, replication.TimedOut)
+}
+
+// Who adds an outcome publishes all that the record does not show as published, in
+// order.
+func TestRecoveryPublishesTheTimeout(t *testing.T) {
+	w := newWorld()
+	w.add(t, "westeurope")
+	w.add(t, "eastus")
+	w.Fail = lose("publish")
+	w.passTo(t, due)
+	w.wrote(t, "register", "save", "save", "save", "publish n1/timedOut")
+	w.Fail = nil
+	w.add(t, "japaneast")
+	w.wrote(t, "register", "save", "publish n1/timedOut", "publish n1/recovered", "index", "unregister")
+	w.pass(t, time.Hour)
+	w.check(t, plan.Expected)
+
+	// A timeout that the broker refuses holds up what comes after it.
+	w = newWorld()
+	w.add(t, "westeurope")
+	w.add(t, "eastus")
+	w.Fail = lose("publish n1/timedOut")
+	w.passTo(t, due)
+	w.add(t, "japaneast")
+	w.published(t)
+	w.Fail = nil
+	w.pass(t, time.Hour)
+	w.published(t, replication.TimedOut, replication.Recovered)
+	w.check(t, plan.Expected)
+}
+
+// Reads take no turn, decide nothing and repair nothing, whatever the time.
+func TestReadsTakeNoTurn(t *testing.T) {
+	w := newWorld()
+	client := &Client{Records: w, Index: w} // without a way to an actor
+	image := catalog.Image{Repository: "shop/cart", Digest: "sha256:aa", Tag: "v1"}
+	read := func(want replication.Status) {
+		t.Helper()
+		n := len(w.Writes)
+		st, err := client.Status(t.Context(), "n1")
+		if err != nil || st.Status != want {
+			t.Errorf("status: got %s, %v, want %s", st.Status, err, want)
+		}
+		if got, err := client.Original(t.Context(), "n1"); err != nil || got != event("eastus").Original {
+			t.Errorf("original: got %q, %v", got, err)
+		}
+		if found, err := client.Find(t.Context(), image); err != nil || !reflect.DeepEqual(found, st) {
+			t.Errorf("by image: got %+v, %v, want %+v", found, err, st)
+		}
+		if len(w.Writes) != n || len(w.Topic) != 0 {
+			t.Errorf("wrote %q", w.Writes[n:])
+		}
+	}
+	w.add(t, "eastus")
+	if err := w.World.Send(catalog.Entries(image, "n1", t0))(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	read(replication.Collecting)
+	w.Now = due.Add(time.Hour)
+	read(replication.Collecting)
+	w.Fail = lose("publish")
+	w.pass(t, 0)
+	read(replication.TimedOut)
+}
+
+func TestReadsFail(t *testing.T) {
+	w := newWorld()
+	w.add(t, "eastus")
+	w.World.Send(catalog.Entries(catalog.Image{Repository: "shop/cart", Tag: "v1"}, "n1", t0))(t.Context())
+	read := map[string]func() error{
+		"status":   func() error { _, err := w.client().Status(t.Context(), "n1"); return err },
+		"original": func() error { _, err := w.client().Original(t.Context(), "n1"); return err },
+		"image": func() error {
+			_, err := w.client().Find(t.Context(), catalog.Image{Repository: "shop/cart", Tag: "v1"})
+			return err
+		},
+	}
+	for name, do := range read {
+		t.Run(name, func(t *testing.T) {
+			w.FailRead = func(int, string) fake.Failure { return fake.Lost }
+			if err := do(); !errors.Is(err, fake.Err) || errors.Is(err, ErrNotFound) {
+				t.Errorf("the store is away: %v", err)
+			}
+			w.FailRead = nil
+			for _, broken := range []string{"{", "{}", `{"actor":{"first":{"id":"n1"}}}`} {
+				good := w.Records["n1"]
+				w.Records["n1"] = []byte(broken)
+				if err := do(); err == nil || errors.Is(err, ErrNotFound) {
+					t.Errorf("a record %s: %v", broken, err)
+				}
+				w.Records["n1"] = good
+			}
+			if err := do(); err != nil {
+				t.Errorf("afterwards: %v", err)
+			}
+		})
+	}
+	for name, do := range read {
+		delete(w.Records, "n1")
+		if err := do(); !errors.Is(err, ErrNotFound) {
+			t.Errorf("%s of nothing: %v", name, err)
+		}
+	}
+}
+
+// The same reminder that fires twice at once decides once: of two saves of one
+// version one is refused. Before any of its calls another firing may come, and run to
+// its end.
+func TestTheSameReminderTwiceAtOnce(t *testing.T) {
+	calls := []string{"load", "save", "publish n1/timedOut", "load", "save", "index", "unregister"}
+	for at, what := range calls {
+		t.Run("before "+what, func(t *testing.T) {
+			w := newWorld()
+			w.add(t, "westeurope")
+			name := w.state(t).ReminderName
+			w.Now = due
+			w.Writes, w.Calls = nil, nil
+			var second error
+			w.Before = func(n int, call string) {
+				if n != at {
+					return
+				}
+				if call != what {
+					t.Errorf("call %d is %s", n, call)
+				}
+				w.Before = nil
+				second = w.actor().Remind(t.Context(), "n1", name)
+			}
+			first := w.actor().Remind(t.Context(), "n1", name)
+			if second != nil || w.Before != nil {
+				t.Errorf("the second firing: %v", second)
+			}
+			if refused := errors.Is(first, actor.ErrConflict); refused != (what == "save" && at == 1) || first != nil && !refused {
+				t.Errorf("the first firing: %v", first)
+			}
+			if first != nil {
+				w.published(t, replication.TimedOut)
+			}
+			if err := w.actor().Remind(t.Context(), "n1", name); err != nil { // Dapr tries again
+				t.Errorf("the third firing: %v", err)
+			}
+			w.Writes = nil
+			w.pass(t, time.Hour)
+			w.wrote(t)
+			if got := slices.Compact(slices.Clone(w.Topic)); !slices.Equal(got, []string{"n1/timedOut"}) || len(w.Topic) > 2 {
+				t.Errorf("topic %q", w.Topic)
+			}
+			w.check(t, plan.Expected[:1])
+			if s := w.state(t); len(s.Unpublished()) != 0 {
+				t.Errorf("saved %+v", s)
+			}
+		})
+	}
+}
+
+// Of two events at once one is refused, writes nothing more, and can come again.
+func TestTwoEventsAtOnce(t *testing.T) {
+	w := newWorld()
+	w.add(t, "westeurope")
+	w.wrote(t, "register", "save")
+	w.Before = func(n int, _ string) {
+		if n == 1 { // its save
+			w.Before = nil
+			w.add(t, "eastus")
+		}
+	}
+	a := w.actor()
+	told := 0
+	a.Concluded = func(string) { told++ }
+	turn, err := a.add(t.Context(), "n1", addBody(t, event("japaneast")))
+	if !errors.Is(err, actor.ErrConflict) || turn.After != nil || turn.Reply != nil {
+		t.Errorf("the first: %s, %v", turn.Reply, err)
+	}
+	w.wrote(t, "save", "save")
+	if len(w.sent) != 4 || told != 0 {
+		t.Errorf("sent %q, told of %d outcomes", w.sent, told)
+	}
+	w.add(t, "japaneast")
+	w.check(t, plan.Expected)
+}
+
+// That an outcome is published is saved in what is there by then, and into nothing
+// that cannot be read.
+func TestPublishedIsSavedInWhatIsThere(t *testing.T) {
+	w := newWorld()
+	w.add(t, "westeurope")
+	w.add(t, "eastus")
+	w.Writes = nil
+	w.Before = func(_ int, what string) {
+		if what == "publish n1/timedOut" {
+			w.Before = nil
+			w.add(t, "japaneast")
+		}
+	}
+	w.passTo(t, due)
+	w.Before = nil
+	s := w.state(t)
+	if s.Status() != replication.Recovered || !s.Outcomes[0].Published {
+		t.Errorf("saved %+v", s)
+	}
+	w.pass(t, time.Hour)
+	w.check(t, plan.Expected)
+
+	// A replica of the store lags, or the record has expired.
+	w = newWorld()
+	w.Fail = lose("publish")
+	one := plan.Expected[:1]
+	if _, err := w.client().Add(t.Context(), event(one[0]), one); err != nil {
+		t.Fatal(err)
+	}
+	w.Fail = nil
+	w.FailRead = func(n int, _ string) fake.Failure { return map[int]fake.Failure{2: fake.Stale}[n] }
+	w.pass(t, replication.Soon)
+	if len(w.Records) != 1 || len(w.Reminders) != 1 {
+		t.Errorf("after a read of nothing: records %q, reminders %v", slices.Collect(maps.Keys(w.Records)), w.Reminders)
+	}
+	w.FailRead = nil
+	w.pass(t, replication.Period)
+	w.check(t, one)
+}
+
+// Who cannot read decides nothing.
+func TestLoadFails(t *testing.T) {
+	w := newWorld()
+	w.FailRead = fake.At(0, fake.Lost)
+	if w.add(t, "westeurope") {
+		t.Error("accepted")
+	}
+	w.wrote(t)
+	w.FailRead = nil
+	w.add(t, "westeurope")
+	w.wrote(t, "register", "save")
+	name := w.state(t).ReminderName
+	w.Now = due
+	w.FailRead = fake.At(0, fake.Lost)
+	if err := w.actor().Remind(t.Context(), "n1", name); !errors.Is(err, fake.Err) {
+		t.Errorf("a firing: %v", err)
+	}
+	w.wrote(t)
+	w.FailRead = fake.At(1, fake.Lost) // before it saves what is published
+	if err := w.actor().Remind(t.Context(), "n1", name); err != nil {
+		t.Error(err)
+	}
+	w.wrote(t, "save", "publish n1/timedOut")
+	w.FailRead = nil
+	if len(w.Reminders) != 1 {
+		t.Errorf("reminders %v", w.Reminders)
+	}
+	w.pass(t, replication.Period)
+	w.check(t, plan.Expected[:1])
+}
+
+// Every turn that saves sends the names of the image to the index, and no other one.
+func TestIndexIsSentByEveryTurnThatSaves(t *testing.T) {
+	w := newWorld()
+	a := w.actor()
+	names := []string{"n1 sha256:aa", "n1 v1"}
+	sent := func(what string, want bool) {
+		t.Helper()
+		if want && !slices.Equal(w.sent, names) || !want && len(w.sent) != 0 {
+			t.Errorf("%s: sent %q", what, w.sent)
+		}
+		w.sent = nil
+	}
+	w.addTo(t, a, event("westeurope"))
+	sent("the first event", true)
+	w.addTo(t, a, event("westeurope"))
+	sent("a duplicate", false)
+	w.addTo(t, a, event("eastus"))
+	sent("another region", true)
+	w.Fail = lose("save")
+	w.addTo(t, a, event("japaneast"))
+	sent("a save that is lost", false)
+	w.Fail = nil
+	differs := event("eastus")
+	differs.Digest = "sha256:bb"
+	w.addTo(t, a, differs)
+	sent("a region that says something else", true)
+	if err := a.Remind(t.Context(), "n1", w.state(t).ReminderName); err != nil {
+		t.Fatal(err)
+	}
+	sent("a firing before it is due", false)
+	w.passTo(t, due)
+	sent("timedOut", true)
+	w.addTo(t, a, event("japaneast"))
+	sent("recovered", true)
+}
+
+// An index that cannot be written keeps the reminder, which goes on trying.
+func TestIndexIsNotSettled(t *testing.T) {
+	w := newWorld()
+	w.Fail = lose("index")
+	for _, r := range plan.Expected {
+		if !w.add(t, r) {
+			t.Fatal("refused")
+		}
+	}
+	w.wrote(t, "register", "save", "save", "save", "publish n1/replicated", "index")
+	name := w.state(t).ReminderName
+	w.reminders(t, map[string]time.Time{name: due})
+	w.passTo(t, due)
+	w.wrote(t, "publish n1/replicated", "save", "index") // the record did not show it
+	w.reminders(t, map[string]time.Time{name: due.Add(replication.Period)})
+	w.pass(t, 2*replication.Period)
+	w.wrote(t, "index", "index")
+	w.Fail = nil
+	w.pass(t, replication.Period)
+	w.wrote(t, "index", "unregister")
+	w.check(t, plan.Expected)
+}
+
+// Each outcome is told where it is saved, once.
 func TestConcludedIsTold(t *testing.T) {
 	w := newWorld()
 	a := w.actor()
 	var told []string
 	a.Concluded = func(id string) { told = append(told, id) }
 	for _, r := range plan.Expected {
-		body, _ := json.Marshal(addMessage{messageOf(event(r)), plan.Expected})
 		if len(told) != 0 {
 			t.Errorf("told before %s", r)
 		}
-		if _, err := a.add(t.Context(), "n1", body); err != nil {
-			t.Fatal(err)
-		}
+		w.addTo(t, a, event(r))
 	}
-	if !slices.Equal(told, []string{"n1"}) {
-		t.Errorf("told %v", told)
+	w.addTo(t, a, event("eastus"))
+	if want := []string{"n1"}; !slices.Equal(told, want) {
+		t.Errorf("replicated: told %q, want %q", told, want)
+	}
+
+	w, told = newWorld(), nil
+	w.addTo(t, a, event("eastus"))
+	a.Records, a.Reminders, a.Topic, a.Index, a.Now = w, w, w, w, func() time.Time { return w.Now }
+	w.addTo(t, a, event("eastus"))
+	w.Fail = lose("save")
+	w.Pass(due.Sub(w.Now), "n1", func(name string) error { return a.Remind(t.Context(), "n1", name) })
+	if len(told) != 0 {
+		t.Errorf("told of an outcome that is not saved: %q", told)
+	}
+	w.Fail = nil
+	w.Pass(time.Hour, "n1", func(name string) error { return a.Remind(t.Context(), "n1", name) })
+	if want := []string{"n1"}; !slices.Equal(told, want) {
+		t.Errorf("timedOut: told %q, want %q", told, want)
 	}
 }
 
 // Who wants what ACR sent gets that, byte by byte, of the first region.
 func TestOriginal(t *testing.T) {
 	w := newWorld()
-	if got, err := w.client().Original(t.Context(), "n1"); got != "" || err != nil {
+	if got, err := w.client().Original(t.Context(), "n1"); got != "" || !errors.Is(err, ErrNotFound) {
 		t.Errorf("of nothing: %q, %v", got, err)
 	}
 	w.add(t, "eastus")
 	other := event("westeurope")
 	other.Original = "other"
-	if _, err := w.client().Add(t.Context(), other, plan.Expected); err != nil {
-		t.Fatal(err)
-	}
-	n := len(w.Writes)
-	if got, err := w.client().Original(t.Context(), "n1"); got != event("eastus").Original || err != nil || len(w.Writes) != n {
+	w.addTo(t, w.actor(), other)
+	if got, err := w.client().Original(t.Context(), "n1"); got != event("eastus").Original || err != nil {
 		t.Errorf("%q, %v", got, err)
 	}
 }
@@ -233,13 +1065,15 @@ func TestRefusalWritesNothing(t *testing.T) {
 	if _, err := w.client().Status(t.Context(), "n1"); !errors.Is(err, ErrNotFound) {
 		t.Errorf("status: %v", err)
 	}
-	if len(w.Writes) != 0 {
-		t.Errorf("wrote %v", w.Writes)
-	}
+	w.wrote(t)
 	w.add(t, "eastus")
-	n := len(w.Writes)
-	if _, err = w.client().Add(t.Context(), event("mars"), plan.Expected); !errors.As(err, &refused) || len(w.Writes) != n {
-		t.Errorf("later event: %v, wrote %v", err, w.Writes[n:])
+	w.wrote(t, "register", "save")
+	if _, err = w.client().Add(t.Context(), event("mars"), plan.Expected); !errors.As(err, &refused) {
+		t.Errorf("later event: %v", err)
+	}
+	w.wrote(t)
+	if len(w.sent) != 2 {
+		t.Errorf("sent %q", w.sent)
 	}
 }
 
@@ -271,14 +1105,71 @@ func (a answersWith) Invoke(ctx context.Context, _, method string, _ []byte) ([]
 	return a.world.Invoke(ctx, a.event.ID, method, body)
 }
 
+// A duplicate changes nothing, and nothing follows it, whatever there is to do.
 func TestDuplicateWritesNothing(t *testing.T) {
-	w := newWorld()
-	w.add(t, "eastus")
-	n := len(w.Writes)
-	result, err := w.client().Add(t.Context(), event("eastus"), plan.Expected)
-	if err != nil || result.New() || len(w.Writes) != n {
-		t.Errorf("%+v, %v, wrote %v", result, err, w.Writes[n:])
+	duplicate := func(t *testing.T, w *world) {
+		t.Helper()
+		w.Writes, w.sent = nil, nil
+		turn, err := w.actor().add(t.Context(), "n1", addBody(t, event("eastus")))
+		var r reply
+		if json.Unmarshal(turn.Reply, &r); err != nil || r.Reason != replication.Duplicate || turn.After != nil {
+			t.Errorf("%s, %v", turn.Reply, err)
+		}
+		w.wrote(t)
+		if len(w.sent) != 0 {
+			t.Errorf("sent %q", w.sent)
+		}
 	}
+	t.Run("collecting", func(t *testing.T) {
+		w := newWorld()
+		w.add(t, "eastus")
+		duplicate(t, w)
+		if result, err := w.client().Add(t.Context(), event("eastus"), plan.Expected); err != nil || result.New() {
+			t.Errorf("%+v, %v", result, err)
+		}
+		w.Now = due.Add(time.Hour) // the reminder is late
+		duplicate(t, w)
+		if st := w.status(t); st.Status != replication.Collecting {
+			t.Errorf("a duplicate decides %s", st.Status)
+		}
+	})
+	t.Run("unpublished", func(t *testing.T) {
+		w := newWorld()
+		w.add(t, "eastus")
+		w.Fail = lose("publish")
+		w.passTo(t, due)
+		w.Fail = nil
+		duplicate(t, w)
+	})
+	t.Run("replicated", func(t *testing.T) {
+		w := newWorld()
+		for _, r := range plan.Expected {
+			w.add(t, r)
+		}
+		duplicate(t, w)
+	})
+	t.Run("a region that was not expected then", func(t *testing.T) {
+		w := newWorld()
+		if _, err := w.client().Add(t.Context(), event("eastus"), plan.Expected[:2]); err != nil {
+			t.Fatal(err)
+		}
+		w.wrote(t, "register", "save")
+		if result, err := w.client().Add(t.Context(), event("japaneast"), plan.Expected); err != nil || result.Reason != replication.NotAwaited {
+			t.Errorf("%+v, %v", result, err)
+		}
+		w.wrote(t)
+	})
+	t.Run("another digest is written once", func(t *testing.T) {
+		w := newWorld()
+		w.add(t, "eastus")
+		w.Writes = nil
+		differs := event("eastus")
+		differs.Digest = "sha256:bb"
+		w.addTo(t, w.actor(), differs)
+		w.wrote(t, "save")
+		w.addTo(t, w.actor(), differs)
+		w.wrote(t)
+	})
 }
 
 func TestBrokenInputToTheActor(t *testing.T) {
@@ -288,21 +1179,21 @@ func TestBrokenInputToTheActor(t *testing.T) {
 			t.Errorf("add %q: no error", body)
 		}
 	}
-	w.States["n1"] = []byte(`{"first":{"id":"n1"}}`)
-	if _, err := w.client().Status(t.Context(), "n1"); err == nil {
-		t.Error("a state that cannot be: no error")
+	for _, broken := range []string{"{", "{}", "null", `{"actor":{"first":{"id":"n1"}}}`} {
+		w.Records["n1"] = []byte(broken)
+		if turn, err := w.actor().add(t.Context(), "n1", addBody(t, event("eastus"))); err == nil || turn.After != nil {
+			t.Errorf("an event over %s: %s, %v", broken, turn.Reply, err)
+		}
+		if err := w.actor().Remind(t.Context(), "n1", "check-1"); err == nil {
+			t.Errorf("a reminder of %s: no error", broken)
+		}
 	}
-	if len(w.Writes) != 0 {
-		t.Errorf("wrote %v", w.Writes)
-	}
+	w.wrote(t)
 }
 
 func (w *world) check(t *testing.T, accepted []replication.Region) {
 	t.Helper()
-	s, err := decodeState(w.States["n1"])
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := w.state(t)
 	for _, r := range accepted {
 		if slices.Contains(s.Missing(), r) {
 			t.Errorf("%s was accepted and is missing", r)
@@ -316,20 +1207,24 @@ func (w *world) check(t *testing.T, accepted []replication.Region) {
 	}
 	var want []string
 	for _, o := range s.Outcomes {
-		want = append(want, "n1/"+string(o.Status))
+		want = append(want, EventID("n1", o.Status))
 	}
-	got := slices.Compact(slices.Clone(w.Topic))
+	var got []string // each for the first time
+	for _, id := range w.Topic {
+		if !slices.Contains(got, id) {
+			got = append(got, id)
+		}
+	}
 	if !slices.Equal(got, want) {
 		t.Errorf("topic: %v, outcomes %v", w.Topic, want)
 	}
-	for name, image := range map[string]Image{"digest": {"shop/cart", "sha256:aa", ""}, "tag": {"shop/cart", "", "v1"}, "both": {"shop/cart", "sha256:aa", "v1"}} {
+	for name, image := range map[string]catalog.Image{"digest": {Repository: "shop/cart", Digest: "sha256:aa"}, "tag": {Repository: "shop/cart", Tag: "v1"}, "both": {Repository: "shop/cart", Digest: "sha256:aa", Tag: "v1"}} {
 		if st, err := w.client().Find(t.Context(), image); err != nil || st.ID != "n1" {
 			t.Errorf("by %s: %q, %v", name, st.ID, err)
 		}
 	}
-	var doc struct{ Status replication.Status }
-	if json.Unmarshal(w.Documents["n1"], &doc); doc.Status != s.Status() {
-		t.Errorf("the document says %q, the state %q", doc.Status, s.Status())
+	if len(w.Records) != 1 {
+		t.Errorf("records of %q", slices.Collect(maps.Keys(w.Records)))
 	}
 }
 
@@ -339,17 +1234,20 @@ func TestBrokerDown(t *testing.T) {
 	a := w.actor()
 	a.Topic = brokenTopic{}
 	for _, r := range plan.Expected {
-		body, _ := json.Marshal(addMessage{messageOf(event(r)), plan.Expected})
-		if _, err := a.add(t.Context(), "n1", body); err != nil {
-			t.Fatalf("%s: %v", r, err)
+		if !w.addTo(t, a, event(r)) {
+			t.Fatalf("%s is refused", r)
 		}
 	}
 	if len(w.Topic) != 0 || len(w.Reminders) != 1 {
 		t.Fatalf("topic %v, reminders %v", w.Topic, w.Reminders)
 	}
-	w.pass(t, time.Minute) // the broker is back
+	w.passTo(t, due) // the broker is back
 	w.check(t, plan.Expected)
 }
+
+type brokenTopic struct{}
+
+func (brokenTopic) Publish(context.Context, string, []byte) error { return fake.Err }
 
 // While the scheduler was frozen, a first event's turn was given up. Its reminder was
 // registered all the same, fired, found no notification, and its removal came when the
@@ -377,9 +1275,10 @@ func TestARemovalCannotTakeAnotherTurnsReminder(t *testing.T) {
 }
 
 // A save that was given up comes when the reminder has fired already, and found
-// nothing.
+// nothing. A short timeout lets the reminder fire before that.
 func TestAReminderWaitsForItsState(t *testing.T) {
 	w := newWorld()
+	w.timeout = 2 * time.Second
 	w.Fail = func(_ int, what string) fake.Failure {
 		if what == "save" {
 			return fake.Late
@@ -391,6 +1290,10 @@ func TestAReminderWaitsForItsState(t *testing.T) {
 		t.Fatal("accepted without a state")
 	}
 	w.Fail = nil
+	w.pass(t, 34*time.Second)
+	if want := []string{"load", "register", "save", "load", "load"}; !slices.Equal(w.Calls, want) {
+		t.Errorf("before the state comes: got %q, want %q", w.Calls, want)
+	}
 	w.pass(t, 10*time.Minute)
 	if want := []string{"n1/timedOut"}; !slices.Equal(w.Topic, want) || len(w.Reminders) != 0 {
 		t.Errorf("topic %v, reminders %v", w.Topic, w.Reminders)
@@ -398,27 +1301,34 @@ func TestAReminderWaitsForItsState(t *testing.T) {
 }
 
 // After a hard restart the scheduler is deaf for 20 s. A webhook whose event is
-// saved must be answered all the same.
+// saved must be answered all the same, at once; what follows holds the actor no longer
+// than an event waits before it is queued.
 func TestDeafAfterTheSave(t *testing.T) {
 	for name, deafen := range map[string]func(*Actor, deaf){
 		"topic":      func(a *Actor, d deaf) { a.Topic = d },
-		"documents":  func(a *Actor, d deaf) { a.Documents = d },
+		"index":      func(a *Actor, d deaf) { a.Index = d },
 		"unregister": func(a *Actor, d deaf) { a.Reminders = d },
 	} {
-		synctest.Test(t, func(t *testing.T) {
-			w := newWorld()
-			for _, r := range plan.Expected[:2] {
-				w.add(t, r)
-			}
-			a := w.actor()
-			deafen(a, deaf{w})
-			body, _ := json.Marshal(addMessage{messageOf(event(plan.Expected[2])), plan.Expected})
-			begin := time.Now()
-			if _, err := a.add(t.Context(), "n1", body); err != nil || time.Since(begin) > finishTimeout {
-				t.Errorf("%s: %v after %v", name, err, time.Since(begin))
-			}
-			w.pass(t, time.Minute) // it hears again
-			w.check(t, plan.Expected)
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld()
+				for _, r := range plan.Expected[:2] {
+					w.add(t, r)
+				}
+				a := w.actor()
+				deafen(a, deaf{w})
+				begin := time.Now()
+				turn, err := a.add(t.Context(), "n1", addBody(t, event(plan.Expected[2])))
+				if err != nil || time.Since(begin) != 0 {
+					t.Fatalf("%v after %v", err, time.Since(begin))
+				}
+				turn.After(context.WithoutCancel(t.Context()))
+				if took := time.Since(begin); took != followTimeout || took >= actorPatience {
+					t.Errorf("what follows takes %v", took)
+				}
+				w.passTo(t, due) // it hears again
+				w.check(t, plan.Expected)
+			})
 		})
 	}
 }
@@ -427,72 +1337,117 @@ func TestDeafAfterTheSave(t *testing.T) {
 type deaf struct{ *world }
 
 func (deaf) Publish(ctx context.Context, _ string, _ []byte) error { <-ctx.Done(); return ctx.Err() }
-func (deaf) Put(ctx context.Context, _ string, _ []byte) error     { <-ctx.Done(); return ctx.Err() }
 func (deaf) Unregister(ctx context.Context, _, _ string) error     { <-ctx.Done(); return ctx.Err() }
+func (deaf) Send([]catalog.Entry) func(context.Context) error {
+	return func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
+}
 
-type brokenTopic struct{}
-
-func (brokenTopic) Publish(context.Context, string, []byte) error { return fake.Err }
-
-func TestStateSurvivesStorage(t *testing.T) {
-	s, _ := replication.Add(replication.State{}, event("eastus"), plan, t0)
-	other := event("japaneast")
+// recorded is a state in which everything is set.
+func recorded(t *testing.T) replication.State {
+	t.Helper()
+	first := event("eastus")
+	first.Via = replication.ViaWebhook
+	s, _ := replication.Add(replication.State{}, first, plan, t0)
+	other := accepted("japaneast", t0.Add(time.Second))
 	other.Digest, other.Tag, other.Time = "sha256:bb", "v2", time.Time{}
-	s, _ = replication.Add(s, other, plan, t0.Add(time.Second))
-	s, _ = replication.Tick(s, t0.Add(3*time.Minute))
-	s = s.Published(s.Outcomes[0]).DocumentStored()
-	s.Indexed, s.ReminderName = true, "check-1"
-	data, err := encodeState(s)
+	s, _ = replication.Add(s, other, plan, t0.Add(2*time.Second))
+	s, _ = replication.Tick(s, due)
+	s = s.Traced(replication.State{}, "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01 vendor=x").Published(s.Outcomes[0])
+	s, _ = replication.Add(s, event("westeurope"), plan, due.Add(time.Second))
+	s.ReminderName = "check-1"
+	if err := s.Check(); err != nil || s.Status() != replication.Recovered || !s.Mismatch {
+		t.Fatalf("%+v, %v", s, err)
+	}
+	return s
+}
+
+// What a record is read as is what it was written from, and the fields that people
+// read say the same.
+func TestRecord(t *testing.T) {
+	s := recorded(t)
+	data, err := encodeRecord(s)
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := decodeState(data)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !reflect.DeepEqual(got, s) {
-		t.Errorf("got  %+v\nwant %+v", got, s)
+	if got, err := decodeRecord(data); err != nil || !reflect.DeepEqual(got, s) {
+		t.Errorf("got  %+v, %v\nwant %+v", got, err, s)
 	}
 
 	// Cosmos keeps numbers as 64-bit floats.
 	var loose any
 	json.Unmarshal(data, &loose)
-	data, _ = json.Marshal(loose)
-	if got, err = decodeState(data); err != nil || !reflect.DeepEqual(got, s) {
-		t.Errorf("through Cosmos: %+v, %v", got, err)
+	floats, _ := json.Marshal(loose)
+	if !bytes.Contains(floats, []byte(`"size":9007199254740992,`)) {
+		t.Fatalf("not as Cosmos does it: %s", floats)
 	}
-	if got, err := decodeState(nil); err != nil || got.Exists() {
+	if got, err := decodeRecord(floats); err != nil || !reflect.DeepEqual(got, s) {
+		t.Errorf("through Cosmos: got %+v, %v\nwant %+v", got, err, s)
+	}
+	if got, err := decodeRecord(nil); err != nil || got.Exists() {
 		t.Errorf("nothing stored: %+v, %v", got, err)
-	}
-
-	// All reminders once had one name.
-	s.ReminderName = ""
-	data, _ = encodeState(s)
-	if got, err := decodeState(data); err != nil || bytes.Contains(data, []byte("reminder")) || got.ReminderName != "check" {
-		t.Errorf("without the reminder's name: %+v, %v", got, err)
 	}
 }
 
-// An image leads to its newest notification, in whatever order the index is
-// written.
+func TestRecordOfPeople(t *testing.T) {
+	w := newWorld()
+	top := map[string]string{
+		"format": "1", "id": "n1", "timestamp": "2026-11-17T16:52:00.343145347Z", "action": "push", "loginServer": "contoso.azurecr.io",
+		"image": "shop/cart", "tag": "v1", "digest": "sha256:aa", "mediaType": "m", "size": "9.007199254740992e+15", "status": "collecting",
+		"startedAt": "2026-11-17T16:52:01.343145347Z", "deadline": "2026-11-17T16:54:01.343145347Z",
+		"regions":  "[map[eventTime:2026-11-17T16:52:00.343145347Z receivedAt:2026-11-17T16:52:01.343145347Z region:eastus]]",
+		"missing":  "[westeurope japaneast]",
+		"mismatch": "false",
+	}
+	check := func(want map[string]string) {
+		t.Helper()
+		var record map[string]any
+		if err := json.Unmarshal(w.Records["n1"], &record); err != nil {
+			t.Fatal(err)
+		}
+		got := map[string]string{}
+		for key, value := range record {
+			got[key] = fmt.Sprint(value)
+		}
+		if _, ok := record["actor"].(map[string]any); !ok {
+			t.Errorf("the actor's own: %v", record["actor"])
+		}
+		delete(got, "actor")
+		if !maps.Equal(got, want) {
+			t.Errorf("got  %v\nwant %v", got, want)
+		}
+	}
+	w.add(t, "eastus")
+	check(top)
+	w.passTo(t, due)
+	top["status"], top["concludedAt"], top["durationMs"] = "timedOut", "2026-11-17T16:54:31.343145347Z", "150000"
+	check(top)
+
+	// ACR gave no time.
+	w = newWorld()
+	e := event("eastus")
+	e.Time = time.Time{}
+	w.addTo(t, w.actor(), e)
+	if !bytes.Contains(w.Records["n1"], []byte(`"timestamp":"2026-11-17T16:52:01.343145347Z"`)) {
+		t.Errorf("%s", w.Records["n1"])
+	}
+}
+
+// An image leads to its newest notification.
 func TestFind(t *testing.T) {
 	w := newWorld()
 	client := w.client()
-	add := func(id, tag, digest string) replication.State {
-		e := event("eastus")
-		e.ID, e.Tag, e.Digest = id, tag, digest
-		if _, err := client.Add(t.Context(), e, plan.Expected); err != nil {
-			t.Fatal(err)
-		}
-		s, err := decodeState(w.States[id])
-		if err != nil {
-			t.Fatal(err)
+	add := func(id, tag, digest string) {
+		for _, r := range plan.Expected {
+			e := event(r)
+			e.ID, e.Tag, e.Digest = id, tag, digest
+			if _, err := client.Add(t.Context(), e, plan.Expected); err != nil {
+				t.Fatal(err)
+			}
 		}
 		w.Now = w.Now.Add(time.Second)
-		return s
 	}
 	find := func(digest, tag string) string {
-		st, err := client.Find(t.Context(), Image{"shop/cart", digest, tag})
+		st, err := client.Find(t.Context(), catalog.Image{Repository: "shop/cart", Digest: digest, Tag: tag})
 		if errors.Is(err, ErrNotFound) {
 			return "none"
 		}
@@ -501,12 +1456,9 @@ func TestFind(t *testing.T) {
 		}
 		return st.ID
 	}
-	old := add("old", "v1", "sha256:aa")
+	add("old", "v1", "sha256:aa")
 	add("moved", "v1", "sha256:bb")
 	add("untagged", "", "sha256:cc")
-	if err := w.actor().index(t.Context(), old); err != nil { // a repeat by the reminder comes late
-		t.Fatal(err)
-	}
 	for _, tt := range []struct{ digest, tag, want string }{
 		{"sha256:aa", "", "old"}, {"sha256:bb", "", "moved"}, {"", "v1", "moved"},
 		{"sha256:bb", "v1", "moved"}, {"sha256:aa", "v1", "none"}, {"sha256:cc", "", "untagged"},
@@ -516,11 +1468,11 @@ func TestFind(t *testing.T) {
 			t.Errorf("digest %q, tag %q: %s, want %s", tt.digest, tt.tag, got, tt.want)
 		}
 	}
-	if _, err := client.Find(t.Context(), Image{"shop/car", "", "tv1"}); !errors.Is(err, ErrNotFound) {
+	if _, err := client.Find(t.Context(), catalog.Image{Repository: "shop/car", Tag: "tv1"}); !errors.Is(err, ErrNotFound) {
 		t.Errorf("another repository: %v", err)
 	}
-	// A process that died before its save has left an index that leads nowhere.
-	delete(w.States, "untagged")
+	// A record that has expired leaves an index that leads nowhere.
+	delete(w.Records, "untagged")
 	if got := find("sha256:cc", ""); got != "none" {
 		t.Errorf("leads nowhere: %s", got)
 	}
@@ -599,23 +1551,6 @@ func TestCloudEventWithoutTagAndRegistry(t *testing.T) {
 	}
 }
 
-func TestDocument(t *testing.T) {
-	w := newWorld()
-	w.add(t, "eastus")
-	var doc map[string]any
-	if err := json.Unmarshal(w.Documents["n1"], &doc); err != nil {
-		t.Fatal(err)
-	}
-	for key, want := range map[string]string{
-		"id": "n1", "timestamp": "2026-11-17T16:52:00.343145347Z", "action": "push", "loginServer": "contoso.azurecr.io",
-		"image": "shop/cart", "tag": "v1", "digest": "sha256:aa", "status": "collecting", "missing": "[westeurope japaneast]",
-	} {
-		if got := fmt.Sprint(doc[key]); got != want {
-			t.Errorf("%s: %s, want %s", key, got, want)
-		}
-	}
-}
-
 // eventLog is ACR's record of what it has fired.
 type eventLog struct {
 	fired []replication.Event
@@ -644,99 +1579,98 @@ func logged(r replication.Region, at time.Time) replication.Event {
 func TestEventLogIsAskedBeforeTheTimeout(t *testing.T) {
 	other := logged("japaneast", t0)
 	other.ID = "n2"
+	inTime := logged("eastus", t0.Add(time.Second))
+	missing := []replication.Region{"eastus", "japaneast"}
+	timedOut := []replication.Status{replication.TimedOut}
 	for _, tt := range []struct {
-		name  string
-		log   eventLog
-		want  replication.Status
-		asked int
-		took  time.Duration
-		topic []string
+		name    string
+		log     eventLog
+		took    time.Duration
+		topic   []replication.Status
+		missing []replication.Region // in timedOut
 	}{
-		{"all were fired", eventLog{fired: []replication.Event{logged("eastus", t0.Add(time.Second)), logged("japaneast", t0.Add(9*time.Second))}}, replication.Replicated, 1, 0, []string{"n1/replicated"}},
-		{"one was fired", eventLog{fired: []replication.Event{logged("eastus", t0.Add(time.Second))}}, replication.TimedOut, 1, 0, []string{"n1/timedOut"}},
-		{"one was fired, the other not read", eventLog{fired: []replication.Event{logged("eastus", t0.Add(time.Second))}, err: fake.Err}, replication.TimedOut, 1, 0, []string{"n1/timedOut"}},
-		{"fired after the deadline", eventLog{fired: []replication.Event{logged("eastus", t0.Add(time.Second)), logged("japaneast", t0.Add(plan.Timeout+time.Second))}}, replication.Recovered, 1, 0, []string{"n1/timedOut", "n1/recovered"}},
-		{"nothing was fired", eventLog{}, replication.TimedOut, 1, 0, []string{"n1/timedOut"}},
-		{"of another notification", eventLog{fired: []replication.Event{other}}, replication.TimedOut, 1, 0, []string{"n1/timedOut"}},
-		{"ARM is broken", eventLog{err: fake.Err}, replication.TimedOut, 1, 0, []string{"n1/timedOut"}},
-		{"ARM is silent", eventLog{slow: time.Hour}, replication.TimedOut, 1, askReminded, []string{"n1/timedOut"}},
-		{"ARM is slow", eventLog{slow: 7 * time.Second}, replication.TimedOut, 1, 7 * time.Second, []string{"n1/timedOut"}},
+		{"all were fired", eventLog{fired: []replication.Event{inTime, logged("japaneast", t0.Add(9*time.Second))}}, 0, []replication.Status{replication.Replicated}, nil},
+		{"one was fired", eventLog{fired: []replication.Event{inTime}}, 0, timedOut, missing[1:]},
+		{"one was fired, the other not read", eventLog{fired: []replication.Event{inTime}, err: fake.Err}, 0, timedOut, missing[1:]},
+		{"fired after the deadline", eventLog{fired: []replication.Event{inTime, logged("japaneast", t0.Add(plan.Timeout))}}, 0, []replication.Status{replication.TimedOut, replication.Recovered}, missing[1:]},
+		{"fired in the other order", eventLog{fired: []replication.Event{logged("japaneast", t0.Add(plan.Timeout)), inTime}}, 0, []replication.Status{replication.TimedOut, replication.Recovered}, missing[1:]},
+		{"one was fired after the deadline", eventLog{fired: []replication.Event{logged("japaneast", t0.Add(plan.Timeout))}}, 0, timedOut, missing},
+		{"nothing was fired", eventLog{}, 0, timedOut, missing},
+		{"of another notification", eventLog{fired: []replication.Event{other}}, 0, timedOut, missing},
+		{"ARM is broken", eventLog{err: fake.Err}, 0, timedOut, missing},
+		{"ARM is silent", eventLog{slow: time.Hour}, askTimeout, timedOut, missing},
+		{"ARM is slow", eventLog{slow: 7 * time.Second}, 7 * time.Second, timedOut, missing},
 	} {
-		synctest.Test(t, func(t *testing.T) {
-			w := newWorld()
-			w.add(t, "westeurope")
-			before, _ := decodeState(w.States["n1"])
-			w.Now = w.Now.Add(plan.Timeout)
-			a := w.actor()
-			a.EventLog = &tt.log
-			begin := time.Now()
-			if err := a.Remind(t.Context(), "n1", before.ReminderName); err != nil || time.Since(begin) != tt.took || tt.took > 10*time.Second {
-				t.Errorf("%s: %v after %v", tt.name, err, time.Since(begin))
-			}
-			s, err := decodeState(w.States["n1"])
-			if err != nil || s.Status() != tt.want || len(tt.log.asked) != tt.asked || !slices.Equal(w.Topic, tt.topic) {
-				t.Errorf("%s: %s, asked %q, topic %v, %v", tt.name, s.Status(), tt.log.asked, w.Topic, err)
-			}
-			for _, arrival := range s.Arrivals[1:] {
-				if arrival.Via != replication.ViaEventLog {
-					t.Errorf("%s: %+v", tt.name, arrival)
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld()
+				w.add(t, "westeurope")
+				w.Writes = nil
+				w.Now = due
+				a := w.actor()
+				a.EventLog = &tt.log
+				told := 0
+				a.Concluded = func(string) { told++ }
+				begin := time.Now()
+				if err := a.Remind(t.Context(), "n1", w.state(t).ReminderName); err != nil || time.Since(begin) != tt.took || tt.took > 10*time.Second {
+					t.Errorf("%v after %v", err, time.Since(begin))
 				}
-			}
-			if len(w.Reminders) != 0 {
-				t.Errorf("%s: reminders %v", tt.name, w.Reminders)
-			}
+				if want := []string{fmt.Sprint(missing)}; !slices.Equal(tt.log.asked, want) {
+					t.Errorf("asked for %q, want %q", tt.log.asked, want)
+				}
+				w.published(t, tt.topic...)
+				if told != 1 {
+					t.Errorf("told of the end %d times", told)
+				}
+				if tt.missing != nil {
+					w.missing(t, replication.TimedOut, tt.missing...)
+				}
+				for _, arrival := range w.state(t).Arrivals[1:] {
+					if arrival.Via != replication.ViaEventLog {
+						t.Errorf("%+v", arrival)
+					}
+				}
+				if w.Writes[0] != "save" || len(w.state(t).Unpublished()) != 0 {
+					t.Errorf("writes %q, saved %+v", w.Writes, w.state(t))
+				}
+				w.reminders(t, nil)
+			})
 		})
 	}
 }
 
-// A reminder that is late finds what was fired before the deadline and after it, in
-// any order. What was fired before is in time.
-func TestEventLogInAnyOrder(t *testing.T) {
-	w := newWorld()
-	w.add(t, "westeurope")
-	w.Now = w.Now.Add(plan.Timeout + time.Minute)
-	a := w.actor()
-	a.EventLog = &eventLog{fired: []replication.Event{logged("eastus", t0.Add(plan.Timeout+time.Second)), logged("japaneast", t0.Add(time.Second))}}
-	before, err := decodeState(w.States["n1"])
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := a.Remind(t.Context(), "n1", before.ReminderName); err != nil {
-		t.Fatal(err)
-	}
-	if want := []string{"n1/timedOut", "n1/recovered"}; !slices.Equal(w.Topic, want) || !bytes.Contains(w.Events["n1/timedOut"], []byte(`"missing":["eastus"]`)) {
-		t.Errorf("topic %v: %s", w.Topic, w.Events["n1/timedOut"])
-	}
-}
-
-// Before the deadline, and after an outcome, there is nothing to ask. A status
-// just after the deadline leaves it to the reminder, which asks longer.
+// Only a reminder asks, and only when the notification is due.
 func TestWhenTheEventLogIsAsked(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w, log := newWorld(), &eventLog{slow: time.Hour}
-		a := w.actor()
-		a.EventLog = log
-		turn := func(after time.Duration, method string, r replication.Region, want replication.Status, asked int, took time.Duration) {
-			t.Helper()
-			w.Now = t0.Add(after)
-			body, _ := json.Marshal(addMessage{messageOf(event(r)), plan.Expected})
-			begin := time.Now()
-			out, err := a.Methods()[method](t.Context(), "n1", body)
-			var re reply
-			if json.Unmarshal(out, &re); err != nil || re.Status == nil || re.Status.Status != want || len(log.asked) != asked || time.Since(begin) != took {
-				t.Errorf("%v %s: %s, %v, asked %d times, took %v", after, method, out, err, len(log.asked), time.Since(begin))
-			}
+	w, log := newWorld(), &eventLog{}
+	a := w.actor()
+	a.EventLog = log
+	asked := func(what string, want int) {
+		t.Helper()
+		if got := len(log.asked); got != want {
+			t.Errorf("%s: asked %d times, want %d", what, got, want)
 		}
-		turn(0, methodAdd, "westeurope", replication.Collecting, 0, 0)
-		turn(plan.Timeout-1, methodStatus, "", replication.Collecting, 0, 0)
-		turn(plan.Timeout+reminderGrace-1, methodStatus, "", replication.Collecting, 0, 0)
-		turn(plan.Timeout+reminderGrace, methodStatus, "", replication.TimedOut, 1, askOtherwise)
-		turn(plan.Timeout+time.Minute, methodAdd, "eastus", replication.TimedOut, 1, 0)
-
-		w = newWorld()
-		a = w.actor()
-		a.EventLog = log
-		turn(0, methodAdd, "westeurope", replication.Collecting, 1, 0)
-		turn(plan.Timeout, methodAdd, "eastus", replication.TimedOut, 2, askOtherwise) // within the patience of its webhook
-	})
+	}
+	remind := func() {
+		t.Helper()
+		if err := a.Remind(t.Context(), "n1", w.state(t).ReminderName); err != nil {
+			t.Error(err)
+		}
+	}
+	w.addTo(t, a, event("westeurope"))
+	w.Now = due.Add(-1)
+	remind()
+	asked("a firing before due", 0)
+	w.Now = due
+	w.addTo(t, a, event("westeurope"))
+	w.addTo(t, a, event("eastus"))
+	asked("events when it is due", 0)
+	w.Fail = lose("publish")
+	remind()
+	asked("a firing at due", 1)
+	w.Fail = nil
+	remind()
+	asked("a firing after the outcome", 1)
+	w.addTo(t, a, event("japaneast"))
+	asked("a late event", 1)
+	w.published(t, replication.TimedOut, replication.Recovered)
 }

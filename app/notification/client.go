@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 
+	"allregions/app/actor"
+	"allregions/app/catalog"
 	"allregions/app/replication"
 )
 
@@ -38,18 +40,23 @@ func (e *RefusedError) Error() string {
 	return fmt.Sprintf("region %q is not expected; expected: %s", e.Region, strings.Join(names, ", "))
 }
 
-// Invoker calls a method of the actor with the given id. A nil error means that
-// the actor's turn ended without one. After an error the turn may or may not
-// have happened.
-type Invoker interface {
-	Invoke(ctx context.Context, id, method string, body []byte) ([]byte, error)
+// Reader reads records; see actor.Records.
+type Reader interface {
+	Load(ctx context.Context, key string) (value []byte, version string, err error)
 }
 
-// Client asks actors. Its errors, other than ErrNotFound and RefusedError, mean
-// that the actor could not be reached or could not save.
+// Finder returns the newest notification about an image; "" if there is none.
+type Finder interface {
+	Find(ctx context.Context, image catalog.Image) (notification string, err error)
+}
+
+// Client gives events to actors, and reads their records, on whichever replica. Its
+// errors, other than ErrNotFound and RefusedError, mean that the actor or the store
+// could not be reached, or could not save.
 type Client struct {
-	Actors    Invoker
-	Documents Lookup
+	Actors  actor.Invoker
+	Records Reader
+	Index   Finder
 }
 
 // Result is what became of an event.
@@ -87,23 +94,51 @@ func (c *Client) Add(ctx context.Context, e replication.Event, expected []replic
 	return Result{Reason: r.Reason, Status: *r.Status}, nil
 }
 
-// Status returns where the notification stands, or ErrNotFound.
+// Status returns where the notification stands, or ErrNotFound. It reads what was
+// last saved: it decides nothing, repairs nothing, and takes no turn.
 func (c *Client) Status(ctx context.Context, id string) (Status, error) {
-	r, err := c.invoke(ctx, id, methodStatus, nil)
-	switch {
-	case err != nil:
+	s, err := c.state(ctx, id)
+	if err != nil {
 		return Status{}, err
-	case r.Status == nil:
-		return Status{}, ErrNotFound
 	}
-	return *r.Status, nil
+	return statusOf(s), nil
 }
 
 // Original returns the body of the webhook that began the notification, as ACR
-// sent it; "" if that is not known.
+// sent it; "" if that is not known. The error is ErrNotFound if there is none.
 func (c *Client) Original(ctx context.Context, id string) (string, error) {
-	r, err := c.invoke(ctx, id, methodOriginal, nil)
-	return r.Original, err
+	s, err := c.state(ctx, id)
+	return s.First.Original, err
+}
+
+// Find returns where the newest notification about the image stands, or
+// ErrNotFound. With both a digest and a tag it is the tag's newest, if that is
+// of the digest: after a tag was moved, the answer is not about the old image.
+func (c *Client) Find(ctx context.Context, image catalog.Image) (Status, error) {
+	id, err := c.Index.Find(ctx, image)
+	if err != nil {
+		return Status{}, err
+	}
+	if id == "" {
+		return Status{}, ErrNotFound
+	}
+	st, err := c.Status(ctx, id)
+	if err == nil && image.Digest != "" && st.Digest != image.Digest {
+		err = ErrNotFound
+	}
+	return st, err
+}
+
+func (c *Client) state(ctx context.Context, id string) (replication.State, error) {
+	data, _, err := c.Records.Load(ctx, id)
+	if err != nil {
+		return replication.State{}, fmt.Errorf("read notification %s: %w", id, err)
+	}
+	s, err := decodeRecord(data)
+	if err == nil && !s.Exists() {
+		err = ErrNotFound
+	}
+	return s, err
 }
 
 func (c *Client) invoke(ctx context.Context, id, method string, body []byte) (reply, error) {

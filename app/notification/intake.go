@@ -12,6 +12,7 @@ import (
 
 	cloudevents "github.com/cloudevents/sdk-go/v2/event"
 
+	"allregions/app/actor"
 	"allregions/app/replication"
 )
 
@@ -39,7 +40,7 @@ type Intake struct {
 
 	// Queue is a durable topic that comes back through Deliver; nil for none.
 	// Dead takes what can never be delivered.
-	Queue, Dead Topic
+	Queue, Dead actor.Topic
 
 	// Delivered, if set, is told of each try to deliver from the queue: how the
 	// notification decided, or one of the results below, and the region, if it is
@@ -61,14 +62,14 @@ const (
 // broker has the event. RefusedError is final, other errors mean that both ways
 // failed.
 func (i *Intake) Add(ctx context.Context, e replication.Event, expected []replication.Region) (Result, error) {
-	received := i.Now()
+	e.ReceivedAt = i.Now() // accepted now, however long the actor takes
 	actorCtx, cancel := i.forActor(ctx)
 	defer cancel()
 	result, err := i.Client.Add(actorCtx, e, expected)
 	if _, refused := errors.AsType[*RefusedError](err); err == nil || refused || i.Queue == nil {
 		return result, err
 	}
-	e.ReceivedAt, e.Via = received, replication.ViaQueue
+	e.Via = replication.ViaQueue
 	if queueErr := i.queue(ctx, e, expected); queueErr != nil {
 		return Result{}, errors.Join(err, queueErr)
 	}
@@ -109,9 +110,11 @@ func (i *Intake) queue(ctx context.Context, e replication.Event, expected []repl
 // among the dead: because it is no event of ours, or of a region that the
 // notification does not expect.
 func (i *Intake) Deliver(ctx context.Context, event []byte) error {
-	region, result, err := i.deliver(ctx, event)
+	id, region, result, err := i.deliver(ctx, event)
 	if err != nil {
-		result = ResultFailed
+		err, result = fmt.Errorf("deliver %s: %w", id, err), ResultFailed
+	} else {
+		i.Log.LogAttrs(ctx, slog.LevelInfo, "delivered from the queue", slog.String("event", id), slog.String("result", result))
 	}
 	if i.Delivered != nil {
 		i.Delivered(region, result)
@@ -119,7 +122,9 @@ func (i *Intake) Deliver(ctx context.Context, event []byte) error {
 	return err
 }
 
-func (i *Intake) deliver(ctx context.Context, event []byte) (region replication.Region, result string, err error) {
+// deliver returns the event's id, its region, if that is expected, and what became
+// of it.
+func (i *Intake) deliver(ctx context.Context, event []byte) (id string, region replication.Region, result string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, deliverWithin)
 	defer cancel()
 	var received struct {
@@ -128,20 +133,38 @@ func (i *Intake) deliver(ctx context.Context, event []byte) (region replication.
 		Data addMessage `json:"data"`
 	}
 	if err := json.Unmarshal(event, &received); err != nil {
-		return "", ResultDead, i.bury(ctx, "unknown", event, fmt.Errorf("decode: %w", err))
+		return "unknown", "", ResultDead, i.bury(ctx, "unknown", event, fmt.Errorf("decode: %w", err))
 	}
+	id = cmp.Or(received.ID, "unknown")
 	e := received.Data.Event.event()
 	if received.Type != TypeReceived || !ValidID(e.ID) || e.Region == "" {
-		return "", ResultDead, i.bury(ctx, cmp.Or(received.ID, "unknown"), event, fmt.Errorf("not an %s with an id and a region, but %q", TypeReceived, received.Type))
+		return id, "", ResultDead, i.bury(ctx, id, event, fmt.Errorf("not an %s with an id and a region, but %q", TypeReceived, received.Type))
 	}
 	added, err := i.Client.Add(ctx, e, received.Data.Expected)
 	if _, refused := errors.AsType[*RefusedError](err); refused {
-		return "", ResultDead, i.bury(ctx, cmp.Or(received.ID, "unknown"), event, err)
+		return id, "", ResultDead, i.bury(ctx, id, event, err)
 	}
 	if err == nil || slices.Contains(received.Data.Expected, e.Region) {
 		region = e.Region
 	}
-	return region, string(added.Reason), err
+	if err == nil && added.Reason != replication.NotAwaited {
+		err = i.kept(ctx, e)
+	}
+	return id, region, string(added.Reason), err
+}
+
+// kept reads the record: its nil error means that e is in it. An event leaves the
+// queue's keeping, which is the last that there is of it, only when the store shows it,
+// and not because somebody on the way has said so.
+func (i *Intake) kept(ctx context.Context, e replication.Event) error {
+	st, err := i.Client.Status(ctx, e.ID)
+	if err != nil {
+		return fmt.Errorf("read it back: %w", err)
+	}
+	if !st.has(e.Region) {
+		return fmt.Errorf("the record of %s has %v, and not %s", e.ID, st.Regions, e.Region)
+	}
+	return nil
 }
 
 // dead is what is kept of a message that can never be delivered.

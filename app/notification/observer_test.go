@@ -1,12 +1,15 @@
 package notification
 
 import (
+	"bytes"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"allregions/app/actor"
 	"allregions/app/notification/fake"
 	"allregions/app/replication"
 )
@@ -35,13 +38,7 @@ func (o *observed) actor() *Actor {
 
 func (o *observed) add(t *testing.T, r replication.Region) {
 	t.Helper()
-	e := event(r)
-	_, _, err := o.actor().step(t.Context(), "n1", r, "", func(s replication.State, now time.Time) (replication.State, replication.Decision) {
-		return replication.Add(s, e, plan, now)
-	})
-	if err != nil && !strings.Contains(err.Error(), fake.Err.Error()) {
-		t.Fatal(err)
-	}
+	o.addTo(t, o.actor(), event(r))
 }
 
 func (o *observed) pass(t *testing.T, d time.Duration) {
@@ -51,17 +48,8 @@ func (o *observed) pass(t *testing.T, d time.Duration) {
 	}
 }
 
-// lose makes the writes fail that begin with this.
-func lose(what string) func(int, string) fake.Failure {
-	return func(_ int, name string) fake.Failure {
-		if strings.HasPrefix(name, what) {
-			return fake.Lost
-		}
-		return fake.None
-	}
-}
-
 func TestObserver(t *testing.T) {
+	begun := []string{"saved 0 to 1 of collecting", "saved 1 to 2 of collecting"}
 	for _, tt := range []struct {
 		name string
 		play func(t *testing.T, o *observed)
@@ -73,12 +61,19 @@ func TestObserver(t *testing.T) {
 			}
 			o.add(t, "eastus") // a repeat saves nothing
 			o.pass(t, time.Hour)
-		}, []string{"saved 0 to 1 of collecting", "saved 1 to 2 of collecting", "saved 2 to 3 of replicated", "published replicated after 0s"}},
-		// What a reminder does anyway is no repetition.
+		}, append(slices.Clone(begun), "saved 2 to 3 of replicated", "published replicated after 0s")},
+		// What a reminder does anyway is no repetition; that the outcome is published is
+		// no decision.
 		{"timed out", func(t *testing.T, o *observed) {
 			o.add(t, "eastus")
 			o.pass(t, time.Hour)
 		}, []string{"saved 0 to 1 of collecting", "saved 1 to 1 of timedOut", "published timedOut after 0s"}},
+		{"late", func(t *testing.T, o *observed) {
+			o.add(t, "eastus")
+			o.add(t, "westeurope")
+			o.Now = t0.Add(plan.Timeout)
+			o.add(t, "japaneast")
+		}, append(slices.Clone(begun), "saved 2 to 3 of recovered", "published timedOut after 0s", "published recovered after 0s")},
 		{"a save fails", func(t *testing.T, o *observed) {
 			o.Fail = lose("save")
 			o.add(t, "eastus")
@@ -90,28 +85,32 @@ func TestObserver(t *testing.T) {
 			o.add(t, "japaneast")
 			o.Fail = nil
 			o.pass(t, time.Hour)
-		}, []string{"saved 0 to 1 of collecting", "saved 1 to 2 of collecting", "saved 2 to 3 of replicated",
-			"published replicated after 30s", "repeated publish", "repeated document"}}, // it was written, but not noted
-		{"the document store is away", func(t *testing.T, o *observed) {
+		}, append(slices.Clone(begun), "saved 2 to 3 of replicated", "published replicated after 2m30s", "repeated publish")},
+		{"the broker is away at due", func(t *testing.T, o *observed) {
+			o.add(t, "eastus")
+			o.Fail = lose("publish")
+			o.Now = due
+			o.pass(t, 0)
+			o.Fail = nil
+			o.pass(t, time.Hour)
+		}, []string{"saved 0 to 1 of collecting", "saved 1 to 1 of timedOut", "published timedOut after 30s", "repeated publish"}},
+		// Only what an earlier turn has left is a repetition.
+		{"the broker takes one of two", func(t *testing.T, o *observed) {
 			o.add(t, "eastus")
 			o.add(t, "westeurope")
-			o.Fail = lose("document")
+			o.Now = t0.Add(plan.Timeout)
+			o.Fail = lose("publish n1/recovered")
 			o.add(t, "japaneast")
 			o.Fail = nil
 			o.pass(t, time.Hour)
-		}, []string{"saved 0 to 1 of collecting", "saved 1 to 2 of collecting", "saved 2 to 3 of replicated", "published replicated after 0s", "repeated document"}},
-		{"the index is away", func(t *testing.T, o *observed) {
-			o.Fail = lose("index")
-			o.add(t, "eastus")
-			o.Fail = nil
-			o.pass(t, 31*time.Second)
-		}, []string{"saved 0 to 1 of collecting", "repeated index"}},
+		}, append(slices.Clone(begun), "saved 2 to 3 of recovered", "published timedOut after 0s",
+			"published timedOut after 30s", "published recovered after 30s", "repeated publish", "repeated publish")},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			o := &observed{world: newWorld()}
 			tt.play(t, o)
 			if !slices.Equal(o.told, tt.want) {
-				t.Errorf("told\n %q, want\n %q", o.told, tt.want)
+				t.Errorf("told\n got %q\nwant %q", o.told, tt.want)
 			}
 		})
 	}
@@ -128,7 +127,7 @@ func TestDelivered(t *testing.T) {
 		}
 	}
 	var told []string
-	deliver := func(actors Invoker, message string) {
+	deliver := func(actors actor.Invoker, message string) {
 		in, _, _ := w.intake(actors)
 		in.Delivered = func(region replication.Region, result string) { told = append(told, string(region)+" "+result) }
 		in.Deliver(t.Context(), []byte(message))
@@ -141,6 +140,32 @@ func TestDelivered(t *testing.T) {
 	deliver(w, "{")
 	deliver(w, "{}")
 	if want := []string{"eastus failed", "eastus started", "eastus duplicate", " failed", " dead", " dead", " dead"}; !slices.Equal(told, want) {
-		t.Errorf("%q, want %q", told, want)
+		t.Errorf("got %q, want %q", told, want)
+	}
+}
+
+// The log says of each message what became of it, and the error of one that comes
+// again names it.
+func TestDeliveryIsLogged(t *testing.T) {
+	var log bytes.Buffer
+	w := newWorld()
+	in, queue, _ := w.intake(away{fake.Err})
+	if _, err := in.Add(t.Context(), event("eastus"), plan.Expected); err != nil {
+		t.Fatal(err)
+	}
+	in.Log = slog.New(slog.NewTextHandler(&log, nil))
+	if err := in.Deliver(t.Context(), []byte(queue.events[0])); err == nil || !strings.HasPrefix(err.Error(), "deliver n1/eastus: ") || log.Len() != 0 {
+		t.Errorf("%v, and the log is %s", err, &log)
+	}
+	in.Client.Actors = w
+	for _, want := range []string{"event=n1/eastus result=started", "event=n1/eastus result=duplicate"} {
+		log.Reset()
+		if err := in.Deliver(t.Context(), []byte(queue.events[0])); err != nil || !strings.Contains(log.String(), want) {
+			t.Errorf("%v, and the log is %s, want %s", err, &log, want)
+		}
+	}
+	log.Reset()
+	if err := in.Deliver(t.Context(), []byte("{")); err != nil || !strings.Contains(log.String(), "event=unknown result=dead") {
+		t.Errorf("%v, and the log is %s", err, &log)
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -38,12 +37,14 @@ func (w *traced) actor() *Actor {
 }
 
 func (w *traced) Invoke(ctx context.Context, id, method string, body []byte) ([]byte, error) {
-	return w.actor().Methods()[method](ctx, id, body)
+	p := process{Actor: w.actor()}
+	defer p.end()
+	return p.Invoke(ctx, id, method, body)
 }
 
 func (w *traced) add(t *testing.T, ctx context.Context, region replication.Region) {
 	t.Helper()
-	if _, err := (&Client{Actors: w, Documents: w}).Add(ctx, event(region), plan.Expected); err != nil {
+	if _, err := (&Client{Actors: w}).Add(ctx, event(region), plan.Expected); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -127,7 +128,7 @@ func TestTraceOfARepeatedPublication(t *testing.T) {
 		w.add(t, t.Context(), r)
 	}
 	first = string(w.Events["n1/replicated"])
-	for _, err := range w.Pass(time.Minute, "n1", func(name string) error { return w.actor().Remind(t.Context(), "n1", name) }) {
+	for _, err := range w.Pass(time.Hour, "n1", func(name string) error { return w.actor().Remind(t.Context(), "n1", name) }) {
 		t.Error(err)
 	}
 	turns, reminders, publications := w.named("turn"), w.named("reminder"), w.named("publish")
@@ -153,8 +154,8 @@ func TestTraceOfARepeatedPublication(t *testing.T) {
 func TestTraceIsNotInvented(t *testing.T) {
 	w := newTraced()
 	w.world.add(t, "westeurope") // by an actor without a tracer
-	if strings.Contains(string(w.States["n1"]), "trace") {
-		t.Errorf("state %s", w.States["n1"])
+	if strings.Contains(string(w.Records["n1"]), "trace") {
+		t.Errorf("record %s", w.Records["n1"])
 	}
 	w.Fail = func(_ int, what string) fake.Failure {
 		if strings.HasPrefix(what, "publish") {
@@ -165,7 +166,7 @@ func TestTraceIsNotInvented(t *testing.T) {
 	w.world.add(t, "eastus")
 	w.world.add(t, "japaneast")
 	w.Fail = nil
-	for _, err := range w.Pass(time.Minute, "n1", func(name string) error { return w.actor().Remind(t.Context(), "n1", name) }) {
+	for _, err := range w.Pass(time.Hour, "n1", func(name string) error { return w.actor().Remind(t.Context(), "n1", name) }) {
 		t.Error(err)
 	}
 	if e := string(w.Events["n1/replicated"]); e == "" || strings.Contains(e, "trace") {
@@ -179,27 +180,11 @@ func TestTraceIsNotInvented(t *testing.T) {
 func TestSpanOfAFailedTurn(t *testing.T) {
 	w := newTraced()
 	w.Fail = fake.At(0, fake.Lost)
-	if _, err := (&Client{Actors: w, Documents: w}).Add(t.Context(), event("eastus"), plan.Expected); err == nil {
+	if _, err := (&Client{Actors: w}).Add(t.Context(), event("eastus"), plan.Expected); err == nil {
 		t.Fatal("no error")
 	}
 	if s := w.named("turn"); len(s) != 1 || s[0].Status().Code != codes.Error {
 		t.Errorf("%v", s)
-	}
-}
-
-// Spans of one notification only: a status request decides nothing, and is a turn.
-func TestStatusIsATurn(t *testing.T) {
-	w := newTraced()
-	w.add(t, t.Context(), "eastus")
-	if _, err := (&Client{Actors: w, Documents: w}).Status(t.Context(), "n1"); err != nil {
-		t.Fatal(err)
-	}
-	var decisions []string
-	for _, s := range w.named("turn") {
-		decisions = append(decisions, attributes(s)["allregions.decision"])
-	}
-	if want := []string{"started, missing [westeurope japaneast]", "waiting, missing [westeurope japaneast]"}; !slices.Equal(decisions, want) {
-		t.Errorf("%q", decisions)
 	}
 }
 

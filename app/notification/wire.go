@@ -1,13 +1,11 @@
 package notification
 
 import (
-	"cmp"
 	"encoding/json"
 	"fmt"
 	"slices"
 	"time"
 
-	"allregions/app/reminder"
 	"allregions/app/replication"
 )
 
@@ -124,29 +122,53 @@ type addMessage struct {
 	Expected []replication.Region `json:"expected"`
 }
 
-// reply is what the actor's methods answer.
+// reply is what the actor answers.
 type reply struct {
 	Reason   replication.Reason   `json:"reason"`
 	Status   *Status              `json:"status,omitempty"`   // nil if there is no such notification
 	Expected []replication.Region `json:"expected,omitempty"` // with replication.Refused
-	Original string               `json:"original,omitempty"` // to methodOriginal
 }
 
-// stored is the actor's state in the state store. It may be read by another
-// version of this service: fields are added, never renamed or given another
-// meaning. Times and the size are strings, because Cosmos keeps numbers as
-// 64-bit floats.
-type stored struct {
-	First      eventMessage         `json:"first"`
-	Expected   []replication.Region `json:"expected"`
-	StartedAt  time.Time            `json:"startedAt"`
-	Deadline   time.Time            `json:"deadline"`
-	Arrivals   []storedArrival      `json:"arrivals"`
-	Mismatch   bool                 `json:"mismatch,omitempty"`
-	Outcomes   []storedOutcome      `json:"outcomes,omitempty"`
-	Documented int                  `json:"documented,omitempty"`
-	Indexed    bool                 `json:"indexed,omitempty"`
-	Reminder   string               `json:"reminder,omitempty"` // none in states of older versions
+// format is the number of the format of records that this version writes.
+const format = 1
+
+// record is a notification in the store: what a person finds, and, in Actor, what the
+// actor saves and loads. Fields are added, never renamed or given another meaning.
+type record struct {
+	Format      int                  `json:"format"`
+	ID          string               `json:"id"`
+	Timestamp   time.Time            `json:"timestamp"` // ACR's, of the first event; ours where ACR gave none
+	Action      string               `json:"action"`
+	LoginServer string               `json:"loginServer"`
+	Image       string               `json:"image"` // repository
+	Tag         string               `json:"tag"`
+	Digest      string               `json:"digest"`
+	MediaType   string               `json:"mediaType"`
+	Size        int64                `json:"size"`
+	Status      replication.Status   `json:"status"`
+	StartedAt   time.Time            `json:"startedAt"`
+	Deadline    time.Time            `json:"deadline"`
+	ConcludedAt *time.Time           `json:"concludedAt,omitempty"`
+	DurationMS  *int64               `json:"durationMs,omitempty"`
+	Regions     []RegionStatus       `json:"regions"`
+	Missing     []replication.Region `json:"missing"`
+	Mismatch    bool                 `json:"mismatch"`
+
+	Actor storedState `json:"actor"`
+}
+
+// storedState is the actor's own part of a record. Times and the size are strings,
+// because Cosmos keeps numbers as 64-bit floats.
+type storedState struct {
+	First     eventMessage         `json:"first"`
+	Expected  []replication.Region `json:"expected"`
+	StartedAt time.Time            `json:"startedAt"`
+	Deadline  time.Time            `json:"deadline"`
+	Due       time.Time            `json:"due"`
+	Arrivals  []storedArrival      `json:"arrivals"`
+	Mismatch  bool                 `json:"mismatch,omitempty"`
+	Outcomes  []storedOutcome      `json:"outcomes,omitempty"`
+	Reminder  string               `json:"reminder"`
 }
 
 type storedArrival struct {
@@ -167,34 +189,22 @@ type storedOutcome struct {
 	Trace     string             `json:"trace,omitempty"`
 }
 
-func encodeState(s replication.State) ([]byte, error) {
-	st := stored{
-		First: messageOf(s.First), Expected: s.Expected, StartedAt: s.StartedAt, Deadline: s.Deadline,
-		Mismatch: s.Mismatch, Documented: s.Documented, Indexed: s.Indexed, Reminder: s.ReminderName,
-	}
+func storedOf(s replication.State) storedState {
+	st := storedState{First: messageOf(s.First), Expected: s.Expected, StartedAt: s.StartedAt, Deadline: s.Deadline, Due: s.Due,
+		Mismatch: s.Mismatch, Reminder: s.ReminderName}
 	for _, a := range s.Arrivals {
-		st.Arrivals = append(st.Arrivals, storedArrival{a.Region, a.ReceivedAt, pointer(a.EventTime), a.Digest, a.Tag, a.Via})
+		st.Arrivals = append(st.Arrivals, storedArrival{Region: a.Region, ReceivedAt: a.ReceivedAt,
+			EventTime: pointer(a.EventTime), Digest: a.Digest, Tag: a.Tag, Via: a.Via})
 	}
 	for _, o := range s.Outcomes {
 		st.Outcomes = append(st.Outcomes, storedOutcome(o))
 	}
-	return json.Marshal(st)
+	return st
 }
 
-// decodeState reads what encodeState wrote; no data is the zero State. What
-// breaks the rules of a State is an error and not a State.
-func decodeState(data []byte) (replication.State, error) {
-	if len(data) == 0 {
-		return replication.State{}, nil
-	}
-	var st stored
-	if err := json.Unmarshal(data, &st); err != nil {
-		return replication.State{}, fmt.Errorf("decode state: %w", err)
-	}
-	s := replication.State{
-		First: st.First.event(), Expected: st.Expected, StartedAt: st.StartedAt, Deadline: st.Deadline,
-		Mismatch: st.Mismatch, Documented: st.Documented, Indexed: st.Indexed, ReminderName: cmp.Or(st.Reminder, reminder.Common),
-	}
+func (st storedState) state() replication.State {
+	s := replication.State{First: st.First.event(), Expected: st.Expected, StartedAt: st.StartedAt, Deadline: st.Deadline, Due: st.Due,
+		Mismatch: st.Mismatch, ReminderName: st.Reminder}
 	for _, a := range st.Arrivals {
 		s.Arrivals = append(s.Arrivals, replication.Arrival{Region: a.Region, ReceivedAt: a.ReceivedAt,
 			EventTime: value(a.EventTime), Digest: a.Digest, Tag: a.Tag, Via: a.Via})
@@ -202,42 +212,38 @@ func decodeState(data []byte) (replication.State, error) {
 	for _, o := range st.Outcomes {
 		s.Outcomes = append(s.Outcomes, replication.Outcome(o))
 	}
-	return s, s.Check()
+	return s
 }
 
-// document is what a person finds in the images container.
-type document struct {
-	ID          string               `json:"id"`
-	Timestamp   time.Time            `json:"timestamp"` // ACR's, of the first event; ours where ACR gave none
-	Action      string               `json:"action"`
-	LoginServer string               `json:"loginServer"`
-	Image       string               `json:"image"` // repository
-	Tag         string               `json:"tag"`
-	Digest      string               `json:"digest"`
-	MediaType   string               `json:"mediaType"`
-	Size        int64                `json:"size"`
-	Status      replication.Status   `json:"status"`
-	StartedAt   time.Time            `json:"startedAt"`
-	Deadline    time.Time            `json:"deadline"`
-	ConcludedAt *time.Time           `json:"concludedAt,omitempty"`
-	DurationMS  *int64               `json:"durationMs,omitempty"`
-	Regions     []RegionStatus       `json:"regions"`
-	Missing     []replication.Region `json:"missing"`
-	Mismatch    bool                 `json:"mismatch"`
-}
-
-func documentOf(s replication.State) document {
+func encodeRecord(s replication.State) ([]byte, error) {
 	st := statusOf(s)
 	timestamp := s.First.Time
 	if timestamp.IsZero() {
 		timestamp = s.StartedAt
 	}
-	return document{
-		ID: st.ID, Timestamp: timestamp, Action: st.Action, LoginServer: st.Registry, Image: st.Repository,
+	return json.Marshal(record{
+		Format: format, ID: st.ID, Timestamp: timestamp, Action: st.Action, LoginServer: st.Registry, Image: st.Repository,
 		Tag: st.Tag, Digest: st.Digest, MediaType: st.MediaType, Size: st.Size, Status: st.Status,
 		StartedAt: st.StartedAt, Deadline: st.Deadline, ConcludedAt: st.ConcludedAt, DurationMS: st.DurationMS,
 		Regions: st.Regions, Missing: st.Missing, Mismatch: st.Mismatch,
+		Actor: storedOf(s),
+	})
+}
+
+// decodeRecord reads what encodeRecord wrote; no data is the zero State. What
+// breaks the rules of a State is an error and not a State.
+func decodeRecord(data []byte) (replication.State, error) {
+	if len(data) == 0 {
+		return replication.State{}, nil
 	}
+	var r struct {
+		Actor storedState `json:"actor"`
+	}
+	if err := json.Unmarshal(data, &r); err != nil {
+		return replication.State{}, fmt.Errorf("decode record: %w", err)
+	}
+	s := r.Actor.state()
+	return s, s.Check()
 }
 
 func pointer(t time.Time) *time.Time {

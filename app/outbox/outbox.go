@@ -19,15 +19,10 @@ import (
 	"allregions/app/target"
 )
 
-// statusTimeout is how long the answer to who has what waits for one delivery. An
-// attempt takes up to 10 s.
-const statusTimeout = 2 * time.Second
-
 // typeACR is the type of target that gets the webhook's own body.
 const typeACR = "acr"
 
-// Notifications reads. The error of Status is notification.ErrNotFound if there
-// is none.
+// Notifications reads. The errors are notification.ErrNotFound if there is none.
 type Notifications interface {
 	Status(ctx context.Context, id string) (notification.Status, error)
 	Original(ctx context.Context, id string) (string, error)
@@ -59,6 +54,9 @@ type Outbox struct {
 // error it must come again. After a nil error every target that wants it will get
 // it, or its failure will be on the topic; what is no outcome is passed over.
 func (o *Outbox) Take(ctx context.Context, event []byte) error {
+	if len(o.Targets) == 0 {
+		return nil
+	}
 	e, err := target.ParseEvent(event)
 	if errors.Is(err, target.ErrOther) {
 		return nil
@@ -89,7 +87,8 @@ func (o *Outbox) begin(ctx context.Context, t *target.Target, e target.Event, bo
 	m := delivery.Message{EventID: e.ID, Event: string(body)}
 	if t.Type == typeACR {
 		var err error
-		if m.Original, err = o.Notifications.Original(ctx, e.Status.ID); err != nil {
+		// Without a record, which may have expired by now, the delivery fails, and says so.
+		if m.Original, err = o.Notifications.Original(ctx, e.Status.ID); err != nil && !errors.Is(err, notification.ErrNotFound) {
 			return err
 		}
 	}
@@ -191,15 +190,7 @@ func (o *Outbox) List(ctx context.Context, id string) ([]delivery.Status, error)
 	for i, event := range events {
 		for j, t := range o.Targets {
 			wg.Go(func() {
-				end := time.Now().Add(statusTimeout)
-				ctx, cancel := context.WithDeadline(ctx, end)
-				defer cancel()
 				st, err := o.Deliveries.Status(ctx, event, t.Name)
-				// Its turn is taken by an attempt. The sidecar may notice first
-				// that the time is up, and has several words for it.
-				if err != nil && time.Until(end) < statusTimeout/10 {
-					st, err = delivery.Status{Event: event, Target: t.Name, Phase: delivery.Attempting, Attempts: []delivery.AttemptStatus{}}, nil
-				}
 				found[i*len(o.Targets)+j] = one{st, err}
 			})
 		}

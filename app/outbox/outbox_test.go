@@ -9,10 +9,11 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"allregions/app/actor"
 	"allregions/app/delivery"
 	"allregions/app/notification"
 	"allregions/app/notification/fake"
@@ -30,15 +31,15 @@ const settings = `
 
 // world is what is around an Outbox: actors that answer, and a target's side.
 type world struct {
-	statuses map[string]notification.Status
-	original string
-	started  []string          // "event target", in order
-	failed   []string          // likewise, of those that are not even tried
-	messages map[string]string // of startMessage, by target
-	err      error             // of the actors
-	hangs    string            // the target whose actor does not answer
-	result   target.Result
-	sent     []target.Event
+	statuses    map[string]notification.Status
+	original    string
+	originalErr error
+	started     []string          // "event target", in order
+	failed      []string          // likewise, of those that are not even tried
+	messages    map[string]string // of startMessage, by target
+	err         error             // of the actors
+	result      target.Result
+	sent        []target.Event
 }
 
 func (w *world) Status(_ context.Context, id string) (notification.Status, error) {
@@ -49,33 +50,26 @@ func (w *world) Status(_ context.Context, id string) (notification.Status, error
 	return st, nil
 }
 
-func (w *world) Original(context.Context, string) (string, error) { return w.original, w.err }
+func (w *world) Original(context.Context, string) (string, error) { return w.original, w.originalErr }
 
 func (w *world) Send(_ context.Context, _ *target.Target, e target.Event) target.Result {
 	w.sent = append(w.sent, e)
 	return w.result
 }
 
-// Invoke is the actors: each delivery that was started exists.
-func (w *world) Invoke(ctx context.Context, id, method string, body []byte) ([]byte, error) {
+// Invoke is the actors.
+func (w *world) Invoke(_ context.Context, id, method string, body []byte) ([]byte, error) {
 	if w.err != nil {
 		return nil, w.err
 	}
 	parts := strings.Split(id, ".")
 	event, name := parts[0]+"/"+parts[1], parts[2]
-	if name == w.hangs {
-		<-ctx.Done()
-		return nil, ctx.Err()
-	}
 	switch {
 	case method == "Start" && bytes.Contains(body, []byte(`"error":`)):
 		w.failed = append(w.failed, event+" "+name)
 	case method == "Start":
 		w.started = append(w.started, event+" "+name)
 		w.messages[name] = string(body)
-	}
-	if !slices.Contains(w.started, event+" "+name) {
-		return []byte(`{}`), nil
 	}
 	return json.Marshal(delivery.Status{Event: event, Target: name, Phase: delivery.Pending})
 }
@@ -133,10 +127,18 @@ func TestTake(t *testing.T) {
 }
 
 // methods are an actor's turns, called without Dapr.
-type methods map[string]func(ctx context.Context, id string, body []byte) ([]byte, error)
+type methods map[string]actor.Method
 
 func (m methods) Invoke(ctx context.Context, id, method string, body []byte) ([]byte, error) {
-	return m[method](ctx, id, body)
+	turn, err := m[method](ctx, id, body)
+	return turn.Reply, err
+}
+
+// deliverer is the actor of deliveries, in a world of its own, and its client.
+func deliverer(o *Outbox, around *fake.World) (*delivery.Actor, *delivery.Client) {
+	a := &delivery.Actor{Records: around, Reminders: around, Topic: around, Sender: o,
+		Now: func() time.Time { return around.Now }, Random: func() float64 { return 0 }, Log: o.Log}
+	return a, &delivery.Client{Actors: methods(a.Methods()), Records: around}
 }
 
 // A filter that fails is one failure on the topic, however often the outcome comes,
@@ -148,12 +150,12 @@ func TestAFilterFails(t *testing.T) {
 	around := fake.New(start)
 	w := &world{result: target.Result{Status: 204}, statuses: map[string]notification.Status{"n1": {ID: "n1", Status: replication.Replicated}}}
 	o, _ := newOutbox(t, w)
-	actor := &delivery.Actor{Store: around, Reminders: around, Topic: around, Sender: o, Now: func() time.Time { return around.Now }, Random: func() float64 { return 0 }, Log: o.Log}
-	o.Deliveries = &delivery.Client{Actors: methods(actor.Methods())}
+	a, client := deliverer(o, around)
+	o.Deliveries = client
 	pass := func() {
 		for _, name := range []string{"everybody", "shop", "broken", "as-acr"} {
 			actorID := delivery.ID("n1/replicated", name)
-			for _, err := range around.Pass(time.Minute, actorID, func(name string) error { return actor.Remind(t.Context(), actorID, name) }) {
+			for _, err := range around.Pass(time.Minute, actorID, func(name string) error { return a.Remind(t.Context(), actorID, name) }) {
 				t.Error(err)
 			}
 		}
@@ -194,10 +196,27 @@ func TestAFilterFails(t *testing.T) {
 
 // What cannot be begun now comes again.
 func TestTakeFails(t *testing.T) {
-	w := &world{err: errors.New("no actors")}
+	away := errors.New("away")
+	for name, w := range map[string]*world{"actors": {err: away}, "the record": {originalErr: away}} {
+		t.Run(name, func(t *testing.T) {
+			o, _ := newOutbox(t, w)
+			if err := o.Take(t.Context(), []byte(outcome(notification.TypeCompleted, "replicated", "shop/cart"))); !errors.Is(err, away) {
+				t.Errorf("got %v, want %v", err, away)
+			}
+		})
+	}
+}
+
+// An outcome whose record has expired comes no better again: who wants the webhook's
+// body has a delivery that fails, and nobody else is held up.
+func TestTakeWithoutARecord(t *testing.T) {
+	w := &world{originalErr: notification.ErrNotFound}
 	o, _ := newOutbox(t, w)
-	if err := o.Take(t.Context(), []byte(outcome(notification.TypeCompleted, "replicated", "shop/cart"))); !errors.Is(err, w.err) {
-		t.Errorf("%v", err)
+	if err := o.Take(t.Context(), []byte(outcome(notification.TypeCompleted, "replicated", "shop/cart"))); err != nil {
+		t.Error(err)
+	}
+	if want := []string{"n1/replicated everybody", "n1/replicated shop", "n1/replicated as-acr"}; !slices.Equal(w.started, want) || strings.Contains(w.messages["as-acr"], "original") {
+		t.Errorf("started %q, want %q: %s", w.started, want, w.messages["as-acr"])
 	}
 }
 
@@ -255,39 +274,82 @@ func TestSend(t *testing.T) {
 }
 
 func TestList(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := &world{statuses: map[string]notification.Status{
-			"n1": {ID: "n1", Status: replication.Recovered}, "n2": {ID: "n2", Status: replication.Collecting}},
-			started: []string{"n1/timedOut everybody", "n1/recovered everybody", "n1/recovered shop"}, hangs: "bad-news"}
-		o, _ := newOutbox(t, w)
-		list, err := o.List(t.Context(), "n1")
-		var got []string
-		for _, d := range list {
-			got = append(got, d.Event+" "+d.Target+" "+string(d.Phase))
+	w := &world{statuses: map[string]notification.Status{
+		"n1": {ID: "n1", Status: replication.Recovered}, "n2": {ID: "n2", Status: replication.Collecting}}}
+	o, _ := newOutbox(t, w)
+	around := fake.New(time.Date(2026, 11, 22, 0, 33, 54, 0, time.UTC))
+	_, client := deliverer(o, around)
+	for _, begun := range []struct{ event, target string }{{"n1/timedOut", "everybody"}, {"n1/recovered", "everybody"}, {"n1/recovered", "shop"}} {
+		if err := client.Start(t.Context(), begun.target, delivery.Message{EventID: begun.event, Event: "{}"}); err != nil {
+			t.Fatal(err)
 		}
-		want := []string{"n1/timedOut everybody pending", "n1/timedOut bad-news attempting",
-			"n1/recovered everybody pending", "n1/recovered bad-news attempting", "n1/recovered shop pending"}
-		if err != nil || !slices.Equal(got, want) {
-			t.Errorf("%q, %v, want %q", got, err, want)
-		}
-		if list, err := o.List(t.Context(), "n2"); err != nil || len(list) != 0 {
-			t.Errorf("%v, %v", list, err)
-		}
-		if _, err := o.List(t.Context(), "n3"); !errors.Is(err, notification.ErrNotFound) {
-			t.Errorf("%v", err)
-		}
+	}
+	// The fake is for one goroutine.
+	records := &locked{World: around}
+	o.Deliveries = &delivery.Client{Records: records} // reads take no turn
 
-		for _, tt := range []struct {
-			id, target string
-			want       error
-		}{{"n1", "shop", nil}, {"n1", "as-acr", delivery.ErrNone}, {"n1", "nobody", delivery.ErrNone}, {"n2", "shop", delivery.ErrNone}, {"n3", "shop", notification.ErrNotFound}} {
-			if st, err := o.Again(t.Context(), tt.id, tt.target); !errors.Is(err, tt.want) || err == nil && st.Event != "n1/recovered" {
-				t.Errorf("%s %s: %+v, %v", tt.id, tt.target, st, err)
+	list, err := o.List(t.Context(), "n1")
+	var got []string
+	for _, d := range list {
+		got = append(got, d.Event+" "+d.Target+" "+string(d.Phase))
+	}
+	if want := []string{"n1/timedOut everybody pending", "n1/recovered everybody pending", "n1/recovered shop pending"}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("got %q, %v, want %q", got, err, want)
+	}
+	if list, err := o.List(t.Context(), "n2"); err != nil || list == nil || len(list) != 0 {
+		t.Errorf("nothing decided: %v, %v", list, err)
+	}
+	if _, err := o.List(t.Context(), "n3"); !errors.Is(err, notification.ErrNotFound) {
+		t.Errorf("nothing there: %v", err)
+	}
+	// Who cannot be read is not left out.
+	around.FailRead = func(n int, _ string) fake.Failure { return map[bool]fake.Failure{true: fake.Lost}[n%3 == 0] }
+	if _, err := o.List(t.Context(), "n1"); !errors.Is(err, fake.Err) {
+		t.Errorf("the store is away: %v", err)
+	}
+}
+
+// locked are records for any number of goroutines.
+type locked struct {
+	*fake.World
+	mu sync.Mutex
+}
+
+func (l *locked) Load(ctx context.Context, key string) ([]byte, string, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.World.Load(ctx, key)
+}
+
+func TestAgain(t *testing.T) {
+	w := &world{statuses: map[string]notification.Status{
+		"n1": {ID: "n1", Status: replication.Recovered}, "n2": {ID: "n2", Status: replication.Collecting}}}
+	o, _ := newOutbox(t, w)
+	around := fake.New(time.Date(2026, 11, 22, 0, 33, 54, 0, time.UTC))
+	_, o.Deliveries = deliverer(o, around)
+	for _, event := range []string{"n1/timedOut", "n1/recovered"} {
+		if err := o.Deliveries.Start(t.Context(), "shop", delivery.Message{EventID: event, Event: "{}"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, tt := range []struct {
+		id, target string
+		want       error
+	}{{"n1", "shop", nil}, {"n1", "as-acr", delivery.ErrNone}, {"n1", "nobody", delivery.ErrNone}, {"n2", "shop", delivery.ErrNone}, {"n3", "shop", notification.ErrNotFound}} {
+		t.Run(tt.id+" "+tt.target, func(t *testing.T) {
+			around.Writes = nil
+			st, err := o.Again(t.Context(), tt.id, tt.target)
+			if !errors.Is(err, tt.want) || err == nil && (st.Event != "n1/recovered" || st.Phase != delivery.Pending) {
+				t.Errorf("got %+v, %v, want %v", st, err, tt.want)
 			}
-		}
-		w.err = errors.New("no actors")
-		if _, err := o.List(t.Context(), "n1"); !errors.Is(err, w.err) {
-			t.Errorf("%v", err)
-		}
-	})
+			if wrote := len(around.Writes) > 0; wrote != (tt.want == nil) {
+				t.Errorf("wrote %q", around.Writes)
+			}
+		})
+	}
+	o.Deliveries = &delivery.Client{Actors: w}
+	w.err = errors.New("no actors")
+	if _, err := o.Again(t.Context(), "n1", "shop"); !errors.Is(err, w.err) {
+		t.Errorf("no actors: %v", err)
+	}
 }

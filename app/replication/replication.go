@@ -10,8 +10,12 @@
 // A notification begins with its first event, which fixes the regions that
 // must report and the deadline. From there:
 //
-//	collecting ──all regions in──────────────▶ replicated
-//	     └─────deadline passed───▶ timedOut ──all regions in──▶ recovered
+//	collecting ──all regions in, in time──▶ replicated
+//	     └─────due, a region not in time──▶ timedOut ──all regions in──▶ recovered
+//
+// In time is what was accepted before the deadline, whenever it reaches the
+// notification: it may have had to wait in a queue. So a notification is given
+// some grace after its deadline; when that is over it is due.
 //
 // An outcome, once decided, is never taken back or changed: what is published
 // about it is computed from what was known when it was decided, so that
@@ -55,8 +59,8 @@ type Event struct {
 	Region     Region    // the region that reported
 	Time       time.Time // when ACR says that it happened; zero where it does not say
 
-	// ReceivedAt is when it was taken in, if that was not just now: an event
-	// that had to wait on its way here is judged by when it came.
+	// ReceivedAt is when it was accepted, if that was not just now: an event that
+	// had to wait on its way here is judged by when it was accepted.
 	ReceivedAt time.Time
 	Via        Via // how it came
 }
@@ -77,6 +81,13 @@ type Plan struct {
 	Timeout  time.Duration // from the first event to the deadline
 }
 
+// maxGrace is the longest grace.
+const maxGrace = 30 * time.Second
+
+// Grace is how long a notification waits beyond its deadline for events that were
+// accepted in time.
+func (p Plan) Grace() time.Duration { return min(maxGrace, p.Timeout/4) }
+
 // Status is where a notification stands. Its values are those of the JSON status.
 type Status string
 
@@ -84,14 +95,14 @@ type Status string
 const (
 	Collecting Status = "collecting"
 	Replicated Status = "replicated" // all regions in, in time
-	TimedOut   Status = "timedOut"   // the deadline passed with regions missing
+	TimedOut   Status = "timedOut"   // the deadline passed with regions missing; decided when it is due
 	Recovered  Status = "recovered"  // the missing regions came after all
 )
 
 // Arrival is the first event of one region.
 type Arrival struct {
 	Region     Region
-	ReceivedAt time.Time
+	ReceivedAt time.Time // when it was accepted
 	EventTime  time.Time // zero where ACR did not say
 	Digest     string    // as this region reported it
 	Tag        string    // as this region reported it
@@ -116,21 +127,15 @@ type Outcome struct {
 type State struct {
 	First     Event // the first accepted event; its Region and Time are those of Arrivals[0], which also has how and when it came
 	Expected  []Region
-	StartedAt time.Time
+	StartedAt time.Time // when its first event was accepted
 	Deadline  time.Time
-	Arrivals  []Arrival // in order of arrival
+	Due       time.Time // when it is timedOut, if a region is not in time
+	Arrivals  []Arrival // in the order in which they reached the notification
 	Mismatch  bool      // a region reported another digest or tag than the first one
 	Outcomes  []Outcome // none while collecting; at most timedOut and then recovered
 
-	// Documented counts the documents that are known to be stored: one at
-	// the first event and one at each outcome.
-	Documented int
-
-	// Indexed tells whether the image is known to lead to this notification.
-	Indexed bool
-
-	// ReminderName is that of the reminder that this state relies on, if it needs
-	// one. There may be others, of attempts that failed.
+	// ReminderName is that of the reminder that this state relies on, while anything
+	// may be left to do. There may be others, of attempts that failed.
 	ReminderName string
 }
 
@@ -158,11 +163,15 @@ func (s State) Missing() []Region {
 }
 
 // As returns the state as it was when o was decided: later arrivals, outcomes
-// and disagreements are left out. It is what makes a second publication of the
-// same outcome equal to the first.
+// and disagreements are left out, and so is, if o is a timeout, what was not in
+// time. It is what makes a second publication of the same outcome equal to the
+// first.
 func (s State) As(o Outcome) State {
 	i := slices.IndexFunc(s.Outcomes, func(x Outcome) bool { return x.Status == o.Status })
 	s.Arrivals = s.Arrivals[:o.Arrivals:o.Arrivals]
+	if o.Status == TimedOut {
+		s.Arrivals = slices.DeleteFunc(slices.Clone(s.Arrivals), s.late)
+	}
 	s.Outcomes = s.Outcomes[: i+1 : i+1]
 	s.Mismatch = o.Mismatch
 	return s
@@ -179,15 +188,8 @@ func (s State) Unpublished() []Outcome {
 	return out
 }
 
-// Undocumented tells whether the stored document may be older than the state.
-func (s State) Undocumented() bool { return s.Exists() && s.Documented < 1+len(s.Outcomes) }
-
-// NeedsReminder tells whether work is left that must happen even if no further
-// event comes. The reminder is registered before a state that needs one is
-// saved, and unregistered only after one that needs none was.
-func (s State) NeedsReminder() bool {
-	return s.Exists() && (s.Status() == Collecting || len(s.Unpublished()) > 0 || s.Undocumented() || !s.Indexed)
-}
+// late tells whether an arrival was not in time.
+func (s State) late(a Arrival) bool { return !a.ReceivedAt.Before(s.Deadline) }
 
 // Final tells whether nothing can be decided any more.
 func (s State) Final() bool { return s.Status() == Replicated || s.Status() == Recovered }
@@ -213,12 +215,6 @@ func (s State) Traced(before State, trace string) State {
 	return s
 }
 
-// DocumentStored returns the state in which the stored document is up to date.
-func (s State) DocumentStored() State {
-	s.Documented = 1 + len(s.Outcomes)
-	return s
-}
-
 // Reason names why a decision came out as it did.
 type Reason string
 
@@ -226,14 +222,14 @@ type Reason string
 const (
 	Started    Reason = "started"    // first event of a notification, others are awaited
 	Recorded   Reason = "recorded"   // a further region, others are awaited
-	Completed  Reason = "completed"  // the last region, in time
-	Late       Reason = "late"       // a region after timedOut, others are still missing
-	CameAfter  Reason = "recovered"  // the last missing region, after timedOut
+	Completed  Reason = "completed"  // the last region, and all of them in time
+	Late       Reason = "late"       // a region after the deadline or timedOut, others are still missing
+	CameAfter  Reason = "recovered"  // the last missing region, and not all of them in time
 	Duplicate  Reason = "duplicate"  // the region had reported the same before
 	Differs    Reason = "differs"    // the region had reported something else before; the first stands
 	NotAwaited Reason = "notAwaited" // expected today, but not when this notification began
 	Refused    Reason = "refused"    // a region that nobody expects
-	Expired    Reason = "expired"    // the deadline passed with regions missing
+	Expired    Reason = "expired"    // due, with regions missing
 	Waiting    Reason = "waiting"    // nothing to decide yet
 	Settled    Reason = "settled"    // nothing left to decide
 	Unknown    Reason = "unknown"    // there is no such notification
@@ -262,21 +258,15 @@ func (d Decision) String() string {
 }
 
 // Add joins e into s at now. The plan counts only if e is the first event.
-// A past deadline is decided first, so that an event that comes after it never
-// makes the outcome look as if it had come in time. One that came before the
-// deadline and was late only on its way here is in time, if nothing has been
-// decided meanwhile; others like it may be on their way, so that it does not
-// decide about a deadline between its coming and now.
+//
+// An event is in time if it was accepted before the deadline. One that was not is
+// recorded, and decides nothing until the set is complete; then timedOut and
+// recovered are decided together. What the time alone decides, Tick decides.
 func Add(s State, e Event, plan Plan, now time.Time) (State, Decision) {
-	if !e.ReceivedAt.IsZero() && e.ReceivedAt.Before(now) {
-		now = e.ReceivedAt
-	}
 	if !s.Exists() {
 		return begin(e, plan, now)
 	}
-	now = s.notBefore(now)
-	s, d := Tick(s, now)
-
+	d := Decision{Missing: s.Missing()}
 	switch {
 	case slices.Contains(s.Expected, e.Region):
 	case slices.Contains(plan.Expected, e.Region):
@@ -290,33 +280,46 @@ func Add(s State, e Event, plan Plan, now time.Time) (State, Decision) {
 		d.Reason = Duplicate
 		if a := s.Arrivals[i]; a.Digest != e.Digest || a.Tag != e.Tag {
 			d.Reason = Differs
-			d.Changed = d.Changed || !s.Mismatch
+			d.Changed = !s.Mismatch
 			s.Mismatch = true
 		}
 		return s, d
 	}
 
-	s.Arrivals = append(slices.Clone(s.Arrivals), arrivalOf(e, now))
+	// A clock that was set back, or another machine's, does not date an event before
+	// the notification.
+	a := arrivalOf(e, later(e.accepted(now), s.StartedAt))
+	s.Arrivals = append(slices.Clone(s.Arrivals), a)
 	s.Mismatch = s.Mismatch || e.Digest != s.First.Digest || e.Tag != s.First.Tag
 	d.Changed = true
 	d.Missing = s.Missing()
 	switch {
-	case len(d.Missing) > 0 && s.Status() == Collecting:
-		d.Reason = Recorded
-	case len(d.Missing) > 0:
+	case len(d.Missing) > 0 && (s.Status() != Collecting || s.late(a)):
 		d.Reason = Late
-	case s.Status() == Collecting:
-		d.Reason = Completed
-		s, d = s.conclude(d, Replicated, now)
-	default:
-		d.Reason = CameAfter
-		s, d = s.conclude(d, Recovered, now)
+		return s, d
+	case len(d.Missing) > 0:
+		d.Reason = Recorded
+		return s, d
 	}
-	return s, d
+	return s.complete(d, now)
 }
 
-// Tick decides what the time alone decides: whether the deadline has passed
-// with regions missing.
+// complete decides a set that has no region missing.
+func (s State) complete(d Decision, now time.Time) (State, Decision) {
+	if s.Status() == Collecting && !slices.ContainsFunc(s.Arrivals, s.late) {
+		d.Reason = Completed
+		return s.conclude(d, Replicated, s.lastAccepted())
+	}
+	d.Reason = CameAfter
+	now = s.notBefore(now)
+	if s.Status() == Collecting {
+		s, d = s.conclude(d, TimedOut, now)
+	}
+	return s.conclude(d, Recovered, now)
+}
+
+// Tick decides what the time alone decides: whether the notification is due with
+// regions missing.
 func Tick(s State, now time.Time) (State, Decision) {
 	if !s.Exists() {
 		return s, Decision{Reason: Unknown}
@@ -325,7 +328,7 @@ func Tick(s State, now time.Time) (State, Decision) {
 	if s.Status() != Collecting {
 		return s, d
 	}
-	if now.Before(s.Deadline) {
+	if now.Before(s.Due) {
 		d.Reason = Waiting
 		return s, d
 	}
@@ -338,20 +341,29 @@ func begin(e Event, plan Plan, now time.Time) (State, Decision) {
 	if !slices.Contains(plan.Expected, e.Region) {
 		return State{}, Decision{Reason: Refused}
 	}
-	now = now.UTC()
+	accepted := e.accepted(now).UTC()
+	deadline := accepted.Add(plan.Timeout)
 	s := State{
 		First:     first(e),
 		Expected:  slices.Clone(plan.Expected),
-		StartedAt: now,
-		Deadline:  now.Add(plan.Timeout),
-		Arrivals:  []Arrival{arrivalOf(e, now)},
+		StartedAt: accepted,
+		Deadline:  deadline,
+		Due:       later(deadline, now.UTC()).Add(plan.Grace()), // it may have waited for longer than that
+		Arrivals:  []Arrival{arrivalOf(e, accepted)},
 	}
 	d := Decision{Reason: Started, Changed: true, Missing: s.Missing()}
 	if len(d.Missing) == 0 {
-		d.Reason = Completed
-		return s.conclude(d, Replicated, now)
+		return s.complete(d, now)
 	}
 	return s, d
+}
+
+// accepted is when e was accepted, as far as the clock here can tell.
+func (e Event) accepted(now time.Time) time.Time {
+	if !e.ReceivedAt.IsZero() && e.ReceivedAt.Before(now) {
+		return e.ReceivedAt
+	}
+	return now
 }
 
 func (s State) conclude(d Decision, status Status, now time.Time) (State, Decision) {
@@ -366,8 +378,8 @@ func first(e Event) Event {
 	return e
 }
 
-func arrivalOf(e Event, now time.Time) Arrival {
-	return Arrival{Region: e.Region, ReceivedAt: now, EventTime: e.Time, Digest: e.Digest, Tag: e.Tag, Via: e.Via}
+func arrivalOf(e Event, accepted time.Time) Arrival {
+	return Arrival{Region: e.Region, ReceivedAt: accepted.UTC(), EventTime: e.Time, Digest: e.Digest, Tag: e.Tag, Via: e.Via}
 }
 
 // arrival is the index of the arrival of r, -1 if it is missing.
@@ -375,13 +387,20 @@ func (s State) arrival(r Region) int {
 	return slices.IndexFunc(s.Arrivals, func(a Arrival) bool { return a.Region == r })
 }
 
-// notBefore keeps the times of one notification in order even if the clock was
-// set back, or the actor moved to a machine whose clock is behind.
-func (s State) notBefore(now time.Time) time.Time {
-	now = now.UTC()
+// lastAccepted is when the newest arrival was accepted.
+func (s State) lastAccepted() time.Time {
+	var last time.Time
 	for _, a := range s.Arrivals {
-		now = later(now, a.ReceivedAt)
+		last = later(last, a.ReceivedAt)
 	}
+	return last
+}
+
+// notBefore keeps the times of one notification in order even if the clock was
+// set back, or the actor moved to a machine whose clock is behind: an outcome is
+// not decided before what it is decided about.
+func (s State) notBefore(now time.Time) time.Time {
+	now = later(now.UTC(), s.lastAccepted())
 	for _, o := range s.Outcomes {
 		now = later(now, o.At)
 	}
@@ -408,8 +427,8 @@ func (s State) Check() error {
 	if len(s.Expected) == 0 {
 		fail("expects no region")
 	}
-	if !s.StartedAt.Before(s.Deadline) {
-		fail("deadline %v is not after its start %v", s.Deadline, s.StartedAt)
+	if !s.StartedAt.Before(s.Deadline) || s.Due.Before(s.Deadline) {
+		fail("start %v, deadline %v and due %v are not in order", s.StartedAt, s.Deadline, s.Due)
 	}
 	if len(s.Arrivals) == 0 {
 		fail("began without an event")
@@ -431,7 +450,7 @@ func (s State) Check() error {
 			fail("%s counts %d arrivals of %d", o.Status, o.Arrivals, len(s.Arrivals))
 			continue
 		}
-		if complete := len(s.As(o).Missing()) == 0; complete == (o.Status == TimedOut) {
+		if complete := len(s.As(o).Missing()) == 0; complete == (o.Status == TimedOut) || o.Status == Replicated && slices.ContainsFunc(s.As(o).Arrivals, s.late) {
 			fail("%s with %d of %d regions in", o.Status, o.Arrivals, len(s.Expected))
 		}
 	}
@@ -444,45 +463,24 @@ func (s State) Check() error {
 	default:
 		fail("has the outcomes %v", path)
 	}
-	if s.Documented < 0 || s.Documented > 1+len(s.Outcomes) {
-		fail("counts %d documents", s.Documented)
-	}
 	return errors.Join(errs...)
 }
 
-// Period is the time between two firings of the reminder. It bounds how long
-// a lost or failed publication waits for its repeat. Whole seconds, because the
-// Dapr scheduler counts in them.
+// Period is the time between two firings of the reminder, once it is due. Whole
+// seconds, because the Dapr scheduler counts in them.
 const Period = 30 * time.Second
 
-// Reminder says when the reminder of s must first fire; it repeats every
-// Period from then on. While s collects, one firing falls exactly on the
-// deadline; the first one repeats what a crash may have left undone.
-func (s State) Reminder(now time.Time) (due time.Time) {
-	left := s.Deadline.Sub(now)
-	switch {
-	case s.Status() != Collecting:
-		return now.Add(Period / 3)
-	case left <= 0: // its first event had to wait; the others may be behind it
-		return now.Add(Period)
-	}
-	return s.Deadline.Add(-(left - 1) / Period * Period)
-}
+const (
+	// Soon is when a reminder fires that is registered for a publication that is to
+	// follow at once: if a crash prevents it, it is late by no more.
+	Soon = 10 * time.Second
 
-// Rest tells whether the reminder, after a firing at now, need not fire again
-// before the deadline, because there is nothing that a crash could have left
-// undone. Many notifications may be open for a long time.
-func (s State) Rest(now time.Time) (until time.Time, ok bool) {
-	ok = s.Status() == Collecting && !s.Undocumented() && s.Indexed && s.Deadline.Sub(now) > Period
-	return s.Deadline, ok
-}
+	// farAhead is from when on a reminder is too far ahead to repeat a publication.
+	farAhead = 3 * time.Minute
+)
 
-// Resting tells whether the reminder may rest at now until a deadline that is
-// too far away for the repeat of a publication.
-func (s State) Resting(now time.Time) bool {
-	return s.Status() == Collecting && s.Deadline.Sub(now) > Period && now.After(s.Reminder(s.StartedAt).Add(-clockSkew))
+// Advance tells whether the reminder of s, which collects, is so far ahead that an
+// outcome must not rely on it.
+func (s State) Advance(now time.Time) bool {
+	return s.Status() == Collecting && s.Due.Sub(now) > farAhead
 }
-
-// clockSkew is how far the clocks of two machines may be apart. If it is more, an
-// outcome whose publication a crash prevents may have to wait for the deadline.
-const clockSkew = 5 * time.Second

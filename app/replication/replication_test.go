@@ -65,9 +65,9 @@ func TestHistories(t *testing.T) {
 		}},
 		{"timed out, then recovered", []step{
 			{0, "eastus", "", Started, true, Collecting, nil, []Region{"westeurope", "japaneast"}},
-			{119, "", "", Waiting, false, Collecting, nil, []Region{"westeurope", "japaneast"}},
-			{120, "", "", Expired, true, TimedOut, []Status{TimedOut}, []Region{"westeurope", "japaneast"}},
-			{150, "", "", Settled, false, TimedOut, nil, []Region{"westeurope", "japaneast"}},
+			{149, "", "", Waiting, false, Collecting, nil, []Region{"westeurope", "japaneast"}},
+			{150, "", "", Expired, true, TimedOut, []Status{TimedOut}, []Region{"westeurope", "japaneast"}},
+			{180, "", "", Settled, false, TimedOut, nil, []Region{"westeurope", "japaneast"}},
 			{200, "japaneast", "", Late, true, TimedOut, nil, []Region{"westeurope"}},
 			{210, "japaneast", "", Duplicate, false, TimedOut, nil, []Region{"westeurope"}},
 			{300, "westeurope", "", CameAfter, true, Recovered, []Status{Recovered}, nil},
@@ -79,9 +79,24 @@ func TestHistories(t *testing.T) {
 			{1, "japaneast", "", Recorded, true, Collecting, nil, []Region{"westeurope"}},
 			{500, "westeurope", "", CameAfter, true, Recovered, []Status{TimedOut, Recovered}, nil},
 		}},
-		{"the reminder never fired: a duplicate decides", []step{
+		{"late events decide nothing until it is due", []step{
 			{0, "eastus", "", Started, true, Collecting, nil, []Region{"westeurope", "japaneast"}},
-			{120, "eastus", "", Duplicate, true, TimedOut, []Status{TimedOut}, []Region{"westeurope", "japaneast"}},
+			{120, "japaneast", "", Late, true, Collecting, nil, []Region{"westeurope"}},
+			{121, "eastus", "", Duplicate, false, Collecting, nil, []Region{"westeurope"}},
+			{149, "", "", Waiting, false, Collecting, nil, []Region{"westeurope"}},
+			{150, "", "", Expired, true, TimedOut, []Status{TimedOut}, []Region{"westeurope"}},
+			{160, "westeurope", "", CameAfter, true, Recovered, []Status{Recovered}, nil},
+		}},
+		{"a late event completes the set before it is due", []step{
+			{0, "eastus", "", Started, true, Collecting, nil, []Region{"westeurope", "japaneast"}},
+			{1, "japaneast", "", Recorded, true, Collecting, nil, []Region{"westeurope"}},
+			{121, "westeurope", "", CameAfter, true, Recovered, []Status{TimedOut, Recovered}, nil},
+			{150, "", "", Settled, false, Recovered, nil, nil},
+		}},
+		{"after the deadline a duplicate changes nothing", []step{
+			{0, "eastus", "", Started, true, Collecting, nil, []Region{"westeurope", "japaneast"}},
+			{500, "eastus", "", Duplicate, false, Collecting, nil, []Region{"westeurope", "japaneast"}},
+			{501, "", "", Expired, true, TimedOut, []Status{TimedOut}, []Region{"westeurope", "japaneast"}},
 		}},
 		{"another digest in one region", []step{
 			{0, "eastus", "", Started, true, Collecting, nil, []Region{"westeurope", "japaneast"}},
@@ -147,20 +162,20 @@ func TestHistories(t *testing.T) {
 	}
 }
 
-// An event that had to wait is judged by when it came.
+// An event that had to wait is judged by when it was accepted.
 func TestEventsThatHadToWait(t *testing.T) {
 	received := func(r Region, seconds int) Event {
 		e := event(r)
 		e.ReceivedAt, e.Via = at(seconds), ViaQueue
 		return e
 	}
-	// All three came in time, and reach the actor only after the deadline.
+	// All three were accepted in time, and reach the actor only after the deadline.
 	var s State
 	var d Decision
 	for i, e := range []Event{received("eastus", 0), received("westeurope", 9), received("japaneast", 5)} {
 		s, d = Add(s, e, plan, at(500+i))
 	}
-	if s.Status() != Replicated || d.Reason != Completed || s.StartedAt != at(0) || s.Deadline != at(120) || s.Outcomes[0].At != at(9) {
+	if s.Status() != Replicated || d.Reason != Completed || s.StartedAt != at(0) || s.Deadline != at(120) || s.Due != at(530) || s.Outcomes[0].At != at(9) {
 		t.Errorf("%s, %v: %+v", s.Status(), d, s)
 	}
 	if a := s.Arrivals[1]; a.Via != ViaQueue || a.ReceivedAt != at(9) || s.First.Via != ViaWebhook || !s.First.ReceivedAt.IsZero() {
@@ -170,24 +185,81 @@ func TestEventsThatHadToWait(t *testing.T) {
 		t.Error(err)
 	}
 
+	// An event that was accepted in time completes the set when it is overdue, as
+	// long as nothing is decided, also behind a late one of the same region's peers.
+	s, _ = Add(State{}, event("eastus"), plan, at(0))
+	s, _ = Add(s, event("westeurope"), plan, at(1))
+	s, d = Add(s, received("japaneast", 119), plan, at(900))
+	if s.Status() != Replicated || d.Reason != Completed || s.Outcomes[0].At != at(119) {
+		t.Errorf("%s, %v: %+v", s.Status(), d, s)
+	}
+
+	// What was not in time is missing in the timeout, whatever came before it was
+	// decided, and in whatever order.
+	s, _ = Add(State{}, event("eastus"), plan, at(0))
+	s, _ = Add(s, event("westeurope"), plan, at(125))
+	s, d = Add(s, received("japaneast", 100), plan, at(130))
+	if s.Status() != Recovered || d.Reason != CameAfter || len(d.New) != 2 {
+		t.Fatalf("%s, %v: %+v", s.Status(), d, s)
+	}
+	if timedOut := s.As(d.New[0]); !slices.Equal(timedOut.Missing(), []Region{"westeurope"}) || timedOut.Arrivals[1].Region != "japaneast" {
+		t.Errorf("timed out: %+v", timedOut)
+	}
+	if recovered := s.As(d.New[1]); len(recovered.Missing()) != 0 || recovered.Arrivals[2].ReceivedAt != at(100) {
+		t.Errorf("recovered: %+v", recovered)
+	}
+
 	// What is decided stays decided.
 	s, _ = Add(State{}, event("eastus"), plan, at(0))
 	s, _ = Add(s, event("westeurope"), plan, at(1))
-	s, _ = Tick(s, at(121))
-	s, d = Add(s, received("japaneast", 100), plan, at(130))
-	if s.Status() != Recovered || d.Reason != CameAfter || s.Arrivals[2].ReceivedAt != at(121) {
+	s, _ = Tick(s, at(151))
+	s, d = Add(s, received("japaneast", 100), plan, at(160))
+	if s.Status() != Recovered || d.Reason != CameAfter || s.Arrivals[2].ReceivedAt != at(100) || s.Outcomes[1].At != at(160) {
 		t.Errorf("%s, %v: %+v", s.Status(), d, s)
 	}
 
 	// One that came too late is late, and one from the future came now.
 	s, _ = Add(State{}, event("eastus"), plan, at(0))
 	s, d = Add(s, received("westeurope", 125), plan, at(130))
-	if s.Status() != TimedOut || d.Reason != Late {
+	if s.Status() != Collecting || d.Reason != Late {
 		t.Errorf("%s, %v", s.Status(), d)
 	}
 	s, _ = Add(State{}, received("eastus", 900), plan, at(3))
 	if s.StartedAt != at(3) {
 		t.Errorf("started at %v", s.StartedAt)
+	}
+
+	// The first that reaches the actor need not be the first that was accepted.
+	s, _ = Add(State{}, event("eastus"), plan, at(10))
+	s, _ = Add(s, received("westeurope", 3), plan, at(11))
+	if s.StartedAt != at(10) || s.Arrivals[1].ReceivedAt != at(10) {
+		t.Errorf("%+v", s)
+	}
+}
+
+// Due is beyond the deadline by the grace, or beyond the first event's coming, if
+// that had to wait for longer.
+func TestDue(t *testing.T) {
+	for _, tt := range []struct {
+		timeout time.Duration
+		waited  time.Duration
+		due     time.Duration // after the first event was accepted
+	}{
+		{time.Second, 0, 1250 * time.Millisecond},
+		{8 * time.Second, 0, 10 * time.Second},
+		{2 * time.Minute, 0, 150 * time.Second},
+		{30 * 24 * time.Hour, 0, 30*24*time.Hour + 30*time.Second},
+		{8 * time.Second, 7 * time.Second, 10 * time.Second},
+		{8 * time.Second, time.Minute, 62 * time.Second},
+	} {
+		t.Run(fmt.Sprintf("%v, waited %v", tt.timeout, tt.waited), func(t *testing.T) {
+			e := event("eastus")
+			e.ReceivedAt = at(0)
+			s, _ := Add(State{}, e, Plan{Expected: plan.Expected, Timeout: tt.timeout}, at(0).Add(tt.waited))
+			if got := s.Due.Sub(at(0)); got != tt.due {
+				t.Errorf("got %v, want %v", got, tt.due)
+			}
+		})
 	}
 }
 
@@ -203,7 +275,7 @@ func TestMismatchIsKept(t *testing.T) {
 
 func TestOneRegionIsReplicatedAtOnce(t *testing.T) {
 	s, d := Add(State{}, event("eastus"), Plan{Expected: []Region{"eastus"}, Timeout: time.Minute}, at(0))
-	if d.Reason != Completed || s.Status() != Replicated || !s.NeedsReminder() {
+	if d.Reason != Completed || s.Status() != Replicated || len(s.Unpublished()) != 1 {
 		t.Errorf("%v, %+v", d, s)
 	}
 }
@@ -224,13 +296,13 @@ func TestOpenNotificationsKeepTheirPlan(t *testing.T) {
 // What is published about an outcome must not depend on when it is published.
 func TestAsIsFrozen(t *testing.T) {
 	s, _ := Add(State{}, event("eastus"), plan, at(0))
-	s, d := Tick(s, at(120))
+	s, d := Tick(s, at(150))
 	timedOut := d.New[0]
 	want := s.As(timedOut)
-	s, _ = Add(s, event("japaneast"), plan, at(130))
+	s, _ = Add(s, event("japaneast"), plan, at(160))
 	late := event("westeurope")
 	late.Digest = "sha256:bb"
-	s, d = Add(s, late, plan, at(140))
+	s, d = Add(s, late, plan, at(170))
 	got := s.As(timedOut)
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("timedOut, published late:\n got %+v\nwant %+v", got, want)
@@ -240,114 +312,31 @@ func TestAsIsFrozen(t *testing.T) {
 	}
 }
 
-func TestNeedsReminder(t *testing.T) {
-	if (State{}).NeedsReminder() {
-		t.Error("nothing needs a reminder")
-	}
+func TestPublished(t *testing.T) {
 	s, _ := Add(State{}, event("eastus"), plan, at(0))
-	s.Indexed = true
-	if s = s.DocumentStored(); !s.NeedsReminder() {
-		t.Error("collecting needs one")
-	}
-	s, d := Tick(s, at(120))
-	s = s.DocumentStored()
-	if !s.NeedsReminder() {
-		t.Error("unpublished needs one")
-	}
-	if p := s.Published(d.New[0]); p.NeedsReminder() || len(s.Unpublished()) != 1 {
-		t.Error("all done needs none, and Published must not change its receiver")
-	}
-	if s = s.Published(d.New[0]); s.NeedsReminder() {
-		t.Error("all done needs none")
-	}
-	s.Indexed = false
-	if !s.NeedsReminder() {
-		t.Error("not indexed needs one")
-	}
-	s.Indexed = true
-	s.Documented--
-	if !s.NeedsReminder() {
-		t.Error("undocumented needs one")
+	s, d := Tick(s, at(150))
+	if p := s.Published(d.New[0]); len(p.Unpublished()) != 0 || len(s.Unpublished()) != 1 {
+		t.Error("Published must not change its receiver")
 	}
 }
 
-func TestReminder(t *testing.T) {
-	for timeout, first := range map[time.Duration]time.Duration{
-		time.Second:             time.Second,
-		1500 * time.Millisecond: 1500 * time.Millisecond,
-		10 * time.Second:        10 * time.Second,
-		30 * time.Second:        30 * time.Second,
-		31 * time.Second:        time.Second,
-		2 * time.Minute:         30 * time.Second,
-		100 * time.Second:       10 * time.Second,
-	} {
-		s, _ := Add(State{}, event("eastus"), Plan{Expected: plan.Expected, Timeout: timeout}, at(0))
-		if due := s.Reminder(at(0)); due.Sub(at(0)) != first {
-			t.Errorf("%v: first after %v, want %v", timeout, due.Sub(at(0)), first)
+// A reminder that is far ahead does not repeat a publication soon enough.
+func TestAdvance(t *testing.T) {
+	s, _ := Add(State{}, event("eastus"), Plan{Expected: plan.Expected, Timeout: time.Hour}, at(0))
+	due := 3600 + 30
+	for now, want := range map[int]bool{0: true, due - 181: true, due - 180: false, due: false, due + 60: false} {
+		if got := s.Advance(at(now)); got != want {
+			t.Errorf("%d s before it is due: got %v, want %v", due-now, got, want)
 		}
 	}
-	s, _ := Add(State{}, event("eastus"), plan, at(0))
-	s, _ = Tick(s, at(120))
-	if wait := s.Reminder(at(121)).Sub(at(121)); wait <= 0 || wait > Period {
-		t.Errorf("after the deadline: due in %v", wait)
-	}
-}
-
-// For any timeout the first firing comes within a period, and one falls on the
-// deadline.
-func TestReminderHitsTheDeadline(t *testing.T) {
-	rng := rand.New(rand.NewPCG(1, 2))
-	for range 10_000 {
-		timeout := time.Second + time.Duration(rng.Int64N(int64(30*24*time.Hour)))
-		s, _ := Add(State{}, event("eastus"), Plan{Expected: plan.Expected, Timeout: timeout}, at(0))
-		due := s.Reminder(at(0))
-		if wait := due.Sub(at(0)); wait <= 0 || wait > Period {
-			t.Fatalf("%v: first firing after %v", timeout, wait)
-		}
-		if s.Deadline.Sub(due)%Period != 0 {
-			t.Fatalf("%v: first %v: no firing on the deadline", timeout, due)
-		}
-	}
-}
-
-// A reminder rests only if no crash can have left anything undone, and what it
-// would repeat in time is known to have been repeated.
-func TestRest(t *testing.T) {
-	long := Plan{Expected: plan.Expected, Timeout: time.Hour}
-	s, _ := Add(State{}, event("eastus"), long, at(0))
-	done := s.DocumentStored()
-	done.Indexed = true
-	unindexed := done
-	unindexed.Indexed = false
-	decided, _ := Tick(done, at(3600))
-	for _, tt := range []struct {
-		name    string
-		state   State
-		now     int
-		rest    bool
-		resting bool
-	}{
-		{"before the first firing", done, 20, true, false},
-		{"at the first firing, on a slow clock", done, 26, true, true},
-		{"after it", done, 600, true, true},
-		{"without a document", s, 600, false, true},
-		{"without an index", unindexed, 600, false, true},
-		{"close to the deadline", done, 3570, false, false},
-		{"decided", decided, 3601, false, false},
-	} {
-		until, rest := tt.state.Rest(at(tt.now))
-		if rest != tt.rest || !until.Equal(tt.state.Deadline) {
-			t.Errorf("%s: rest until %v: %v", tt.name, until, rest)
-		}
-		if got := tt.state.Resting(at(tt.now)); got != tt.resting {
-			t.Errorf("%s: resting: %v", tt.name, got)
-		}
+	if s, _ = Tick(s, at(due)); s.Advance(at(0)) {
+		t.Error("what is concluded is not advanced")
 	}
 }
 
 func TestCheckFindsWhatCannotBe(t *testing.T) {
 	good, _ := Add(State{}, event("eastus"), plan, at(0))
-	good, _ = Tick(good, at(120))
+	good, _ = Tick(good, at(150))
 	if err := good.Check(); err != nil {
 		t.Fatal(err)
 	}
@@ -355,13 +344,17 @@ func TestCheckFindsWhatCannotBe(t *testing.T) {
 		"nothing":               func(s *State) { *s = State{} },
 		"no regions":            func(s *State) { s.Expected = nil },
 		"deadline before start": func(s *State) { s.Deadline = s.StartedAt },
+		"due before deadline":   func(s *State) { s.Due = s.Deadline.Add(-1) },
 		"no arrivals":           func(s *State) { s.Arrivals, s.Outcomes = nil, nil },
 		"arrived twice":         func(s *State) { s.Arrivals = append(s.Arrivals, s.Arrivals[0]) },
 		"unexpected":            func(s *State) { s.Arrivals = append(s.Arrivals, Arrival{Region: "mars"}) },
 		"replicated too early":  func(s *State) { s.Outcomes[0].Status = Replicated },
 		"two outcomes":          func(s *State) { s.Outcomes = append(s.Outcomes, s.Outcomes[0]) },
 		"impossible count":      func(s *State) { s.Outcomes[0].Arrivals = 7 },
-		"documents":             func(s *State) { s.Documented = 9 },
+		"replicated with a late one": func(s *State) {
+			s.Outcomes[0] = Outcome{Status: Replicated, Arrivals: 3}
+			s.Arrivals = append(s.Arrivals, Arrival{Region: "westeurope"}, Arrival{Region: "japaneast", ReceivedAt: s.Deadline})
+		},
 		"all in, no recovery": func(s *State) {
 			s.Arrivals = append(s.Arrivals, Arrival{Region: "westeurope"}, Arrival{Region: "japaneast"})
 		},
@@ -413,7 +406,7 @@ func TestRandomHistories(t *testing.T) {
 }
 
 // Clocks jump, by a year in either direction. No outcome is taken back, none
-// comes twice, and the times of a notification stay in order.
+// comes twice, and nothing is dated before what it follows.
 func TestJumpingClocks(t *testing.T) {
 	const year = 365 * 24 * 60 * 60
 	for seed := range uint64(2000) {
@@ -440,15 +433,13 @@ func TestJumpingClocks(t *testing.T) {
 			if err := s.Check(); err != nil {
 				t.Fatalf("seed %d: %v", seed, err)
 			}
-			last := s.StartedAt
 			for _, a := range s.Arrivals {
-				if a.ReceivedAt.Before(last) {
+				if a.ReceivedAt.Before(s.StartedAt) {
 					t.Fatalf("seed %d: %+v", seed, s.Arrivals)
 				}
-				last = a.ReceivedAt
 			}
 			for i, o := range s.Outcomes {
-				if o.At.Before(s.Arrivals[o.Arrivals-1].ReceivedAt) || i > 0 && o.At.Before(s.Outcomes[i-1].At) {
+				if o.At.Before(s.As(o).lastAccepted()) || i > 0 && o.At.Before(s.Outcomes[i-1].At) {
 					t.Fatalf("seed %d: %+v", seed, s)
 				}
 			}

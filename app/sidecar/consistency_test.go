@@ -79,27 +79,30 @@ func TestConsistency(t *testing.T) {
 			t.Fatalf("%s: %d %s, %v", region, code, body, err)
 		}
 	}
+	if err := s.Dapr().Records("statestore", "").Put(t.Context(), "regions", []byte(`{"n":1}`)); err != nil { // as with a registry
+		t.Fatal(err)
+	}
 	seen.wait(t, "read")
-	seen.wait(t, "write")
 	seen.wait(t, "write with an etag")
+	seen.wait(t, "write")
 
 	// What it would do if it took Cosmos DB for SQLite: calls that come at the same
 	// time go together. What comes of them does not matter, the emulator does not
 	// understand all of it.
-	documents := s.Dapr().Documents("images")
-	documents.Together()
+	records := s.Dapr().Records("images", "")
+	records.Together()
 	ctx, end := context.WithCancel(t.Context())
 	var calls sync.WaitGroup
 	for n := range 4 {
 		key := fmt.Sprint("a", n)
 		calls.Go(func() {
 			for ctx.Err() == nil {
-				documents.Get(ctx, key)
+				records.Get(ctx, key)
 			}
 		})
 		calls.Go(func() {
 			for ctx.Err() == nil {
-				documents.Put(ctx, key, []byte(`{"n":1}`))
+				records.Put(ctx, key, []byte(`{"n":1}`))
 			}
 		})
 	}

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel/propagation"
+
+	"allregions/app/actor"
 )
 
 // idleTimeout is how long Dapr keeps an actor that nobody calls. Its default,
@@ -31,8 +33,8 @@ type Actor struct {
 	Type string
 
 	// Methods are called with the actor's id and the caller's body. An error
-	// reaches the caller as text.
-	Methods map[string]func(ctx context.Context, id string, body []byte) ([]byte, error)
+	// reaches the caller as text, and nothing follows it.
+	Methods map[string]actor.Method
 
 	// Remind is called with the actor's id and the reminder's name. After an
 	// error Dapr tries a firing three times more, a second apart.
@@ -68,8 +70,8 @@ const redeliveryPause = 5 * time.Second
 // Host keeps nothing of an actor between two turns. Dapr gives an actor one
 // turn at a time, but it calls a turn over when its caller goes away, even if
 // the method still runs here; so Host holds the next turn until the method
-// has returned, and what it left for After is done. So is a DELETE: Dapr moves an
-// actor to another replica when that is answered.
+// has returned, and what follows it is done. So is a DELETE: Dapr moves an actor to
+// another replica when that is answered.
 type Host struct {
 	actors        []Actor
 	subscriptions []Subscription
@@ -80,12 +82,12 @@ type Host struct {
 	mu    sync.Mutex
 	turns map[string]*turn // by actor type and id; present while somebody holds or awaits it
 
-	after chan struct{} // has room for each ending that may still run
-	ends  sync.WaitGroup
+	after   chan struct{} // has room for each turn that has a reply, and is not over
+	follows sync.WaitGroup
 }
 
-// afterAtMost bounds how many turns may have been answered and not have ended. Those
-// that come then end before they are answered.
+// afterAtMost bounds how many turns may have a reply, and not be over. What follows
+// those that come then is done before their reply.
 const afterAtMost = 128
 
 type turn struct {
@@ -174,11 +176,7 @@ func (h *Host) invoke(a Actor) http.HandlerFunc {
 			http.Error(w, "read body: "+err.Error(), http.StatusBadRequest)
 			return
 		}
-		var out []byte
-		h.turn(h.traced(r), w, a.Type, id, func(ctx context.Context) (err error) {
-			out, err = method(ctx, id, body)
-			return err
-		}, func() { w.Write(out) })
+		h.turn(h.traced(r), w, a.Type, id, func(ctx context.Context) (actor.Turn, error) { return method(ctx, id, body) })
 	}
 }
 
@@ -193,112 +191,74 @@ func (h *Host) traced(r *http.Request) context.Context {
 func (h *Host) remind(a Actor) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		id := r.PathValue("id")
-		h.turn(r.Context(), w, a.Type, id, func(ctx context.Context) error {
-			return a.Remind(ctx, id, r.PathValue("name"))
-		}, func() {})
+		h.turn(r.Context(), w, a.Type, id, func(ctx context.Context) (actor.Turn, error) {
+			return actor.Turn{}, a.Remind(ctx, id, r.PathValue("name"))
+		})
 	}
 }
 
-// turn runs do as the only turn of the actor in this process, then answer or 500.
-func (h *Host) turn(ctx context.Context, w http.ResponseWriter, actorType, id string, do func(context.Context) error, answer func()) {
+// turn runs do as the only turn of the actor in this process, and answers its reply
+// or 500. The actor is held until what follows the turn is done.
+func (h *Host) turn(ctx context.Context, w http.ResponseWriter, actorType, id string, do func(context.Context) (actor.Turn, error)) {
 	ctx, cancel := context.WithTimeout(ctx, turnTimeout)
 	defer cancel()
-	release, err := h.hold(ctx, actorType+"/"+id)
-	if err == nil {
-		err = h.held(ctx, release, do)
-	}
+	t, release, err := h.held(ctx, actorType+"/"+id, do)
 	if err != nil {
 		h.log.LogAttrs(ctx, slog.LevelError, "actor turn failed", slog.String(strings.ToLower(actorType), id), slog.Any("err", err))
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
-	answer()
-}
-
-// held runs do in a turn that holds its actor until release.
-func (h *Host) held(ctx context.Context, release func(), do func(context.Context) error) error {
-	e := &ending{}
-	free := release
-	release = func() {
-		for _, f := range e.ended {
-			f()
-		}
-		free()
-	}
-	handedOver := false
-	defer func() {
-		if !handedOver {
-			release()
-		}
-	}()
-	err := do(context.WithValue(ctx, endingKey{}, e))
-	if len(e.do) == 0 {
-		return err
+	if t.After == nil {
+		release()
+		w.Write(t.Reply)
+		return
 	}
 	select {
 	case h.after <- struct{}{}:
+		w.Write(t.Reply)
+		h.follows.Go(func() { defer func() { <-h.after }(); h.follow(ctx, t.After, release) })
 	default:
-		e.run(ctx)
-		return err
+		h.follow(ctx, t.After, release)
+		w.Write(t.Reply)
 	}
-	handedOver = true
+}
+
+// held runs do while the actor is held. Without an error, and without a panic, it
+// still is, until release.
+func (h *Host) held(ctx context.Context, id string, do func(context.Context) (actor.Turn, error)) (t actor.Turn, release func(), err error) {
+	release, err = h.hold(ctx, id)
+	if err != nil {
+		return t, nil, err
+	}
+	done := false
+	defer func() {
+		if !done {
+			release()
+		}
+	}()
+	t, err = do(ctx)
+	done = err == nil
+	return t, release, err
+}
+
+// follow does what follows a turn, which does not depend on its caller, and releases
+// the actor.
+func (h *Host) follow(ctx context.Context, after func(context.Context), release func()) {
+	defer release()
 	ctx = context.WithoutCancel(ctx)
-	h.ends.Go(func() {
-		defer release()
-		defer func() { <-h.after }()
-		defer func() { // as net/http does it for the turn itself
-			if p := recover(); p != nil {
-				h.log.LogAttrs(ctx, slog.LevelError, "the end of an actor turn panicked", slog.Any("err", p), slog.String("stack", string(debug.Stack())))
-			}
-		}()
-		ctx, cancel := context.WithTimeout(ctx, turnTimeout)
-		defer cancel()
-		e.run(ctx)
-	})
-	return err
+	defer func() { // as net/http does it for the turn itself
+		if p := recover(); p != nil {
+			h.log.LogAttrs(ctx, slog.LevelError, "what follows an actor turn panicked", slog.Any("err", p), slog.String("stack", string(debug.Stack())))
+		}
+	}()
+	ctx, cancel := context.WithTimeout(ctx, turnTimeout)
+	defer cancel()
+	after(ctx)
 }
 
-// After does what is left of the turn that ctx is of when its caller has an answer,
-// and before the actor's next turn begins. It has a context of its own, which outlives
-// the caller's. Without a turn it is done at once, and before the answer if too many
-// turns are ending.
-func After(ctx context.Context, do func(context.Context)) {
-	e, ok := ctx.Value(endingKey{}).(*ending)
-	if !ok {
-		do(ctx)
-		return
-	}
-	e.do = append(e.do, do)
-}
-
-// ended calls f when the turn that ctx is of has ended, or without one when ctx has.
-func ended(ctx context.Context, f func()) {
-	e, ok := ctx.Value(endingKey{}).(*ending)
-	if !ok {
-		context.AfterFunc(ctx, f)
-		return
-	}
-	e.ended = append(e.ended, f)
-}
-
-// ending is in the context of a turn: what it has left for After, and who is told
-// of its end.
-type ending struct {
-	do    []func(context.Context)
-	ended []func()
-}
-
-type endingKey struct{}
-
-func (e *ending) run(ctx context.Context) {
-	for _, do := range e.do {
-		do(ctx)
-	}
-}
-
-// Wait returns when everything that was left for After is done. No turn may begin
+// Wait returns when everything that follows turns is done. No turn may begin
 // meanwhile.
-func (h *Host) Wait() { h.ends.Wait() }
+func (h *Host) Wait() { h.follows.Wait() }
 
 func (h *Host) deactivate(a Actor) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
@@ -312,12 +272,12 @@ func (h *Host) deactivate(a Actor) http.HandlerFunc {
 }
 
 // hold waits until no other turn of the actor runs here.
-func (h *Host) hold(ctx context.Context, actor string) (release func(), err error) {
+func (h *Host) hold(ctx context.Context, id string) (release func(), err error) {
 	h.mu.Lock()
-	t := h.turns[actor]
+	t := h.turns[id]
 	if t == nil {
 		t = &turn{held: make(chan struct{}, 1)}
-		h.turns[actor] = t
+		h.turns[id] = t
 	}
 	t.holders++
 	h.mu.Unlock()
@@ -326,7 +286,7 @@ func (h *Host) hold(ctx context.Context, actor string) (release func(), err erro
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		if t.holders--; t.holders == 0 {
-			delete(h.turns, actor)
+			delete(h.turns, id)
 		}
 	}
 	select {

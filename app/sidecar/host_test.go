@@ -15,11 +15,11 @@ import (
 	"testing/synctest"
 	"time"
 
-	runtimev1 "github.com/dapr/dapr/pkg/proto/runtime/v1"
 	dapr "github.com/dapr/go-sdk/client"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"allregions/app/actor"
 )
 
 func newTestHost(a Actor) *Host {
@@ -35,11 +35,13 @@ func serve(ctx context.Context, h *Host, method, target, body string) *httptest.
 
 func TestHostAnswersDapr(t *testing.T) {
 	h := newTestHost(Actor{
-		Methods: map[string]func(context.Context, string, []byte) ([]byte, error){
-			"Echo": func(_ context.Context, id string, body []byte) ([]byte, error) {
-				return append([]byte(id+":"), body...), nil
+		Methods: map[string]actor.Method{
+			"Echo": func(_ context.Context, id string, body []byte) (actor.Turn, error) {
+				return actor.Turn{Reply: append([]byte(id+":"), body...)}, nil
 			},
-			"Fail": func(context.Context, string, []byte) ([]byte, error) { return nil, errors.New("the reason") },
+			"Fail": func(context.Context, string, []byte) (actor.Turn, error) {
+				return actor.Turn{}, errors.New("the reason")
+			},
 		},
 		Remind: func(_ context.Context, id, name string) error {
 			if name != "check" {
@@ -123,15 +125,15 @@ func TestTurnsOfOneActorNeverOverlap(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var running, most atomic.Int32
 		ended := 0 // of a; guarded by its turns, if they do not overlap
-		h := newTestHost(Actor{Methods: map[string]func(context.Context, string, []byte) ([]byte, error){
-			"Work": func(_ context.Context, id string, _ []byte) ([]byte, error) {
+		h := newTestHost(Actor{Methods: map[string]actor.Method{
+			"Work": func(_ context.Context, id string, _ []byte) (actor.Turn, error) {
 				most.Store(max(most.Load(), running.Add(1)))
 				time.Sleep(time.Second) // deaf to its context
 				if id == "a" {
 					ended++
 				}
 				running.Add(-1)
-				return nil, nil
+				return actor.Turn{}, nil
 			},
 		}})
 		var wg sync.WaitGroup
@@ -159,125 +161,167 @@ func TestTurnsOfOneActorNeverOverlap(t *testing.T) {
 	})
 }
 
-// What a turn leaves for After keeps nobody waiting but the actor itself.
-func TestAfter(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var mu sync.Mutex
-		var log []string
-		note := func(s string) {
-			mu.Lock()
-			defer mu.Unlock()
-			log = append(log, s)
-		}
-		h := newTestHost(Actor{Methods: map[string]func(context.Context, string, []byte) ([]byte, error){
-			"Work": func(ctx context.Context, id string, _ []byte) ([]byte, error) {
-				note("begin " + id)
-				ended(ctx, func() { note("end " + id) })
-				After(ctx, func(after context.Context) {
-					time.Sleep(time.Second)
-					if (ctx.Err() == nil) != (id == "z") || after.Err() != nil {
-						t.Errorf("%s: the contexts: %v and %v", id, ctx.Err(), after.Err())
-					}
-					note("after " + id)
-					if id == "panics" {
-						panic(id)
-					}
-				})
-				if id == "fails" {
-					return nil, errors.New(id)
-				}
-				return []byte("done"), nil
-			},
-		}})
-		call := func(method, target string, code int, took time.Duration) {
-			t.Helper()
-			begin := time.Now()
-			if w := serve(t.Context(), h, method, "/actors/Thing/"+target, ""); w.Code != code || time.Since(begin) != took {
-				t.Errorf("%s %s: %d after %v, want %d after %v", method, target, w.Code, time.Since(begin), code, took)
-			}
-		}
-		call("PUT", "a/method/Work", 200, 0)
-		call("PUT", "b/method/Work", 200, 0)
-		call("PUT", "a/method/Work", 200, time.Second)
-		call("DELETE", "a", 200, time.Second) // whoever gets the actor next must not overtake it
-		call("DELETE", "a", 200, 0)
-		call("PUT", "fails/method/Work", 500, 0)
-		call("PUT", "panics/method/Work", 200, 0)
-		call("DELETE", "panics", 200, time.Second)
-		h.Wait()
-		ofA := slices.DeleteFunc(slices.Clone(log), func(s string) bool { return !strings.HasSuffix(s, " a") })
-		if want := []string{"begin a", "after a", "end a", "begin a", "after a", "end a"}; !slices.Equal(ofA, want) {
-			t.Errorf("%q, want %q", ofA, want)
-		}
-		if len(log) != 3*5 || len(h.turns) != 0 || len(h.after) != 0 {
-			t.Errorf("%d turns are kept, %d end, %q", len(h.turns), len(h.after), log)
-		}
+// answered is an answer of the host. It tells when it is written.
+type answered struct {
+	*httptest.ResponseRecorder
+	written func()
+}
 
-		// Those that are too many end first, and are answered then.
-		for i := range afterAtMost {
-			call("PUT", strconv.Itoa(i)+"/method/Work", 200, 0)
+func (a answered) Write(data []byte) (int, error) {
+	a.written()
+	return a.ResponseRecorder.Write(data)
+}
+
+// follower hosts actors whose turns are followed by a second of work, and notes in
+// which order all of that happens.
+type follower struct {
+	t    *testing.T
+	host *Host
+
+	mu  sync.Mutex
+	log []string
+}
+
+func newFollower(t *testing.T) *follower {
+	f := &follower{t: t}
+	f.host = newTestHost(Actor{Methods: map[string]actor.Method{"Work": f.work}, Remind: func(_ context.Context, id, _ string) error {
+		f.note("remind " + id)
+		return nil
+	}})
+	return f
+}
+
+func (f *follower) note(what string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.log = append(f.log, what)
+}
+
+// of is what was noted of an actor, without its id.
+func (f *follower) of(id string) (log []string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, what := range f.log {
+		if what, ok := strings.CutSuffix(what, " "+id); ok {
+			log = append(log, what)
 		}
-		call("PUT", "z/method/Work", 200, time.Second)
-		begin := time.Now()
-		call("PUT", "y/method/Work", 200, 0)
-		h.Wait()
-		if time.Since(begin) != time.Second {
-			t.Errorf("waited %v for the ends", time.Since(begin))
+	}
+	return log
+}
+
+func (f *follower) work(ctx context.Context, id string, _ []byte) (actor.Turn, error) {
+	f.note("turn " + id)
+	turn := actor.Turn{Reply: []byte("done"), After: func(after context.Context) {
+		time.Sleep(time.Second)
+		if ctx.Err() == nil && id != "late" || after.Err() != nil {
+			f.t.Errorf("%s: the context of the turn: %v, that of what follows: %v", id, ctx.Err(), after.Err())
+		}
+		f.note("after " + id)
+		if id == "panics-after" {
+			panic(id)
+		}
+	}}
+	switch id {
+	case "fails":
+		return turn, errors.New(id)
+	case "panics":
+		panic(id)
+	}
+	return turn, nil
+}
+
+// call makes a call, as net/http does: a panic ends it. Want is the code, 0 for a
+// panic, and how long it takes.
+func (f *follower) call(method, target string, want int, took time.Duration) {
+	f.t.Helper()
+	begin := time.Now()
+	id, _, _ := strings.Cut(target, "/")
+	w := answered{httptest.NewRecorder(), func() { f.note("reply " + id) }}
+	ctx, cancel := context.WithCancel(f.t.Context())
+	code := 0
+	func() {
+		defer func() { recover() }()
+		f.host.ServeHTTP(w, httptest.NewRequestWithContext(ctx, method, "/actors/Thing/"+target, nil))
+		code = w.Code
+	}()
+	cancel() // as net/http does, too
+	if code != want || time.Since(begin) != took {
+		f.t.Errorf("%s %s: %d after %v, want %d after %v", method, target, code, time.Since(begin), want, took)
+	}
+}
+
+// What follows a turn keeps nobody waiting but the actor itself: its caller has the
+// reply before, its next turn comes behind, and so does its way to another replica.
+func TestWhatFollowsATurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFollower(t)
+		f.call("PUT", "a/method/Work", 200, 0)
+		f.call("PUT", "b/method/Work", 200, 0)
+		f.call("PUT", "a/method/Work", 200, time.Second)
+		f.call("PUT", "a/method/remind/check", 200, time.Second)
+		f.call("PUT", "a/method/Work", 200, 0)
+		f.call("DELETE", "a", 200, time.Second) // whoever gets the actor next must not overtake it
+		f.call("DELETE", "a", 200, 0)
+		f.host.Wait()
+		if got, want := f.of("a"), []string{"turn", "reply", "after", "turn", "reply", "after", "remind", "reply", "turn", "reply", "after"}; !slices.Equal(got, want) {
+			t.Errorf("%q\nwant %q", got, want)
+		}
+		if len(f.host.turns) != 0 || len(f.host.after) != 0 {
+			t.Errorf("%d turns are kept, %d of them have a reply", len(f.host.turns), len(f.host.after))
 		}
 	})
 }
 
-// keeper is a sidecar that keeps one state, and knows no components.
-type keeper struct {
-	dapr.Client
-	saved string // etag and value
-}
-
-func (*keeper) GrpcClient() runtimev1.DaprClient { return noComponents{} }
-
-type noComponents struct{ runtimev1.DaprClient }
-
-func (noComponents) GetMetadata(context.Context, *runtimev1.GetMetadataRequest, ...grpc.CallOption) (*runtimev1.GetMetadataResponse, error) {
-	return &runtimev1.GetMetadataResponse{}, nil
-}
-
-func (*keeper) GetStateWithConsistency(_ context.Context, _, key string, _ map[string]string, _ dapr.StateConsistency) (*dapr.StateItem, error) {
-	return &dapr.StateItem{Key: key, Value: []byte("1"), Etag: "7"}, nil
-}
-
-func (k *keeper) SaveBulkState(_ context.Context, _ string, items ...*dapr.SetStateItem) error {
-	k.saved = items[0].Etag.Value + ":" + string(items[0].Value)
-	return nil
-}
-
-// What a turn has loaded, it may also save after its answer; later, nobody may.
-func TestSaveAfter(t *testing.T) {
+// Nothing follows a turn that has failed, and whoever panics leaves the actor to the
+// next turn.
+func TestNothingFollowsAFailedTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		k := &keeper{}
-		actors := (&Client{dapr: k, stores: map[string]*store{}}).Actors("Thing", "store")
-		answered := make(chan struct{})
-		h := newTestHost(Actor{Methods: map[string]func(context.Context, string, []byte) ([]byte, error){
-			"Work": func(ctx context.Context, id string, _ []byte) ([]byte, error) {
-				After(ctx, func(after context.Context) {
-					<-answered
-					if err := actors.Save(after, id, []byte("2")); err != nil {
-						t.Error(err)
-					}
-				})
-				return actors.Load(ctx, id)
-			},
-		}})
-		if w := serve(t.Context(), h, "PUT", "/actors/Thing/a/method/Work", ""); w.Code != 200 || w.Body.String() != "1" {
-			t.Errorf("%d %s", w.Code, w.Body)
+		f := newFollower(t)
+		for id, want := range map[string]struct {
+			code int
+			log  []string
+		}{
+			"fails":        {500, []string{"turn", "reply", "turn", "reply"}},
+			"panics":       {0, []string{"turn", "turn"}},
+			"panics-after": {200, []string{"turn", "reply", "after", "turn", "reply", "after"}},
+		} {
+			pause := time.Duration(0)
+			if want.code == 200 {
+				pause = time.Second
+			}
+			f.call("PUT", id+"/method/Work", want.code, 0)
+			f.call("PUT", id+"/method/Work", want.code, pause)
+			f.call("DELETE", id, 200, pause)
+			f.host.Wait()
+			if got := f.of(id); !slices.Equal(got, want.log) {
+				t.Errorf("%s: %q, want %q", id, got, want.log)
+			}
 		}
-		synctest.Wait()
-		close(answered)
-		h.Wait()
-		if k.saved != "7:2" {
-			t.Errorf("saved %q", k.saved)
+		if len(f.host.turns) != 0 || len(f.host.after) != 0 {
+			t.Errorf("%d turns are kept, %d of them have a reply", len(f.host.turns), len(f.host.after))
 		}
-		if err := actors.Save(t.Context(), "a", []byte("3")); err == nil || len(actors.loaded) != 0 {
-			t.Errorf("saved when the turn was over: %v, %v", err, actors.loaded)
+	})
+}
+
+// What follows is bounded: a turn too many is followed first, and replies then.
+func TestTooMuchFollows(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFollower(t)
+		for i := range afterAtMost {
+			f.call("PUT", strconv.Itoa(i)+"/method/Work", 200, 0)
+		}
+		f.call("PUT", "late/method/Work", 200, time.Second)
+		if got, want := f.of("late"), []string{"turn", "after", "reply"}; !slices.Equal(got, want) {
+			t.Errorf("%q, want %q", got, want)
+		}
+		begin := time.Now()
+		f.call("PUT", "y/method/Work", 200, 0)
+		f.host.Wait()
+		if time.Since(begin) != time.Second {
+			t.Errorf("waited %v for what follows", time.Since(begin))
+		}
+		if len(f.host.turns) != 0 || len(f.host.after) != 0 {
+			t.Errorf("%d turns are kept, %d of them have a reply", len(f.host.turns), len(f.host.after))
 		}
 	})
 }
@@ -315,7 +359,7 @@ func TestCallsOfAnActorThatLeaves(t *testing.T) {
 		{[]error{idle, other}, other, invokePause},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			actors := (&Client{dapr: &fickle{errs: tt.errs}, stores: map[string]*store{}}).Actors("Thing", "store")
+			actors := (&Client{dapr: &fickle{errs: tt.errs}, stores: map[string]*store{}}).Actors("Thing")
 			begin := time.Now()
 			if out, err := actors.Invoke(t.Context(), "a", "Do", nil); err != tt.want || (err == nil) != (string(out) == "done") || time.Since(begin) != tt.took {
 				t.Errorf("%v: %s, %v after %v", tt.errs, out, err, time.Since(begin))
@@ -325,16 +369,8 @@ func TestCallsOfAnActorThatLeaves(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	f := &fickle{errs: []error{idle, idle}}
-	if _, err := (&Client{dapr: f, stores: map[string]*store{}}).Actors("Thing", "store").Invoke(ctx, "a", "Do", nil); err != idle || len(f.errs) != 1 {
+	if _, err := (&Client{dapr: f, stores: map[string]*store{}}).Actors("Thing").Invoke(ctx, "a", "Do", nil); err != idle || len(f.errs) != 1 {
 		t.Errorf("nobody waits: %v, %d left", err, len(f.errs))
-	}
-}
-
-func TestAfterWithoutATurn(t *testing.T) {
-	done := false
-	After(t.Context(), func(context.Context) { done = true })
-	if !done {
-		t.Error("not done")
 	}
 }
 
@@ -351,6 +387,20 @@ func TestATurnHasATimeLimit(t *testing.T) {
 		if time.Since(begin) != turnTimeout {
 			t.Errorf("after %v", time.Since(begin))
 		}
+
+		// So has what follows it, of its own.
+		h = newTestHost(Actor{Methods: map[string]actor.Method{"Work": func(context.Context, string, []byte) (actor.Turn, error) {
+			time.Sleep(turnTimeout / 2)
+			return actor.Turn{After: func(ctx context.Context) { <-ctx.Done() }}, nil
+		}}})
+		if w := serve(t.Context(), h, "PUT", "/actors/Thing/a/method/Work", ""); w.Code != 200 {
+			t.Errorf("%d", w.Code)
+		}
+		begin = time.Now()
+		h.Wait()
+		if time.Since(begin) != turnTimeout {
+			t.Errorf("what follows ends after %v", time.Since(begin))
+		}
 	})
 }
 
@@ -365,7 +415,7 @@ func TestTheSidecarIsAway(t *testing.T) {
 	if err := c.Ready(ctx); err == nil || ctx.Err() != nil {
 		t.Errorf("ready: %v, %v", err, ctx.Err())
 	}
-	if _, err := c.Actors("Thing", "store").Invoke(ctx, "a", "Echo", nil); err == nil {
+	if _, err := c.Actors("Thing").Invoke(ctx, "a", "Echo", nil); err == nil {
 		t.Error("invoke: no error")
 	}
 }

@@ -1,6 +1,6 @@
 // Package sidecar talks to the Dapr sidecar, in both directions: Client calls
 // it, Host answers it. It is the only package that imports Dapr's SDK, and it
-// knows nothing of what the actors, documents and events are about.
+// knows nothing of what the actors, records and events are about.
 //
 // The client is the SDK's. The host is not: Dapr calls actors over a plain HTTP
 // protocol of four routes, and the SDK's server for it hides what must not be
@@ -13,7 +13,6 @@ package sidecar
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"reflect"
@@ -30,6 +29,8 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+
+	"allregions/app/actor"
 )
 
 // Client calls the sidecar's API over gRPC.
@@ -118,36 +119,14 @@ func (c *Client) Ready(ctx context.Context) error {
 	return nil
 }
 
-// Actors returns the API for actors of one type, which keep their state in a
-// state store component.
-func (c *Client) Actors(actorType, store string) *Actors {
-	return &Actors{dapr: c.dapr, actorType: actorType, states: c.Documents(store), loaded: map[string]*loaded{}}
-}
+// Actors returns the API for actors of one type.
+func (c *Client) Actors(actorType string) *Actors { return &Actors{c.dapr, actorType} }
 
-// Actors calls actors of one type, and keeps their state and reminders.
-//
-// The state is not in what Dapr calls actor state, which whoever writes last
-// overwrites. Dapr says that an actor has one turn at a time; but while actors
-// move from one replica to another two have one, and a write whose caller has
-// given up may reach the store behind the next turn's. Dapr's other state API
-// compares, so that a turn cannot undo what it has not seen.
+// Actors calls actors of one type, and keeps their reminders.
 type Actors struct {
 	dapr      dapr.Client
 	actorType string
-	states    *Documents
-
-	mu     sync.Mutex
-	loaded map[string]*loaded // by actor id, until the turn that Load was in ends
 }
-
-// loaded is what a turn knows to be stored.
-type loaded struct {
-	etag  string // "" for nothing
-	saved []byte // by this turn, if etag is not yet that of it
-}
-
-// ErrConflict means that a state was saved by somebody else since it was loaded.
-var ErrConflict = errors.New("the state was changed by another turn")
 
 // Invoke calls a method of the actor, on whichever host it lives. A nil error
 // means that the method ended without one; after an error it may still run. It may
@@ -182,74 +161,6 @@ func leaving(err error) bool {
 	return strings.Contains(text, "actor lock is closed") || strings.Contains(text, "remote actor moved")
 }
 
-func (a *Actors) key(id string) string { return a.actorType + "-" + id }
-
-// Load returns what was last saved under id, and no data if nothing was. It
-// begins what Save ends: ctx is that of the turn, of which a process has one at a
-// time for each id.
-func (a *Actors) Load(ctx context.Context, id string) ([]byte, error) {
-	item, err := a.states.get(ctx, a.key(id))
-	if err != nil {
-		return nil, err
-	}
-	l := &loaded{etag: item.Etag}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.loaded[id] = l
-	ended(ctx, func() {
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		if a.loaded[id] == l {
-			delete(a.loaded, id)
-		}
-	})
-	return item.Value, nil
-}
-
-// Save replaces the state under id, which must be JSON. A nil error means that
-// the state store has it, and that it replaces what the turn has loaded or saved
-// before, and nothing else. After an error that is not ErrConflict it may be
-// stored, now or later, unless something else is stored first.
-func (a *Actors) Save(ctx context.Context, id string, state []byte) error {
-	a.mu.Lock()
-	l := a.loaded[id]
-	a.mu.Unlock()
-	if l == nil {
-		return fmt.Errorf("%s was not loaded in this turn", id)
-	}
-	if l.saved != nil { // the answer to a save does not name its etag
-		etag, err := a.etagOf(ctx, id, l.saved)
-		if err != nil {
-			return err
-		}
-		l.etag, l.saved = etag, nil
-	}
-	err := a.states.replace(ctx, a.key(id), state, l.etag)
-	if status.Code(err) == codes.Aborted {
-		// Dapr repeats a write whose answer was lost, and is then told that
-		// somebody was faster: itself.
-		_, err = a.etagOf(ctx, id, state)
-	}
-	if err == nil {
-		l.saved = state
-	}
-	return err
-}
-
-// etagOf returns the etag of what is stored under id, if that is state.
-func (a *Actors) etagOf(ctx context.Context, id string, state []byte) (string, error) {
-	item, err := a.states.get(ctx, a.key(id))
-	if err != nil {
-		return "", err
-	}
-	// A store may keep JSON with its keys in another order.
-	var have, want any
-	if json.Unmarshal(item.Value, &have) != nil || json.Unmarshal(state, &want) != nil || !reflect.DeepEqual(have, want) {
-		return "", ErrConflict
-	}
-	return item.Etag, nil
-}
-
 // Register sets a reminder of id: it fires at due and every period from then on.
 // It replaces the one with that name. After an error it may be set all the same,
 // now or later.
@@ -264,6 +175,85 @@ func (a *Actors) Register(ctx context.Context, id, name string, due time.Time, p
 // Unregister removes the reminder of id with that name, if there is one.
 func (a *Actors) Unregister(ctx context.Context, id, name string) error {
 	return a.dapr.UnregisterActorReminder(ctx, &dapr.UnregisterActorReminderRequest{ActorType: a.actorType, ActorID: id, Name: name})
+}
+
+// Records returns the records in a state store component whose keys begin with
+// prefix.
+func (c *Client) Records(name, prefix string) *Records {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.stores[name] == nil {
+		c.stores[name] = newStore(c.dapr, name)
+	}
+	return &Records{c.stores[name], prefix}
+}
+
+// Records are JSON values in a state store component. They are the actor.Records of
+// this service.
+//
+// They are not what Dapr calls actor state, which whoever writes last overwrites.
+// Dapr says that an actor has one turn at a time; but while actors move from one
+// replica to another two have one, and a write whose caller has given up may reach
+// the store behind the next turn's. Dapr's other state API compares, so that a turn
+// cannot undo what it has not seen.
+type Records struct {
+	store  *store
+	prefix string
+}
+
+// The metadata of every write: without it, Cosmos DB gets the value as a string.
+var jsonValue = map[string]string{"contentType": "application/json"}
+
+// Load returns what was last saved under key, and its version; nothing at all if
+// nothing was.
+func (r *Records) Load(ctx context.Context, key string) (value []byte, version string, err error) {
+	item, err := r.store.get(ctx, r.prefix+key)
+	if err != nil {
+		return nil, "", err
+	}
+	if len(item.Value) == 0 {
+		return nil, "", nil
+	}
+	return item.Value, item.Etag, nil
+}
+
+// Save stores value, which must be JSON, in place of the record of that version;
+// without a version there must be none. A nil error means that the store has it. After
+// an error that is not actor.ErrConflict it may be stored, now or later, unless
+// something else is stored first.
+func (r *Records) Save(ctx context.Context, key string, value []byte, version string) error {
+	err := r.store.replace(ctx, r.prefix+key, value, version)
+	if status.Code(err) != codes.Aborted {
+		return err
+	}
+	// Dapr repeats a write whose answer was lost, and is then told that somebody was
+	// faster: itself.
+	stored, _, err := r.Load(ctx, key)
+	if err != nil {
+		return err
+	}
+	if !sameJSON(stored, value) {
+		return actor.ErrConflict
+	}
+	return nil
+}
+
+// sameJSON compares what a store may keep with its keys in another order.
+func sameJSON(a, b []byte) bool {
+	var x, y any
+	return json.Unmarshal(a, &x) == nil && json.Unmarshal(b, &y) == nil && reflect.DeepEqual(x, y)
+}
+
+// Get returns the value under key, and nothing if there is none.
+func (r *Records) Get(ctx context.Context, key string) ([]byte, error) {
+	value, _, err := r.Load(ctx, key)
+	return value, err
+}
+
+// Put stores value under key, in place of what is there. A nil error means that
+// the store has it.
+func (r *Records) Put(ctx context.Context, key string, value []byte) error {
+	return r.store.put(ctx, r.prefix+key, value)
 }
 
 // Topic returns the topic with that name on a pub/sub component.
@@ -313,72 +303,6 @@ func (t *Topic) Subscribe(ctx context.Context, subscribed func(), handle func(ev
 		handle(msg.RawData)
 		if err := msg.Success(); err != nil && ctx.Err() == nil {
 			return fmt.Errorf("acknowledge to %s: %w", t.topic, err)
-		}
-	}
-}
-
-// Documents returns the documents in a state store component.
-func (c *Client) Documents(name string) *Documents {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.stores[name] == nil {
-		c.stores[name] = newStore(c.dapr, name)
-	}
-	return &Documents{c.stores[name]}
-}
-
-// Documents are JSON documents in a state store component.
-type Documents struct {
-	*store
-}
-
-var documentMetadata = map[string]string{"contentType": "application/json"}
-
-// Put stores doc under key, in place of what is there. A nil error means that
-// the store has it.
-func (d *Documents) Put(ctx context.Context, key string, doc []byte) error {
-	return d.put(ctx, key, doc)
-}
-
-// Get returns the document under key, and no data if there is none.
-func (d *Documents) Get(ctx context.Context, key string) ([]byte, error) {
-	item, err := d.get(ctx, key)
-	if err != nil {
-		return nil, err
-	}
-	return item.Value, nil
-}
-
-// Create stores doc under key if there is nothing yet, without a read. It answers
-// false if there is something, which may be the same: Dapr may have repeated the
-// write.
-func (d *Documents) Create(ctx context.Context, key string, doc []byte) (created bool, err error) {
-	err = d.replace(ctx, key, doc, "")
-	if status.Code(err) == codes.Aborted {
-		return false, nil
-	}
-	return err == nil, err
-}
-
-// updateTries bounds how often Update loses to somebody else.
-const updateTries = 5
-
-// Update stores what change makes of the document under key (no data if there
-// is none), unless change returns false. It fails rather than overwrite what
-// change has not seen; change is called again when somebody else was faster.
-func (d *Documents) Update(ctx context.Context, key string, change func(old []byte) (doc []byte, ok bool, err error)) error {
-	for try := 1; ; try++ {
-		item, err := d.get(ctx, key)
-		if err != nil {
-			return err
-		}
-		doc, ok, err := change(item.Value)
-		if err != nil || !ok {
-			return err
-		}
-		err = d.replace(ctx, key, doc, item.Etag)
-		if status.Code(err) != codes.Aborted || try == updateTries {
-			return err
 		}
 	}
 }

@@ -152,7 +152,7 @@ func (s *store) readAll(calls []*call[read]) {
 
 // stored is how the SDK wants a write.
 func (w write) stored() *dapr.SetStateItem {
-	item := &dapr.SetStateItem{Key: w.key, Value: w.value, Metadata: documentMetadata,
+	item := &dapr.SetStateItem{Key: w.key, Value: w.value, Metadata: jsonValue,
 		Options: &dapr.StateOptions{Concurrency: dapr.StateConcurrencyLastWrite, Consistency: anyConsistency}}
 	if w.guard {
 		item.Options.Concurrency = dapr.StateConcurrencyFirstWrite

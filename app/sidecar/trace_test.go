@@ -12,6 +12,8 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
+
+	"allregions/app/actor"
 )
 
 const traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -62,7 +64,7 @@ func TestCallsCarryTheTrace(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := client.Actors("Thing", "s").Invoke(tt.ctx, "a", "Do", nil); err != nil {
+		if _, err := client.Actors("Thing").Invoke(tt.ctx, "a", "Do", nil); err != nil {
 			t.Fatal(err)
 		}
 		if got := (<-d.calls)["traceparent"]; len(got) != len(tt.want) || len(got) == 1 && got[0] != tt.want[0] {
@@ -76,9 +78,11 @@ func TestCallsCarryTheTrace(t *testing.T) {
 func TestHostContinuesTheTrace(t *testing.T) {
 	var seen trace.SpanContext
 	see := func(ctx context.Context) { seen = trace.SpanContextFromContext(ctx) }
-	actor := Actor{Type: "Thing",
-		Methods: map[string]func(context.Context, string, []byte) ([]byte, error){
-			"See": func(ctx context.Context, _ string, _ []byte) ([]byte, error) { see(ctx); return nil, nil }},
+	thing := Actor{Type: "Thing",
+		Methods: map[string]actor.Method{
+			"See":       func(ctx context.Context, _ string, _ []byte) (actor.Turn, error) { see(ctx); return actor.Turn{}, nil },
+			"SeeBehind": func(context.Context, string, []byte) (actor.Turn, error) { return actor.Turn{After: see}, nil },
+		},
 		Remind: func(ctx context.Context, _, _ string) error { see(ctx); return nil },
 	}
 	topic := Subscription{Topic: "t", Take: func(ctx context.Context, _ []byte) error { see(ctx); return nil }}
@@ -88,6 +92,7 @@ func TestHostContinuesTheTrace(t *testing.T) {
 		want         bool
 	}{
 		{"PUT", "/actors/Thing/a/method/See", propagation.TraceContext{}, true},
+		{"PUT", "/actors/Thing/a/method/SeeBehind", propagation.TraceContext{}, true},
 		{"POST", "/topics/t", propagation.TraceContext{}, true},
 		{"PUT", "/actors/Thing/a/method/remind/check", propagation.TraceContext{}, false},
 		{"PUT", "/actors/Thing/a/method/See", nil, false},
@@ -97,7 +102,9 @@ func TestHostContinuesTheTrace(t *testing.T) {
 		r := httptest.NewRequest(tt.method, tt.path, nil)
 		r.Header.Set("traceparent", traceparent)
 		w := httptest.NewRecorder()
-		NewHost(slog.New(slog.DiscardHandler), tt.p, []Actor{actor}, []Subscription{topic}).ServeHTTP(w, r)
+		h := NewHost(slog.New(slog.DiscardHandler), tt.p, []Actor{thing}, []Subscription{topic})
+		h.ServeHTTP(w, r)
+		h.Wait()
 		want := ""
 		if tt.want {
 			want = "b7ad6b7169203331"

@@ -91,9 +91,7 @@ func newMetrics(m metric.Meter) (*Metrics, error) {
 	for _, outcome := range []replication.Status{replication.Replicated, replication.TimedOut, replication.Recovered} {
 		s.count(s.notifications, 0, labelOutcome.String(string(outcome)))
 	}
-	for _, work := range []string{notification.WorkPublish, notification.WorkDocument, notification.WorkIndex} {
-		s.count(s.recoveries, 0, labelWork.String(work))
-	}
+	s.count(s.recoveries, 0, labelWork.String(notification.WorkPublish))
 	return s, nil
 }
 

@@ -45,7 +45,7 @@ func story(m *Metrics) {
 	found := event("eastus")
 	found.Via = replication.ViaEventLog
 	step(replication.Add(next, found, p, t0.Add(2500*time.Millisecond)))
-	step(replication.Tick(next, t0.Add(time.Minute)))
+	step(replication.Tick(next, next.Due))
 	m.Published(next.Outcomes[0], 30*time.Millisecond)
 	step(replication.Add(next, event("japaneast"), p, t0.Add(time.Hour)))
 	m.Published(next.Outcomes[1], 40*time.Second)
@@ -96,8 +96,6 @@ allregions.publish.lag  2 40.03
 allregions.regions.missing region=eastus 0
 allregions.regions.missing region=japaneast 1
 allregions.regions.missing region=westeurope 0
-allregions.reminder.recoveries work=document 0
-allregions.reminder.recoveries work=index 0
 allregions.reminder.recoveries work=publish 1
 allregions.replication.latency region=eastus 1 2.5
 allregions.replication.latency region=japaneast 1 3600
@@ -105,6 +103,52 @@ allregions.replication.latency region=westeurope 3 0
 `), "\n")
 	if !slices.Equal(got, want) {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+// Missing is what was not in time, also if it came before the timeout was decided, or
+// with it.
+func TestMissingWasNotInTime(t *testing.T) {
+	p := plan("westeurope", "eastus", "japaneast")
+	late := t0.Add(p.Timeout)
+	for name, tt := range map[string]struct {
+		add  []replication.Region // after the deadline
+		want []string
+	}{
+		"one comes late":         {[]replication.Region{"eastus"}, []string{"eastus 1", "japaneast 1", "westeurope 0"}},
+		"the set is complete":    {[]replication.Region{"eastus", "japaneast"}, []string{"eastus 1", "japaneast 1", "westeurope 0"}},
+		"nothing comes any more": {nil, []string{"eastus 1", "japaneast 1", "westeurope 0"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			reader := metric.NewManualReader()
+			m, err := newMetrics(metric.NewMeterProvider(metric.WithReader(reader)).Meter("test"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var s replication.State
+			step := func(after replication.State, _ replication.Decision) {
+				m.Saved(s, after)
+				s = after
+			}
+			step(replication.Add(s, event("westeurope"), p, t0))
+			for _, r := range tt.add {
+				step(replication.Add(s, event(r), p, late))
+			}
+			step(replication.Tick(s, s.Due))
+			var all metricdata.ResourceMetrics
+			if err := reader.Collect(t.Context(), &all); err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, line := range lines(t, all) {
+				if rest, ok := strings.CutPrefix(line, "allregions.regions.missing region="); ok {
+					got = append(got, rest)
+				}
+			}
+			if !slices.Equal(got, tt.want) {
+				t.Errorf("got %q, want %q", got, tt.want)
+			}
+		})
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 
+	"allregions/app/catalog"
 	"allregions/app/delivery"
 	"allregions/app/notification"
 	"allregions/app/replication"
@@ -45,7 +46,7 @@ type Notifications interface {
 // about the image, was ever accepted.
 type Statuses interface {
 	Status(ctx context.Context, id string) (notification.Status, error)
-	Find(ctx context.Context, image notification.Image) (notification.Status, error)
+	Find(ctx context.Context, image catalog.Image) (notification.Status, error)
 }
 
 // Deliveries knows what became of outcomes at the targets. The errors are those of
@@ -298,7 +299,7 @@ func (h *Handler) image(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, badRequest{err})
 		return
 	}
-	image := notification.Image{Repository: r.PathValue("repository"), Digest: r.URL.Query().Get("digest"), Tag: r.URL.Query().Get("tag")}
+	image := catalog.Image{Repository: r.PathValue("repository"), Digest: r.URL.Query().Get("digest"), Tag: r.URL.Query().Get("tag")}
 	if image.Digest == "" && image.Tag == "" {
 		h.fail(w, r, badRequest{errors.New("the URL must name the image: ?digest=sha256:... or ?tag=..., or both")})
 		return

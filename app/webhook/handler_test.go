@@ -17,6 +17,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"allregions/app/catalog"
 	"allregions/app/delivery"
 	"allregions/app/notification"
 	"allregions/app/replication"
@@ -28,7 +29,7 @@ type backend struct {
 	result notification.Result
 	err    error
 	status func(ctx context.Context, id string) (notification.Status, error)
-	find   func(ctx context.Context, image notification.Image) (notification.Status, error)
+	find   func(ctx context.Context, image catalog.Image) (notification.Status, error)
 }
 
 func (b *backend) Add(ctx context.Context, e replication.Event, expected []replication.Region) (notification.Result, error) {
@@ -46,7 +47,7 @@ func (b *backend) Status(ctx context.Context, id string) (notification.Status, e
 	return b.status(ctx, id)
 }
 
-func (b *backend) Find(ctx context.Context, image notification.Image) (notification.Status, error) {
+func (b *backend) Find(ctx context.Context, image catalog.Image) (notification.Status, error) {
 	if b.find == nil {
 		return notification.Status{}, notification.ErrNotFound
 	}
@@ -546,8 +547,8 @@ func testRequire(t *testing.T, status replication.Status, action, wait string, w
 	}
 	b := &backend{
 		status: func(context.Context, string) (notification.Status, error) { return st, err },
-		find: func(_ context.Context, image notification.Image) (notification.Status, error) {
-			if image != (notification.Image{Repository: "shop/cart", Digest: "sha256:aa", Tag: "v1"}) {
+		find: func(_ context.Context, image catalog.Image) (notification.Status, error) {
+			if image != (catalog.Image{Repository: "shop/cart", Digest: "sha256:aa", Tag: "v1"}) {
 				return st, errors.New("another image")
 			}
 			return st, err

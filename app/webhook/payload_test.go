@@ -15,6 +15,7 @@ import (
 
 	cloudevents "github.com/cloudevents/sdk-go/v2/event"
 
+	"allregions/app/actor"
 	"allregions/app/notification"
 	"allregions/app/notification/fake"
 	"allregions/app/replication"
@@ -210,14 +211,17 @@ func FuzzParsePayload(f *testing.F) {
 func announce(t *testing.T, e replication.Event) {
 	t.Helper()
 	w := fake.New(time.Date(2026, 11, 17, 16, 52, 1, 0, time.UTC))
-	actor := &notification.Actor{Store: w, Reminders: w, Topic: w, Documents: w, Together: fake.InOrder, Timeout: time.Minute,
+	a := &notification.Actor{Records: w, Reminders: w, Topic: w, Index: w, Timeout: time.Minute,
 		Now: func() time.Time { return w.Now }, Log: slog.New(slog.DiscardHandler)}
-	client := &notification.Client{Actors: turns(actor.Methods())}
+	client := &notification.Client{Actors: turns(a.Methods()), Records: w}
 	if r, err := client.Add(t.Context(), e, []replication.Region{e.Region}); err != nil || r.Reason != replication.Completed {
 		t.Fatalf("%+v: %+v, %v", e, r, err)
 	}
-	if len(w.Topic) != 1 {
-		t.Fatalf("%+v: %d events on the topic", e, len(w.Topic))
+	if len(w.Topic) != 1 || len(w.Reminders) != 0 {
+		t.Fatalf("%+v: %d events on the topic, reminders %v", e, len(w.Topic), w.Reminders)
+	}
+	if st, err := client.Status(t.Context(), e.ID); err != nil || st.Status != replication.Replicated || st.Digest != e.Digest || st.Size != e.Size {
+		t.Errorf("%+v: stored %+v, %v", e, st, err)
 	}
 	var published cloudevents.Event
 	if err := json.Unmarshal(w.Events[w.Topic[0]], &published); err != nil {
@@ -235,11 +239,16 @@ func announce(t *testing.T, e replication.Event) {
 	}
 }
 
-// turns are the actor's turns, called without Dapr.
-type turns map[string]func(ctx context.Context, id string, body []byte) ([]byte, error)
+// turns are the actor's turns, called without Dapr. They are over when they are
+// answered.
+type turns map[string]actor.Method
 
 func (m turns) Invoke(ctx context.Context, id, method string, body []byte) ([]byte, error) {
-	return m[method](ctx, id, body)
+	turn, err := m[method](ctx, id, body)
+	if err == nil && turn.After != nil {
+		turn.After(ctx)
+	}
+	return turn.Reply, err
 }
 
 func BenchmarkParsePayload(b *testing.B) {

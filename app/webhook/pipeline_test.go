@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"allregions/app/catalog"
 	"allregions/app/notification"
 	"allregions/app/replication"
 )
@@ -72,7 +73,7 @@ func TestPipelineExample(t *testing.T) {
 			}
 			h := newHandler(&backend{
 				status: func(context.Context, string) (notification.Status, error) { return answer() },
-				find:   func(context.Context, notification.Image) (notification.Status, error) { return answer() },
+				find:   func(context.Context, catalog.Image) (notification.Status, error) { return answer() },
 			}, io.Discard)
 			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				requests.Add(1)

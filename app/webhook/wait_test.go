@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"allregions/app/catalog"
 	"allregions/app/notification"
 	"allregions/app/replication"
 )
@@ -45,7 +46,7 @@ func get(h *Handler, target string) *httptest.ResponseRecorder {
 func waiting(c *changing) *Handler {
 	return newHandler(&backend{
 		status: c.Status,
-		find: func(ctx context.Context, image notification.Image) (notification.Status, error) {
+		find: func(ctx context.Context, image catalog.Image) (notification.Status, error) {
 			return c.Status(ctx, image.Tag)
 		},
 	}, io.Discard)

@@ -11,8 +11,9 @@ import (
 
 // Reminder is what the scheduler keeps of one.
 type Reminder struct {
-	ActorID string
-	Due     string // as it was registered: an absolute time, RFC 3339
+	ActorID  string
+	Due      string // as it was registered: an absolute time, RFC 3339
+	Schedule string // of the firings from then on, such as "@every 30s"
 }
 
 // Reminders lists the reminders of all actors of a type. The sidecar tells of one
@@ -33,7 +34,7 @@ func (s Scheduler) Reminders(ctx context.Context, actorType string) ([]Reminder,
 	var reminders []Reminder
 	for _, j := range list.GetJobs() {
 		if actor := j.GetMetadata().GetTarget().GetActor(); actor.GetType() == actorType { // the scheduler compares the beginning
-			reminders = append(reminders, Reminder{actor.GetId(), j.GetJob().GetDueTime()})
+			reminders = append(reminders, Reminder{actor.GetId(), j.GetJob().GetDueTime(), j.GetJob().GetSchedule()})
 		}
 	}
 	return reminders, nil

@@ -1,19 +1,19 @@
 package stack
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"net/http"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
 
-	"allregions/app/notification"
+	"allregions/app/actor"
 	"allregions/app/notification/conformance"
 	"allregions/app/sidecar"
 )
 
-// One of so many cases of the crash matrix runs on a real sidecar: near two hundred. It is
+// One of so many cases of the crash matrix runs on a real sidecar: a few hundred. It is
 // a prime, so that each kind of failure is among them.
 const stride = 97
 
@@ -26,16 +26,7 @@ func TestConformance(t *testing.T) {
 			s, _ := start(t, o)
 			t.Run("two replicas", func(t *testing.T) { testTwoReplicas(t, s.Dapr()) })
 			t.Run("together", func(t *testing.T) { testTogether(t, s) })
-			cases := conformance.Run(t, &conformance.Backend{
-				Process:   func() notification.Store { return s.Dapr().Actors("Notification", "statestore") },
-				Documents: s.Dapr().Documents("images"),
-				Conflict:  sidecar.ErrConflict,
-				// Dapr gives state only to an actor that is active.
-				Activate: func(id string) error {
-					request(t, http.MethodGet, s.URL+"/notifications/"+id, s.Key)
-					return nil
-				},
-			}, stride)
+			cases := conformance.Run(t, &conformance.Backend{Records: s.Dapr().Records("images", "")}, stride)
 			if cases < 50 {
 				t.Errorf("only %d cases", cases)
 			}
@@ -43,67 +34,62 @@ func TestConformance(t *testing.T) {
 	}
 }
 
-// Two replicas that both take an actor for theirs: what one has saved, the other
-// cannot undo that has not seen it.
+// What one replica has saved, another one cannot undo that has not seen it: a save
+// replaces the version that it names, in both components.
 func testTwoReplicas(t *testing.T, dapr *sidecar.Client) {
-	a, b := dapr.Actors("Thing", "statestore"), dapr.Actors("Thing", "statestore")
-	load := func(x *sidecar.Actors, want string) {
-		t.Helper()
-		if got, err := x.Load(t.Context(), "shared"); err != nil || string(got) != want {
-			t.Fatalf("loaded %s, %v; want %s", got, err, want)
+	for _, r := range []*sidecar.Records{dapr.Records("images", ""), dapr.Records("statestore", "Thing-")} {
+		load := func(want string) (version string) {
+			t.Helper()
+			got, version, err := r.Load(t.Context(), "shared")
+			if err != nil || string(got) != want || (version == "") != (want == "") {
+				t.Fatalf("loaded %s of version %q, %v; want %s", got, version, err, want)
+			}
+			return version
 		}
-	}
-	save := func(x *sidecar.Actors, state string, want error) {
-		t.Helper()
-		if err := x.Save(t.Context(), "shared", []byte(state)); !errors.Is(err, want) {
-			t.Fatalf("save %s: %v, want %v", state, err, want)
+		save := func(value, version string, want error) {
+			t.Helper()
+			if err := r.Save(t.Context(), "shared", []byte(value), version); !errors.Is(err, want) {
+				t.Fatalf("save %s over %q: %v, want %v", value, version, err, want)
+			}
 		}
-	}
-	load(a, "")
-	load(b, "")
-	save(a, `{"n":1}`, nil)
-	save(b, `{"n":2}`, sidecar.ErrConflict) // the first of all
-	save(a, `{"n":3}`, nil)                 // one turn saves twice
-	load(b, `{"n":3}`)
-	save(a, `{"n":4}`, nil)
-	save(b, `{"n":5}`, sidecar.ErrConflict)
-	save(b, `{"n":6}`, sidecar.ErrConflict)
-	load(b, `{"n":4}`)
-	save(b, `{"n":7}`, nil)
-	save(a, `{"n":8}`, sidecar.ErrConflict) // between two saves of one turn
-	load(a, `{"n":7}`)
+		none := load("")
+		save(`{"n":1}`, none, nil)
+		save(`{"n":2}`, none, actor.ErrConflict)
+		one := load(`{"n":1}`)
+		save(`{"n":3}`, one, nil)
+		three := load(`{"n":3}`)
+		// Neither what was there before, nor that there was nothing, is there any more,
+		// whatever was loaded since.
+		save(`{"n":4}`, one, actor.ErrConflict)
+		save(`{"n":4}`, none, actor.ErrConflict)
+		load(`{"n":3}`)
+		save(`{"n":4}`, three, nil)
+		save(`{"n":5}`, three, actor.ErrConflict)
+		load(`{"n":4}`)
 
-	// Done but reported as lost, and sent again by somebody on the way.
-	load(b, `{"n":7}`)
-	save(b, `{"n":9}`, nil)
-	save(a, `{"n":9}`, nil)
-	save(a, `{"n":10}`, nil)
+		// The same value again is another version.
+		four := load(`{"n":4}`)
+		save(`{"n":4}`, four, nil)
+		if again := load(`{"n":4}`); again == four {
+			t.Errorf("two saves have the version %q", again)
+		}
 
-	ctx, end := context.WithCancel(t.Context())
-	if _, err := b.Load(ctx, "other"); err != nil {
-		t.Fatal(err)
+		// Done but reported as lost, and sent again by somebody on the way.
+		save(`{"n":4}`, four, nil)
+		save(`{"n":6}`, load(`{"n":4}`), nil)
+		save(`{"n":4}`, four, actor.ErrConflict)
+		load(`{"n":6}`)
 	}
-	end()
-	eventually(t, soon, "the end of a turn ends what it has loaded", func() bool {
-		return b.Save(t.Context(), "other", []byte("1")) != nil
-	})
 }
 
 // Calls that wait for one another go to SQLite together. In every store each has
 // its own answer: a write that may not be done does not take the others with it.
 func testTogether(t *testing.T, s *Stack) {
 	const n = 60
-	states := func() *sidecar.Actors { return s.Dapr().Actors("Thing", "statestore") }
-	old := make([]*sidecar.Actors, 3) // have seen that there is nothing
-	for i := range old {
-		old[i] = states()
-		if _, err := old[i].Load(t.Context(), fmt.Sprint("crowd", i)); err != nil {
-			t.Fatal(err)
-		}
-	}
+	records := s.Dapr().Records("statestore", "crowd-")
 	// One field, because Cosmos DB keeps several in any order.
 	written := func(i, round int) string { return fmt.Sprintf(`{"n":"%d of round %d"}`, i, round) }
-	before := scrape(t, s)
+	key := func(i int) string { return fmt.Sprint("k", i) }
 	var wg sync.WaitGroup
 	all := func(do func(i int) error) {
 		t.Helper()
@@ -116,60 +102,81 @@ func testTogether(t *testing.T, s *Stack) {
 		}
 		wg.Wait()
 	}
+	before := scrape(t, s)
+	versions := make([]string, n)
 	for round := range 3 {
 		all(func(i int) error {
-			id, actors := fmt.Sprint("crowd", i), states()
 			want := ""
 			if round > 0 {
 				want = written(i, round-1)
 			}
-			if got, err := actors.Load(t.Context(), id); err != nil || string(got) != want {
-				return fmt.Errorf("loaded %s, %v; want %s", got, err, want)
+			got, version, err := records.Load(t.Context(), key(i))
+			if err != nil || string(got) != want || round > 0 && version == versions[i] {
+				return fmt.Errorf("loaded %s of version %q, %v; want %s", got, version, err, want)
 			}
-			return actors.Save(t.Context(), id, []byte(written(i, round)))
+			versions[i] = version
+			return records.Save(t.Context(), key(i), []byte(written(i, round)), version)
 		})
 	}
 	if calls := scrape(t, s).since(before).states(); !s.options.Cosmos && (calls == 0 || calls > 3*n) {
 		t.Errorf("%d calls of the stores for %d reads and writes", calls, 6*n)
 	}
 
-	// Three of them overwrite what they have not seen, and fail alone.
+	// Some of them would replace what is not there any more, and fail alone.
+	const outdated = 3
 	all(func(i int) error {
-		id := fmt.Sprint("crowd", i)
-		if i < len(old) {
-			if err := old[i].Save(t.Context(), id, []byte(`{}`)); !errors.Is(err, sidecar.ErrConflict) {
+		if i < outdated {
+			if err := records.Save(t.Context(), key(i), []byte(`{}`), versions[i]); !errors.Is(err, actor.ErrConflict) {
 				return fmt.Errorf("saved over the others: %v", err)
 			}
 			return nil
 		}
-		actors := states()
-		if _, err := actors.Load(t.Context(), id); err != nil {
+		_, version, err := records.Load(t.Context(), key(i))
+		if err != nil {
 			return err
 		}
-		return actors.Save(t.Context(), id, []byte(`{"last":true}`))
+		return records.Save(t.Context(), key(i), []byte(`{"last":true}`), version)
 	})
 	for i := range n {
 		want := `{"last":true}`
-		if i < len(old) {
+		if i < outdated {
 			want = written(i, 2)
 		}
-		if got, err := states().Load(t.Context(), fmt.Sprint("crowd", i)); err != nil || string(got) != want {
+		if got, _, err := records.Load(t.Context(), key(i)); err != nil || string(got) != want {
 			t.Errorf("%d: %s, %v; want %s", i, got, err, want)
 		}
 	}
 
-	// One document that some want to change: each change has seen the one before.
-	docs := s.Dapr().Documents("images")
-	const some = 4 // none loses more often than Update tries
-	for range some {
+	testOneKey(t, records)
+}
+
+// testOneKey has many replace one record, each with a value of its own: none of them
+// replaces what it has not seen.
+func testOneKey(t *testing.T, records *sidecar.Records) {
+	const writers = 8
+	var wg sync.WaitGroup
+	for i := range writers {
 		wg.Go(func() {
-			if err := docs.Update(t.Context(), "crowd", func(old []byte) ([]byte, bool, error) { return append([]byte("1"), old...), true, nil }); err != nil {
-				t.Error(err)
+			for {
+				old, version, err := records.Load(t.Context(), "one")
+				if err == nil {
+					err = records.Save(t.Context(), "one", fmt.Appendf(nil, "%q", strings.Trim(string(old), `"`)+strconv.Itoa(i)), version)
+				}
+				if err == nil {
+					return
+				}
+				if !errors.Is(err, actor.ErrConflict) {
+					t.Error(err)
+					return
+				}
 			}
 		})
 	}
 	wg.Wait()
-	if doc, err := docs.Get(t.Context(), "crowd"); err != nil || len(doc) != some {
-		t.Errorf("changed %d times: %s, %v", some, doc, err)
+	value, err := records.Get(t.Context(), "one")
+	for i := range writers {
+		if err != nil || len(value) != writers+2 || strings.Count(string(value), strconv.Itoa(i)) != 1 {
+			t.Fatalf("replaced by %d: %s, %v", writers, value, err)
+		}
 	}
 }

@@ -30,7 +30,7 @@ func TestFlow(t *testing.T) {
 	t.Run("SQLite", func(t *testing.T) {
 		t.Parallel()
 		testFlow(t, Options{}, func(t *testing.T, s *Stack, id string) []byte {
-			data, err := s.Dapr().Documents("images").Get(t.Context(), id)
+			data, err := s.Dapr().Records("images", "").Get(t.Context(), id)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -43,7 +43,7 @@ func TestFlow(t *testing.T) {
 	})
 }
 
-// readCosmos reads a document as anybody with access to the account would: not
+// readCosmos reads a record as anybody with access to the account would: not
 // through Dapr.
 func readCosmos(t *testing.T, s *Stack, id string) []byte {
 	t.Helper()
@@ -61,7 +61,7 @@ func readCosmos(t *testing.T, s *Stack, id string) []byte {
 	}
 	item, err := images.ReadItem(t.Context(), azcosmos.NewPartitionKeyString(id), id, nil)
 	if _, ok := errors.AsType[*azcore.ResponseError](err); ok {
-		return nil // not there yet
+		return nil // not there
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -76,13 +76,61 @@ func readCosmos(t *testing.T, s *Stack, id string) []byte {
 	return wrapped.Value
 }
 
+// record is what the store has of a notification.
+type record struct {
+	Format                                      int
+	ID, Action, LoginServer, Image, Tag, Digest string
+	Status                                      string
+	Timestamp, StartedAt, Deadline              time.Time
+	ConcludedAt                                 *time.Time
+	Regions                                     []struct{ Region string }
+	Missing                                     []string
+	Actor                                       struct {
+		Due      time.Time
+		Reminder string
+		Outcomes []struct {
+			Status    string
+			Published bool
+		}
+	}
+}
+
+// checkImages checks that a container has one document for each notification, and no
+// other.
+func checkImages(t *testing.T, s *Stack) {
+	t.Helper()
+	code, body := request(t, http.MethodGet, s.Cosmos.URL()+"/dbs/"+AppID+"/colls/images/docs", "")
+	var feed struct {
+		Documents []struct {
+			ID    string
+			Value record
+		}
+	}
+	if err := json.Unmarshal(body, &feed); err != nil || code != http.StatusOK || len(feed.Documents) < 10 {
+		t.Fatalf("%d %s, %v", code, body, err)
+	}
+	for _, d := range feed.Documents {
+		if d.Value.Format != 1 || d.Value.ID != d.ID {
+			t.Errorf("document %s: %+v", d.ID, d.Value)
+		}
+	}
+}
+
 // testFlow runs the flow on one stack that the subtests share; each has
-// notifications of its own. Document reads the document of a notification.
-func testFlow(t *testing.T, o Options, document func(t *testing.T, s *Stack, id string) []byte) {
-	const timeout = 4 * time.Second
+// notifications of its own. Stored reads the record of a notification.
+func testFlow(t *testing.T, o Options, stored func(t *testing.T, s *Stack, id string) []byte) {
+	const timeout, grace = 4 * time.Second, time.Second
 	sub := newSubscriber()
 	o.Timeout, o.Events = timeout, sub.take
 	s, acrOf := start(t, o)
+	recordOf := func(t *testing.T, id string) (r record) {
+		t.Helper()
+		data := stored(t, s, id)
+		if err := json.Unmarshal(data, &r); err != nil {
+			t.Fatalf("record of %s: %s, %v", id, data, err)
+		}
+		return r
+	}
 
 	t.Run("all", func(t *testing.T) {
 		t.Run("replicated", func(t *testing.T) {
@@ -94,8 +142,14 @@ func testFlow(t *testing.T, o Options, document func(t *testing.T, s *Stack, id 
 				if st.Status != want || len(st.Regions) != i+1 || len(st.Missing) != 2-i {
 					t.Errorf("after %s: %+v", region, st)
 				}
-				if i == 0 && st.Deadline.Sub(st.StartedAt) != timeout {
+				if i > 0 {
+					continue
+				}
+				if st.Deadline.Sub(st.StartedAt) != timeout {
 					t.Errorf("deadline %v after the start", st.Deadline.Sub(st.StartedAt))
+				}
+				if r := reminderOf(t, s, p.ID); r.Due != st.Deadline.Add(grace).Format(time.RFC3339Nano) || r.Schedule != "@every 30s" {
+					t.Errorf("the deadline is %v, the reminder's %+v", st.Deadline, r)
 				}
 			}
 			e := sub.wait(t, p.ID, 1, soon)
@@ -122,8 +176,7 @@ func testFlow(t *testing.T, o Options, document func(t *testing.T, s *Stack, id 
 		t.Run("timedOut, then recovered", func(t *testing.T) {
 			t.Parallel()
 			p := acr.NewPush("shop/pay", "v2")
-			began := time.Now()
-			fire(t, acrOf, p, "japaneast", http.StatusAccepted)
+			deadline := fire(t, acrOf, p, "japaneast", http.StatusAccepted).Deadline
 			if reminder(t, s, p.ID) == "" {
 				t.Error("answered before the reminder is there")
 			}
@@ -132,9 +185,16 @@ func testFlow(t *testing.T, o Options, document func(t *testing.T, s *Stack, id 
 			if e.Type != "acr.replication.timedout" || e.ID != p.ID+"/timedOut" || !slices.Equal(e.Data.Missing, []string{"eastus"}) || e.Data.Status != "timedOut" {
 				t.Errorf("event %+v", e)
 			}
-			if after := time.Since(began); after < timeout {
-				t.Errorf("timed out after %v, before the deadline", after)
+			if !e.Data.Deadline.Equal(deadline) || e.Time.Before(deadline.Add(grace)) || !e.Time.Equal(*e.Data.ConcludedAt) {
+				t.Errorf("timed out at %v, with the deadline at %v; the event's: %v", e.Time, deadline, e.Data.Deadline)
 			}
+			if st := get200(t, s, "/notifications/"+p.ID); st.Status != "timedOut" || !st.ConcludedAt.Equal(e.Time) {
+				t.Errorf("status %+v", st)
+			}
+			eventually(t, soon, "the record knows that it is published, and the reminder is gone", func() bool {
+				r := recordOf(t, p.ID)
+				return len(r.Actor.Outcomes) == 1 && r.Actor.Outcomes[0].Published && reminder(t, s, p.ID) == ""
+			})
 			st := fire(t, acrOf, p, "eastus", http.StatusAccepted)
 			if st.Status != "recovered" || len(st.Missing) != 0 {
 				t.Errorf("status %+v", st)
@@ -186,24 +246,22 @@ func testFlow(t *testing.T, o Options, document func(t *testing.T, s *Stack, id 
 				t.Errorf("unknown notification: %d", code)
 			}
 		})
-		t.Run("document", func(t *testing.T) {
+		t.Run("record", func(t *testing.T) {
 			t.Parallel()
 			p := acr.NewPush("shop/doc", "v1")
+			before := ""
 			for i, region := range regions {
-				fire(t, acrOf, p, region, http.StatusAccepted)
-				if i == 1 {
-					continue
+				st := fire(t, acrOf, p, region, http.StatusAccepted)
+				want := map[bool]string{false: "collecting", true: "replicated"}[i == 2]
+				r := recordOf(t, p.ID) // what has its answer is stored
+				if r.Format != 1 || r.ID != p.ID || r.Action != "push" || r.Image != "shop/doc" || r.Tag != "v1" || r.Digest != p.Digest || r.LoginServer != "contoso.azurecr.io" || r.Timestamp.IsZero() ||
+					r.Status != want || len(r.Regions) != i+1 || !slices.Equal(r.Missing, regions[i+1:]) || (r.ConcludedAt != nil) != (i == 2) {
+					t.Errorf("%s", stored(t, s, p.ID))
 				}
-				want := map[int]string{0: "collecting", 2: "replicated"}[i]
-				var data []byte
-				var doc map[string]any
-				eventually(t, soon, "the document says "+want, func() bool {
-					data = document(t, s, p.ID)
-					return json.Unmarshal(data, &doc) == nil && doc["status"] == want
-				})
-				if doc["id"] != p.ID || doc["image"] != "shop/doc" || doc["loginServer"] != "contoso.azurecr.io" {
-					t.Errorf("%s", data)
+				if !r.StartedAt.Equal(st.StartedAt) || !r.Deadline.Equal(st.Deadline) || !r.Actor.Due.Equal(st.Deadline.Add(grace)) || r.Actor.Reminder == "" || i > 0 && r.Actor.Reminder != before {
+					t.Errorf("status %+v, record %s", st, stored(t, s, p.ID))
 				}
+				before = r.Actor.Reminder
 			}
 		})
 		t.Run("every payload", func(t *testing.T) {
@@ -242,10 +300,9 @@ func testFlow(t *testing.T, o Options, document func(t *testing.T, s *Stack, id 
 				if e := sub.wait(t, p.ID, 1, soon); e.Data.Action != p.Action || e.Subject != subject || e.Type != "acr.replication.completed" {
 					t.Errorf("%s: %+v", file, e)
 				}
-				var doc struct{ Action, Status string }
-				eventually(t, soon, "the document of "+file, func() bool {
-					return json.Unmarshal(document(t, s, p.ID), &doc) == nil && doc.Action == p.Action && doc.Status == "replicated"
-				})
+				if r := recordOf(t, p.ID); r.Action != p.Action || r.Status != "replicated" || r.Digest != p.Target.Digest || r.Tag != p.Target.Tag || r.Image != p.Target.Repository {
+					t.Errorf("%s: %+v", file, r)
+				}
 			}
 		})
 		t.Run("500 wait", func(t *testing.T) {
@@ -298,9 +355,13 @@ func testFlow(t *testing.T, o Options, document func(t *testing.T, s *Stack, id 
 			done := make(chan status, 1)
 			go func() { done <- get200(t, s, byDigest+"&wait=5m&require=replicated") }()
 			fire(t, acrOf, p, "eastus", http.StatusAccepted)
-			if code, body := request(t, http.MethodGet, s.URL+byTag+"&require=replicated", s.Key); code != 503 || !strings.Contains(string(body), `"missing":["westeurope","japaneast"]`) {
-				t.Errorf("while it collects: %d %s", code, body)
-			}
+			eventually(t, timeout, "while it collects, it says who is missing", func() bool { // the index is behind the answer
+				code, body := request(t, http.MethodGet, s.URL+byTag+"&require=replicated", s.Key)
+				if code != 503 {
+					t.Fatalf("while it collects: %d %s", code, body)
+				}
+				return strings.Contains(string(body), `"missing":["westeurope","japaneast"]`)
+			})
 			fire(t, acrOf, p, "westeurope", http.StatusAccepted)
 			fire(t, acrOf, p, "japaneast", http.StatusAccepted)
 			if st := <-done; st.ID != p.ID || st.Status != "replicated" {
@@ -309,9 +370,7 @@ func testFlow(t *testing.T, o Options, document func(t *testing.T, s *Stack, id 
 			// The tag moves, and the new image does not reach every region.
 			moved := acr.NewPush("shop/deep/er", "v3")
 			fire(t, acrOf, moved, "eastus", http.StatusAccepted)
-			if st := get200(t, s, byTag); st.ID != moved.ID {
-				t.Errorf("the tag leads to %s", st.ID)
-			}
+			eventually(t, soon, "the tag leads to the new image", func() bool { return get200(t, s, byTag).ID == moved.ID })
 			if st := get200(t, s, byDigest); st.ID != p.ID {
 				t.Errorf("the digest leads to %s", st.ID)
 			}
@@ -382,6 +441,9 @@ func testFlow(t *testing.T, o Options, document func(t *testing.T, s *Stack, id 
 			}
 		})
 	})
+	if o.Cosmos {
+		checkImages(t, s)
+	}
 	refused := 0
 	for _, e := range sub.all() {
 		if strings.HasPrefix(e.Data.ID, "half") || strings.ContainsAny(e.Data.ID, "./|") {
@@ -456,34 +518,108 @@ func TestRegionsChange(t *testing.T) {
 	}
 }
 
-// A document store that is away costs no webhook and no notification, and the
-// reminder writes the document when it is back.
-func TestDocumentStoreAway(t *testing.T) {
+// While the store of the records is away, nothing is promised, and nothing is told to
+// be missing. When it is back, nothing is left of what was refused.
+func TestImageStoreAway(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	sub := newSubscriber()
 	p := acr.NewPush("shop/cart", "v1")
 	s, r := start(t, Options{Dir: dir, Events: sub.take, Settings: map[string]string{"IMAGE_STORE": "nowhere"}})
 	for _, region := range regions {
-		fire(t, r, p, region, http.StatusAccepted)
+		if code, body, err := r.Fire(t.Context(), p, region); err != nil || code != http.StatusServiceUnavailable {
+			t.Errorf("%s: %d %s %v", region, code, body, err)
+		}
 	}
-	sub.wait(t, p.ID, 1, soon)
-	if reminder(t, s, p.ID) == "" {
-		t.Error("nobody will write the document")
+	if code, body := request(t, http.MethodGet, s.URL+"/notifications/"+p.ID, s.Key); code != http.StatusServiceUnavailable {
+		t.Errorf("what cannot be read: %d %s", code, body)
 	}
 	s.Stop()
 
-	s, _ = start(t, Options{Dir: dir})
-	var doc struct{ Status string }
-	eventually(t, 75*time.Second, "the document is written", func() bool {
-		data, err := s.Dapr().Documents("images").Get(t.Context(), p.ID)
-		return err == nil && json.Unmarshal(data, &doc) == nil && doc.Status == "replicated"
-	})
-	eventually(t, soon, "the image leads to its notification", func() bool { // in the same turn, but after the document
+	s, r = start(t, Options{Dir: dir, Events: sub.take})
+	if code, body := request(t, http.MethodGet, s.URL+"/notifications/"+p.ID, s.Key); code != http.StatusNotFound {
+		t.Errorf("what was refused: %d %s", code, body)
+	}
+	for i, region := range regions {
+		if st := fire(t, r, p, region, http.StatusAccepted); len(st.Regions) != i+1 {
+			t.Errorf("%+v", st)
+		}
+	}
+	if e := sub.wait(t, p.ID, 1, soon); e.Type != "acr.replication.completed" {
+		t.Errorf("%+v", e)
+	}
+}
+
+// While the store of the index is away, no webhook and no notification waits for it,
+// and the reminder stays until the image leads to its notification.
+func TestStateStoreAway(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	sub := newSubscriber()
+	p := acr.NewPush("shop/cart", "v1")
+	const timeout = 20 * time.Second
+	s, r := start(t, Options{Dir: dir, Timeout: timeout, Events: sub.take, Settings: map[string]string{"STATE_STORE": "nowhere"}})
+	for _, region := range regions {
+		fire(t, r, p, region, http.StatusAccepted)
+	}
+	if e := sub.wait(t, p.ID, 1, soon); e.Type != "acr.replication.completed" {
+		t.Errorf("%+v", e)
+	}
+	if code, body := request(t, http.MethodGet, s.URL+"/images/shop/cart?tag=v1", s.Key); code != http.StatusServiceUnavailable {
+		t.Errorf("what cannot be read: %d %s", code, body)
+	}
+	eventually(t, soon, "the rest is left", func() bool { return strings.Contains(tail(s.logPath(ServiceProcess), 1000), "left for the reminder") })
+	if reminder(t, s, p.ID) == "" {
+		t.Error("nobody will write the index")
+	}
+	s.Stop()
+
+	s, _ = start(t, Options{Dir: dir, Timeout: timeout})
+	eventually(t, timeout+soon, "the image leads to its notification", func() bool {
 		code, body := request(t, http.MethodGet, s.URL+"/images/shop/cart?tag=v1", s.Key)
 		return code == http.StatusOK && strings.Contains(string(body), p.ID)
 	})
 	eventually(t, soon, "the reminder is gone", func() bool { return reminder(t, s, p.ID) == "" })
+}
+
+// A read decides nothing, repairs nothing and takes no turn: what is due waits for its
+// reminder, whoever asks meanwhile.
+func TestReadsDecideNothing(t *testing.T) {
+	t.Parallel()
+	sub := newSubscriber()
+	const timeout, grace = 4 * time.Second, time.Second
+	s, r := start(t, Options{Timeout: timeout, Events: sub.take})
+	p := acr.NewPush("shop/cart", "v1")
+	deadline := fire(t, r, p, "eastus", http.StatusAccepted).Deadline
+	if err := s.Process(SchedulerProcess).Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	var before counts
+	eventually(t, soon, "the turn is over, and so is what follows it", func() bool {
+		before = scrape(t, s).apart()
+		return before["InvokeActor"] == 1 && before["SaveState"] == 3
+	})
+	eventually(t, soon, "it is due", func() bool { return time.Now().After(deadline.Add(grace + time.Second)) })
+	for path, want := range map[string]int{
+		"/notifications/" + p.ID: 200, "/notifications/" + p.ID + "?wait=1s": 200, "/notifications/" + p.ID + "?require=replicated": 503,
+		"/images/shop/cart?tag=v1": 200, "/images/shop/cart?tag=v1&wait=1s&require=replicated": 503, "/notifications/" + p.ID + "/deliveries": 200,
+	} {
+		code, body := request(t, http.MethodGet, s.URL+path, s.Key)
+		if code != want || strings.Contains(string(body), "timedOut") {
+			t.Errorf("%s: %d %s", path, code, body)
+		}
+	}
+	eventually(t, soon, "the reads are counted", func() bool { return scrape(t, s).since(before)["GetState"] > 5 })
+	if got := scrape(t, s).since(before); got["InvokeActor"]+got["SaveState"]+got["RegisterActorReminder"]+got["UnregisterActorReminder"]+got["PublishEvent"] != 0 {
+		t.Errorf("reads cost %v", got)
+	}
+	asked := time.Now()
+	if err := s.Process(SchedulerProcess).Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	if e := sub.wait(t, p.ID, 1, soon); e.Type != "acr.replication.timedout" || e.Time.Before(asked) {
+		t.Errorf("asked at %v: %+v", asked, e)
+	}
 }
 
 // While no notification can begin, because the scheduler is deaf, an event goes

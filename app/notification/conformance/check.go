@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"allregions/app/catalog"
 	"allregions/app/notification"
 	"allregions/app/notification/fake"
 	"allregions/app/replication"
@@ -38,7 +39,8 @@ func (r *run) check() {
 	}
 	r.checkStatus("in the end", st)
 	r.checkTopic(st)
-	r.checkDocuments(st)
+	r.checkRecord(st)
+	r.checkIndex()
 	r.checkUnreadable()
 }
 
@@ -64,6 +66,9 @@ func (r *run) checkTopic(st notification.Status) {
 	}
 	if !st.Concluded() || !slices.Equal(outcomes, want) {
 		r.complain("is %s, and the topic has %q", st.Status, r.world.Topic)
+	}
+	if len(r.world.Topic) > len(outcomes) && r.wrong == "" && r.acr == nil {
+		r.complain("nothing failed, and the topic has %q", r.world.Topic)
 	}
 	for _, outcome := range outcomes {
 		r.checkEvent(outcome, st)
@@ -101,8 +106,8 @@ func (r *run) checkEvent(outcome replication.Status, st notification.Status) {
 	} else if len(was.Missing) > 0 {
 		r.complain("%s lacks %v", id, was.Missing)
 	}
-	// What was said is not taken back.
-	if !was.StartedAt.Equal(st.StartedAt) || !was.Deadline.Equal(st.Deadline) || len(was.Regions) > len(st.Regions) || !reflect.DeepEqual(was.Regions, st.Regions[:len(was.Regions)]) {
+	// What was said is not taken back. A timeout leaves out what was not in time.
+	if !was.StartedAt.Equal(st.StartedAt) || !was.Deadline.Equal(st.Deadline) || !isPart(was.Regions, st.Regions) {
 		r.complain("%s says %+v, and in the end it is %+v", id, was, st)
 	}
 	if outcome == st.Status && !was.ConcludedAt.Equal(*st.ConcludedAt) {
@@ -110,10 +115,30 @@ func (r *run) checkEvent(outcome replication.Status, st notification.Status) {
 	}
 }
 
+// isPart tells whether some are among all, in the same order.
+func isPart(some, all []notification.RegionStatus) bool {
+	for _, region := range all {
+		if len(some) > 0 && reflect.DeepEqual(some[0], region) {
+			some = some[1:]
+		}
+	}
+	return len(some) == 0
+}
+
+// lastOf is when the newest of the regions was accepted.
+func lastOf(regions []notification.RegionStatus) (last time.Time) {
+	for _, region := range regions {
+		if region.ReceivedAt.After(last) {
+			last = region.ReceivedAt
+		}
+	}
+	return last
+}
+
 // checkTimes checks when an outcome was decided, and when it was published.
 func (r *run) checkTimes(id string, was notification.Status) {
 	at, published := *was.ConcludedAt, r.world.PublishedAt[id]
-	if last := was.Regions[len(was.Regions)-1].ReceivedAt; at.Before(last) || published.Before(at) {
+	if last := lastOf(was.Regions); at.Before(last) || published.Before(at) {
 		r.complain("%s is of %v, of the last region %v, published %v", id, at, last, published)
 	}
 	if want := was.DurationMS; want == nil || *want != at.Sub(was.StartedAt).Milliseconds() {
@@ -136,18 +161,55 @@ func (r *run) checkTimes(id string, was notification.Status) {
 	}
 }
 
-// slack is how long after a deadline all that is in time may still be on its way
-// to an actor, at most.
-const slack = timeout / 4
+// due is when a notification with that status is timedOut: beyond the deadline by the
+// grace, or beyond the coming of its first event.
+func (r *run) due(was notification.Status, first time.Time) time.Time {
+	due := was.Deadline
+	if first.After(due) {
+		due = first
+	}
+	return due.Add(replication.Plan{Timeout: r.timeout}.Grace())
+}
+
+// firstReached is when the first event was in the notification.
+func (r *run) firstReached() (first time.Time) {
+	for _, posts := range r.posts {
+		for _, p := range posts {
+			if !p.reached.IsZero() && (first.IsZero() || p.reached.Before(first)) {
+				first = p.reached
+			}
+		}
+	}
+	return first
+}
+
+// lastReached is when the last event was in the notification.
+func (r *run) lastReached() (last time.Time) {
+	for _, posts := range r.posts {
+		for _, p := range posts {
+			if p.reached.After(last) {
+				last = p.reached
+			}
+		}
+	}
+	return last
+}
 
 // latest is when an outcome must be published.
 func (r *run) latest(was notification.Status) time.Time {
 	at := *was.ConcludedAt
+	if reached := r.lastReached(); was.Status != replication.TimedOut && reached.After(at) {
+		at = reached
+	}
 	if r.world.Failed+r.world.Refused == 0 && r.acr == nil && was.Status == replication.Replicated {
 		return at.Add(time.Second)
 	}
-	if due := was.Deadline.Add(slack); at.Before(due) {
+	// The reminder repeats what was left, when it is due. One that is far ahead does not
+	// wait for that.
+	if due := r.due(was, r.lastReached()); at.Before(due) && due.Sub(at) <= 3*time.Minute+time.Second {
 		at = due
+	} else {
+		at = at.Add(replication.Soon)
 	}
 	return at.Add(time.Duration(1+r.world.Failed+r.world.Refused)*replication.Period + r.delay)
 }
@@ -155,7 +217,7 @@ func (r *run) latest(was notification.Status) time.Time {
 // checkMissing checks that what is missing is what was not accepted in time.
 func (r *run) checkMissing(id string, was notification.Status) {
 	for _, region := range regions {
-		certain, possible := r.inTime(region, was.Deadline)
+		certain, possible := r.inTime(region, was)
 		switch missing := slices.Contains(was.Missing, region); {
 		case missing && certain:
 			r.complain("%s lacks %s, which was accepted before the deadline, %v", id, region, was.Deadline)
@@ -165,18 +227,22 @@ func (r *run) checkMissing(id string, was notification.Status) {
 	}
 }
 
-// inTime tells whether an event of a region was accepted before the deadline. It is
-// possible, and not certain, if its sender was told that it was not.
-func (r *run) inTime(region replication.Region, deadline time.Time) (certain, possible bool) {
+// inTime tells whether an event of a region was accepted before the deadline, and
+// reached its notification before that was due. It is possible, and not certain, if
+// its sender was told that it was not, or if it came too late, or if a copy came first
+// that was not in time.
+func (r *run) inTime(region replication.Region, was notification.Status) (certain, possible bool) {
+	late := false
 	for _, p := range r.posts[region] {
-		possible = possible || p.from.Before(deadline)
-		certain = certain || p.accepted && p.to.Before(deadline)
+		possible = possible || p.from.Before(was.Deadline)
+		late = late || !p.from.Before(was.Deadline)
+		certain = certain || p.accepted && p.to.Before(was.Deadline) && !p.reached.IsZero() && p.reached.Before(r.due(was, r.firstReached()))
 	}
-	if at, ok := r.fired[region]; ok && r.acr != nil && at.Before(deadline) {
+	if at, ok := r.fired[region]; ok && r.acr != nil && at.Before(was.Deadline) {
 		possible = true
 		certain = certain || !r.acr.withheld[region]
 	}
-	return certain, possible
+	return certain && !late, possible
 }
 
 // accepted tells whether an event of any of these regions was.
@@ -194,14 +260,12 @@ func (r *run) checkStatus(where string, st notification.Status) {
 		r.complain("%s: %+v, mismatch %v", where, got, st.Mismatch)
 	}
 	var all []replication.Region
-	last := st.StartedAt
 	for i, region := range st.Regions {
 		all = append(all, region.Region)
-		if i == 0 && !region.ReceivedAt.Equal(st.StartedAt) || region.ReceivedAt.Before(last) {
-			r.complain("%s: %s is of %v, after %v", where, region.Region, region.ReceivedAt, last)
+		if i == 0 && !region.ReceivedAt.Equal(st.StartedAt) || region.ReceivedAt.Before(st.StartedAt) {
+			r.complain("%s: %s is of %v, and it began at %v", where, region.Region, region.ReceivedAt, st.StartedAt)
 		}
-		last = region.ReceivedAt
-		if err := r.checkRegion(region, st.Deadline); err != nil {
+		if err := r.checkRegion(region, st); err != nil {
 			r.complain("%s: %v", where, err)
 		}
 	}
@@ -210,20 +274,20 @@ func (r *run) checkStatus(where string, st notification.Status) {
 	if !slices.Equal(all, slices.Sorted(slices.Values(regions))) {
 		r.complain("%s: has %+v, lacks %v", where, st.Regions, st.Missing)
 	}
-	if !st.Deadline.Equal(st.StartedAt.Add(timeout)) {
+	if !st.Deadline.Equal(st.StartedAt.Add(r.timeout)) {
 		r.complain("%s: began at %v, deadline %v", where, st.StartedAt, st.Deadline)
 	}
 }
 
 // checkRegion compares what is said of a region with what it sent.
-func (r *run) checkRegion(said notification.RegionStatus, deadline time.Time) error {
+func (r *run) checkRegion(said notification.RegionStatus, st notification.Status) error {
 	if said.EventTime == nil || !said.EventTime.Equal(begin) {
 		return fmt.Errorf("the event of %s is of %v", said.Region, said.EventTime)
 	}
 	fired, ok := r.fired[said.Region]
 	if said.Via == replication.ViaEventLog {
 		// After the deadline a turn may ask that has begun before the firing.
-		if !ok || r.acr == nil || said.ReceivedAt.Before(fired) && said.ReceivedAt.Before(deadline) {
+		if !ok || r.acr == nil || said.ReceivedAt.Before(fired) && said.ReceivedAt.Before(st.Deadline) {
 			return fmt.Errorf("%s is of %v, fired at %v", said.Region, said.ReceivedAt, fired)
 		}
 		return nil
@@ -232,23 +296,35 @@ func (r *run) checkRegion(said notification.RegionStatus, deadline time.Time) er
 		if !said.ReceivedAt.Before(p.from) && !said.ReceivedAt.After(p.to) {
 			return nil
 		}
+		// What was accepted before the first event that reached its notification is of
+		// that one's time.
+		if said.Via == replication.ViaQueue && p.from.Before(st.StartedAt) && said.ReceivedAt.Equal(st.StartedAt) {
+			return nil
+		}
 	}
 	return fmt.Errorf("%s is of %v, and came at %v", said.Region, said.ReceivedAt, r.posts[said.Region])
 }
 
-func (r *run) checkDocuments(st notification.Status) {
-	data, err := r.backend.Documents.Get(r.ctx, r.id)
-	var doc struct{ Status replication.Status }
-	// The document is a copy without a version: a turn that overlaps another one, or has
-	// read what is stale, may leave an older one behind.
-	unsure := r.interrupted || r.failures[fake.Stale]
-	if err != nil || json.Unmarshal(data, &doc) != nil || doc.Status != st.Status && !unsure {
-		r.complain("is %s, and the document says %q, %v", st.Status, doc.Status, err)
+// checkRecord checks what a person reads.
+func (r *run) checkRecord(st notification.Status) {
+	data, _, err := r.records.Load(r.ctx, r.id)
+	var record struct {
+		ID, LoginServer, Image string
+		Status                 replication.Status
+		Missing                []replication.Region
 	}
-	client := &notification.Client{Actors: r.process(), Documents: r.backend.Documents}
-	for _, image := range []notification.Image{{Digest: "sha256:aa"}, {Tag: "v1"}} {
+	if err == nil {
+		err = json.Unmarshal(data, &record)
+	}
+	if err != nil || record.ID != r.id || record.LoginServer != st.Registry || record.Image != st.Repository || record.Status != st.Status || !slices.Equal(record.Missing, st.Missing) {
+		r.complain("is %+v, and the record says %+v, %v", st, record, err)
+	}
+}
+
+func (r *run) checkIndex() {
+	for _, image := range []catalog.Image{{Digest: "sha256:aa"}, {Tag: "v1"}} {
 		image.Repository = "shop/" + r.id
-		if found, err := client.Find(r.ctx, image); err != nil || found.ID != r.id {
+		if found, err := r.client().Find(r.ctx, image); err != nil || found.ID != r.id {
 			r.complain("%+v leads to %q, %v", image, found.ID, err)
 		}
 	}

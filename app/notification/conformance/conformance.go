@@ -1,12 +1,12 @@
-// Package conformance shows, for a state store and a document store, that a
-// notification survives everything that can happen between its reads and writes. The
-// same suite runs on the fakes and on what a real sidecar stores. It knows an actor
-// by its ports, its turns and what comes out of it, and nothing of how it works.
+// Package conformance shows, for a store of records, that a notification survives
+// everything that can happen between its reads and writes. The same suite runs on the
+// fakes and on what a real sidecar stores. It knows an actor by its ports, its turns
+// and what comes out of it, and nothing of how it works.
 //
-// Three regions report, one of them perhaps late; the reminder fires in between;
-// in every order; what an actor does at the same time it does here one after
-// another, in an order that is another one in each story. The callers try nothing
-// twice, as ACR does not. In each of these stories:
+// Three regions report, one of them perhaps late, or by way of the queue; the reminder
+// fires in between; in every order. The callers try nothing twice, as ACR does not,
+// but for the queue, which brings an event until it is taken. In each of these
+// stories:
 //
 //   - each write is lost, or is done and reported as lost, or is the last one before
 //     the process dies; in memory, a save or a call about reminders is also done after
@@ -15,6 +15,7 @@
 //   - before each read and each write another turn runs, from its beginning to its
 //     end: another region's event, a firing of the reminder, or a status;
 //   - a webhook does not come, and ACR's event log, if it can be read, has it;
+//   - an event that was accepted waits in the queue, until long after the deadline;
 //   - several of these happen at once.
 //
 // Whatever happens:
@@ -24,8 +25,9 @@
 //     perhaps recovered; each is on the topic soon, always with the same content, also
 //     if it is published in another trace than the one in which it was decided;
 //   - timedOut comes after the deadline, and names what was not accepted by then, and
-//     nothing else: if all was, the notification is replicated;
-//   - the document tells the end, and the image leads to it;
+//     nothing else: if all was, and reached the actor before it was due, the
+//     notification is replicated;
+//   - the record tells the end, and the image leads to it;
 //   - no reminder is left, and nothing is left to do.
 package conformance
 
@@ -37,27 +39,13 @@ import (
 	"testing"
 	"time"
 
-	"allregions/app/notification"
+	"allregions/app/actor"
 	"allregions/app/notification/fake"
 )
 
-// Documents is what an actor and a client need of a document store.
-type Documents interface {
-	notification.Documents
-	notification.Lookup
-}
-
 // Backend is what the suite runs on.
 type Backend struct {
-	// Process returns the store as a process sees it that has loaded nothing.
-	Process   func() notification.Store
-	Documents Documents
-
-	// Conflict is the error of a save over what its process has not loaded.
-	Conflict error
-
-	// Activate makes a new id ready for Load and Save.
-	Activate func(id string) error
+	Records actor.Records
 }
 
 // atMost is how many complaints are worth reading.
@@ -110,7 +98,7 @@ var delays = []time.Duration{500 * time.Millisecond, 1500 * time.Millisecond, 32
 // all are the cases.
 func all() iter.Seq[trial] {
 	return func(yield func(trial) bool) {
-		for _, cases := range []iter.Seq[trial]{each(stories()), each(storiesWithLog()), several()} {
+		for _, cases := range []iter.Seq[trial]{each(stories()), each(storiesWithLog()), each(storiesWithQueue()), each(longStories()), several()} {
 			for c := range cases {
 				if !yield(c) {
 					return
@@ -174,7 +162,10 @@ func overlaps(s story, calls []string) (cases []trial) {
 // several are stories in which much goes wrong.
 func several() iter.Seq[trial] {
 	return func(yield func(trial) bool) {
-		choice := slices.AppendSeq(slices.Collect(stories()), storiesWithLog())
+		choice := slices.Collect(stories())
+		for _, more := range []iter.Seq[story]{storiesWithLog(), storiesWithQueue(), longStories()} {
+			choice = slices.AppendSeq(choice, more)
+		}
 		for seed := range uint64(4000) {
 			rng := rand.New(rand.NewPCG(seed, 1))
 			oneOf := func(n int, failures ...fake.Failure) func(int, string) fake.Failure {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"testing"
 
+	"allregions/app/actor"
 	"allregions/app/notification"
 	"allregions/app/replication"
 )
@@ -30,11 +31,11 @@ func TestBrokenActorsAreFound(t *testing.T) {
 		by     func(trial) bool
 	}{
 		"saves over what it has not loaded": {
-			func(a *notification.Actor) { a.Store = overwriting{a.Store} },
+			func(a *notification.Actor) { a.Records = overwriting{a.Records} },
 			func(c trial) bool { return c.overlap != nil && c.fail == nil },
 		},
 		"takes what it cannot read for nothing": {
-			func(a *notification.Actor) { a.Store = guessing{a.Store} },
+			func(a *notification.Actor) { a.Records = guessing{a.Records} },
 			func(c trial) bool { return c.failRead != nil && c.fail == nil },
 		},
 		"does not ask the event log": {
@@ -65,23 +66,24 @@ func TestBrokenActorsAreFound(t *testing.T) {
 
 // overwriting knows the version of what is there at the save, and not of what the turn
 // has loaded.
-type overwriting struct{ notification.Store }
+type overwriting struct{ actor.Records }
 
-func (s overwriting) Save(ctx context.Context, id string, state []byte) error {
-	if _, err := s.Load(ctx, id); err != nil {
+func (r overwriting) Save(ctx context.Context, id string, value []byte, _ string) error {
+	_, version, err := r.Load(ctx, id)
+	if err != nil {
 		return err
 	}
-	return s.Store.Save(ctx, id, state)
+	return r.Records.Save(ctx, id, value, version)
 }
 
-type guessing struct{ notification.Store }
+type guessing struct{ actor.Records }
 
-func (s guessing) Load(ctx context.Context, id string) ([]byte, error) {
-	state, err := s.Store.Load(ctx, id)
+func (r guessing) Load(ctx context.Context, id string) ([]byte, string, error) {
+	value, version, err := r.Records.Load(ctx, id)
 	if err != nil {
-		return nil, nil
+		return nil, "", nil
 	}
-	return state, nil
+	return value, version, nil
 }
 
 type impatient struct{ notification.EventLog }

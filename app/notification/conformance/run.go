@@ -17,6 +17,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"go.opentelemetry.io/otel/trace/noop"
 
+	"allregions/app/actor"
 	"allregions/app/notification"
 	"allregions/app/notification/fake"
 	"allregions/app/replication"
@@ -30,15 +31,15 @@ type run struct {
 	ctx     context.Context
 	id      string
 	world   *fake.World
-	backend Backend
-	acr     *eventLog  // nil for none
-	rng     *rand.Rand // of what an actor does at the same time
+	records actor.Records
+	acr     *eventLog // nil for none
 	damage  func(*notification.Actor)
 	depth   int // of turns that run in another
 
 	failures    map[fake.Failure]bool // that happened
 	interrupted bool                  // whether a turn was
 
+	queue []waiting
 	posts map[replication.Region][]post
 	fired map[replication.Region]time.Time // by ACR, whether it came or not
 
@@ -47,8 +48,15 @@ type run struct {
 
 // post is a webhook that came.
 type post struct {
-	from, to time.Time // of its turn
+	from, to time.Time // of its turn, or of when the queue accepted it
+	reached  time.Time // when it was in its notification
 	accepted bool      // whether it got its 2xx
+}
+
+// waiting is an event in the queue.
+type waiting struct {
+	region         replication.Region
+	accepted, next time.Time // and when it is delivered
 }
 
 func (p post) String() string {
@@ -61,10 +69,7 @@ func (c trial) run(t *testing.T, b *Backend, damage func(*notification.Actor)) (
 	r.damage = damage
 	if b != nil {
 		r.id = fmt.Sprintf("c%x", rand.Uint64())
-		if err := b.Activate(r.id); err != nil {
-			t.Fatalf("activate %s: %v", r.id, err)
-		}
-		r.backend = Backend{Process: func() notification.Store { return faultyStore{b.Process(), r.world, b.Conflict} }, Documents: faultyDocuments{b.Documents, r.world}}
+		r.records = faultyRecords{b.Records, r.world}
 	}
 	func() {
 		defer r.recover()
@@ -87,9 +92,8 @@ func (c trial) clean() *fake.World {
 
 func (c trial) begin(ctx context.Context) *run {
 	w := fake.New(begin)
-	r := &run{trial: c, ctx: ctx, id: "n1", world: w, rng: rand.New(rand.NewPCG(c.order, 2)), failures: map[fake.Failure]bool{},
+	r := &run{trial: c, ctx: ctx, id: "n1", world: w, records: w, failures: map[fake.Failure]bool{},
 		posts: map[replication.Region][]post{}, fired: map[replication.Region]time.Time{}}
-	r.backend = Backend{Process: func() notification.Store { return w.Process() }, Documents: w}
 	if c.log != "" {
 		r.acr = &eventLog{r, map[replication.Region]bool{}}
 	}
@@ -126,14 +130,12 @@ func (r *run) recover() {
 // process is one that lives for one turn.
 type process struct {
 	*notification.Actor
-	after []func()
+	after func(context.Context)
 }
 
 func (r *run) process() *process {
-	p := &process{}
-	p.Actor = &notification.Actor{Store: r.backend.Process(), Documents: r.backend.Documents, Reminders: r.world, Topic: r.world,
-		Timeout: timeout, Together: fake.Shuffled(r.rng), Now: func() time.Time { return r.world.Now }, Tracer: tracer{}, Log: slog.New(slog.DiscardHandler),
-		After: func(ctx context.Context, do func(context.Context)) { p.after = append(p.after, func() { do(ctx) }) }}
+	p := &process{Actor: &notification.Actor{Records: r.records, Reminders: r.world, Topic: r.world, Index: r.world,
+		Timeout: r.timeout, Now: func() time.Time { return r.world.Now }, Tracer: tracer{}, Log: slog.New(slog.DiscardHandler)}}
 	if r.acr != nil {
 		p.EventLog = r.acr
 	}
@@ -145,13 +147,15 @@ func (r *run) process() *process {
 
 // Invoke makes the process a Dapr that reaches its actor at once.
 func (p *process) Invoke(ctx context.Context, id, method string, body []byte) ([]byte, error) {
-	return p.Methods()[method](ctx, id, body)
+	turn, err := p.Methods()[method](ctx, id, body)
+	p.after = turn.After
+	return turn.Reply, err
 }
 
-// end does what the turn has left for when its caller has the answer.
-func (p *process) end() {
-	for _, do := range p.after {
-		do()
+// end does what the turn has left for when its caller has the reply.
+func (p *process) end(ctx context.Context) {
+	if p.after != nil {
+		p.after(ctx)
 	}
 }
 
@@ -179,6 +183,9 @@ func (r *run) play() {
 		r.pass(time.Second)
 	}
 	r.pass(time.Hour)
+	if r.timeout > time.Hour {
+		r.pass(r.timeout)
+	}
 }
 
 // turn is one that runs while another one does.
@@ -235,8 +242,35 @@ func (r *run) fire(region replication.Region) {
 	if _, ok := r.fired[region]; !ok {
 		r.fired[region] = r.world.Now
 	}
-	if !slices.Contains(r.lost, region) {
-		r.post(region)
+	if slices.Contains(r.lost, region) {
+		return
+	}
+	if wait := r.queued[region]; wait > 0 && len(r.posts[region]) == 0 {
+		r.queue = append(r.queue, waiting{region, r.world.Now, r.world.Now.Add(wait)})
+		r.posts[region] = append(r.posts[region], post{from: r.world.Now, to: r.world.Now, accepted: true})
+		return
+	}
+	r.post(region)
+}
+
+// redelivery is how long the queue waits before it brings an event again.
+const redelivery = 5 * time.Second
+
+// deliver brings what is due in the queue, until it is taken.
+func (r *run) deliver() {
+	for i := 0; i < len(r.queue); i++ {
+		w := r.queue[i]
+		if w.next.After(r.world.Now) {
+			continue
+		}
+		r.queue[i].next = r.world.Now.Add(redelivery)
+		e := r.event(w.region)
+		e.ReceivedAt, e.Via = w.accepted, replication.ViaQueue
+		if r.give(e) == nil {
+			r.posts[w.region][0].reached = r.world.Now
+			r.queue = slices.DeleteFunc(r.queue, func(x waiting) bool { return x.region == w.region })
+			i--
+		}
 	}
 }
 
@@ -248,36 +282,53 @@ func (r *run) event(region replication.Region) replication.Event {
 
 func (r *run) post(region replication.Region) {
 	sent := post{from: r.world.Now}
-	defer fake.Survive()
-	defer func() {
-		sent.to = r.world.Now
-		r.posts[region] = append(r.posts[region], sent)
-	}()
-	p := r.process()
-	client := &notification.Client{Actors: p, Documents: r.backend.Documents}
-	_, err := client.Add(r.ctx, r.event(region), regions)
-	sent.accepted = err == nil
-	r.tolerate("add "+string(region), err)
-	p.end()
+	err := r.give(r.event(region))
+	sent.to, sent.reached, sent.accepted = r.world.Now, r.world.Now, err == nil
+	r.posts[region] = append(r.posts[region], sent)
 }
 
-func (r *run) remind(name string) error {
+// give gives an event to its actor. Its nil error is what the sender gets a 2xx for,
+// also if the process dies after its reply.
+func (r *run) give(e replication.Event) (err error) {
+	defer fake.Survive()
+	err = errDied
 	p := r.process()
-	err := p.Remind(r.ctx, r.id, name)
-	p.end()
+	_, err = (&notification.Client{Actors: p}).Add(r.ctx, e, regions)
+	r.tolerate("add "+string(e.Region), err)
+	p.end(r.ctx)
 	return err
 }
 
+// errDied is the error of a process that died before it could reply.
+var errDied = errors.New("the process died")
+
+func (r *run) remind(name string) error { return r.process().Remind(r.ctx, r.id, name) }
+
 func (r *run) status() (notification.Status, error) {
-	p := r.process()
-	st, err := (&notification.Client{Actors: p, Documents: r.backend.Documents}).Status(r.ctx, r.id)
-	p.end()
-	return st, err
+	return r.client().Status(r.ctx, r.id)
 }
 
+// client reads.
+func (r *run) client() *notification.Client {
+	return &notification.Client{Records: r.records, Index: r.world}
+}
+
+// pass lets time go by, with the reminders and the queue.
 func (r *run) pass(d time.Duration) {
-	for _, err := range r.world.Pass(d, r.id, r.remind) {
-		r.complain("reminder: %v", err)
+	for end := r.world.Now.Add(d); ; {
+		next := end
+		for _, w := range r.queue {
+			if w.next.Before(next) {
+				next = w.next
+			}
+		}
+		for _, err := range r.world.Pass(next.Sub(r.world.Now), r.id, r.remind) {
+			r.complain("reminder: %v", err)
+		}
+		r.deliver()
+		if !r.world.Now.Before(end) {
+			return
+		}
 	}
 }
 
@@ -288,44 +339,25 @@ func (r *run) tolerate(what string, err error) {
 	}
 }
 
-// faultyStore is a store whose reads and writes fail as the world's do. It has no
-// stale reads.
-type faultyStore struct {
-	notification.Store
-	world    *fake.World
-	conflict error
+// faultyRecords are records whose reads and writes fail as the world's do. They have
+// no stale reads.
+type faultyRecords struct {
+	actor.Records
+	world *fake.World
 }
 
-func (f faultyStore) Load(ctx context.Context, id string) (state []byte, err error) {
-	err = f.world.Read("load", func(bool) error { state, err = f.Store.Load(ctx, id); return err })
-	return state, err
+func (f faultyRecords) Load(ctx context.Context, id string) (value []byte, version string, err error) {
+	err = f.world.Read("load", func(bool) error { value, version, err = f.Records.Load(ctx, id); return err })
+	return value, version, err
 }
 
-func (f faultyStore) Save(ctx context.Context, id string, state []byte) error {
+func (f faultyRecords) Save(ctx context.Context, id string, value []byte, version string) error {
 	return f.world.Write("save", func() error {
-		err := f.Store.Save(ctx, id, state)
-		if errors.Is(err, f.conflict) {
+		err := f.Records.Save(ctx, id, value, version)
+		if errors.Is(err, actor.ErrConflict) {
 			f.world.Refused++
 			err = fmt.Errorf("%w: %w", fake.ErrConflict, err)
 		}
 		return err
 	})
-}
-
-type faultyDocuments struct {
-	Documents
-	world *fake.World
-}
-
-func (f faultyDocuments) Put(ctx context.Context, key string, doc []byte) error {
-	return f.world.Write("document", func() error { return f.Documents.Put(ctx, key, doc) })
-}
-
-func (f faultyDocuments) Create(ctx context.Context, key string, doc []byte) (created bool, err error) {
-	err = f.world.Write("index", func() error { created, err = f.Documents.Create(ctx, key, doc); return err })
-	return created, err
-}
-
-func (f faultyDocuments) Update(ctx context.Context, key string, change func([]byte) ([]byte, bool, error)) error {
-	return f.world.Write("index", func() error { return f.Documents.Update(ctx, key, change) })
 }

@@ -12,16 +12,22 @@ import (
 
 const timeout = 2 * time.Minute
 
+// longTimeout is one whose reminder is too far ahead to repeat a publication.
+const longTimeout = 2 * time.Hour
+
 var regions = []replication.Region{"westeurope", "eastus", "japaneast"}
 
 // story is what happens to a notification from outside.
 type story struct {
-	steps []step
-	order uint64 // of what an actor does at the same time
+	steps   []step
+	timeout time.Duration
 
 	// What ACR's event log does, if there is one; and whose webhooks do not come.
 	log  logMode
 	lost []replication.Region
+
+	// Whose webhooks were accepted by the queue, and for how long it keeps them.
+	queued map[replication.Region]time.Duration
 }
 
 // step is a region's event, or a time in which none comes.
@@ -38,6 +44,8 @@ func (s story) String() string {
 			words = append(words, step.pass.String())
 		case slices.Contains(s.lost, step.region):
 			words = append(words, fmt.Sprintf("(%s)", step.region))
+		case s.queued[step.region] > 0:
+			words = append(words, fmt.Sprintf("%s/%v", step.region, s.queued[step.region]))
 		default:
 			words = append(words, string(step.region))
 		}
@@ -52,36 +60,95 @@ func (s story) String() string {
 // the deadline.
 var pauses = []time.Duration{replication.Period + time.Second, 75 * time.Second, timeout - 2500*time.Millisecond}
 
+// overdue is when the deadline has passed, and when the grace has, too.
+var overdue = []time.Duration{timeout + time.Second, timeout + replication.Period + time.Second}
+
 // stories are all orders of three events, a pause and the passing of the deadline.
-// Which region is which makes no difference to most of a story, so that the regions
-// take turns.
 func stories() iter.Seq[story] {
 	return func(yield func(story) bool) {
-		n := uint64(0)
+		n := 0
 		for _, pause := range pauses {
-			for a := range 5 {
-				for b := range 5 {
-					if a == b {
-						continue
-					}
-					s := story{order: n}
-					names := regionsInOrder(n)
-					for at := range 5 {
-						switch at {
-						case a:
-							s.steps = append(s.steps, step{pass: pause})
-						case b:
-							s.steps = append(s.steps, step{pass: timeout + time.Second})
-						default:
-							s.steps = append(s.steps, step{region: names[0]})
-							names = names[1:]
-						}
-					}
-					n++
+			for _, passed := range overdue {
+				for s := range orders(&n, pause, passed) {
+					s.timeout = timeout
 					if !yield(s) {
 						return
 					}
 				}
+			}
+		}
+	}
+}
+
+// longStories are those of a long timeout.
+func longStories() iter.Seq[story] {
+	return func(yield func(story) bool) {
+		n := 0
+		for s := range orders(&n, 10*time.Minute, longTimeout+replication.Period+time.Second) {
+			s.timeout = longTimeout
+			if !yield(s) {
+				return
+			}
+		}
+	}
+}
+
+// orders are all orders of three events and two times. Which region is which makes no
+// difference to most of a story, so that the regions take turns.
+func orders(n *int, pause, passed time.Duration) iter.Seq[story] {
+	return func(yield func(story) bool) {
+		for a := range 5 {
+			for b := range 5 {
+				if a == b {
+					continue
+				}
+				var s story
+				names := regionsInOrder(uint64(*n))
+				for at := range 5 {
+					switch at {
+					case a:
+						s.steps = append(s.steps, step{pass: pause})
+					case b:
+						s.steps = append(s.steps, step{pass: passed})
+					default:
+						s.steps = append(s.steps, step{region: names[0]})
+						names = names[1:]
+					}
+				}
+				*n++
+				if !yield(s) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// waits are how long the queue keeps an event: a moment, within the grace, and beyond
+// it.
+var waits = []time.Duration{5 * time.Second, 25 * time.Second, 3 * time.Minute}
+
+// storiesWithQueue are those in which the first, the second or the last event has to
+// wait, or all of them, longer than the deadline.
+func storiesWithQueue() iter.Seq[story] {
+	return func(yield func(story) bool) {
+		n := 0
+		for s := range stories() {
+			var order []replication.Region
+			for _, step := range s.steps {
+				if step.region != "" {
+					order = append(order, step.region)
+				}
+			}
+			s.queued = map[replication.Region]time.Duration{order[n%3]: waits[n/3%len(waits)]}
+			if n%5 == 0 {
+				for i, region := range order {
+					s.queued[region] = 3*time.Minute + time.Duration(i)*10*time.Second
+				}
+			}
+			n++
+			if !yield(s) {
+				return
 			}
 		}
 	}

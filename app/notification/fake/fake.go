@@ -1,5 +1,5 @@
-// Package fake is everything outside an actor, in memory: state, reminders, topic
-// and documents, and a clock. Its reads and writes are counted, and each can fail
+// Package fake is everything outside an actor, in memory: records, reminders, topic
+// and index, and a clock. Its reads and writes are counted, and each can fail
 // in each of the ways in which a call over a network can. Between any two of them
 // another turn may run.
 package fake
@@ -9,9 +9,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"slices"
+	"strconv"
 	"time"
+
+	"allregions/app/actor"
+	"allregions/app/catalog"
 )
 
 // Failure is what becomes of a read or a write.
@@ -26,7 +29,7 @@ const (
 
 	// It happens World.Delay after the caller is told that it did not. A late save
 	// is refused if there was another one meanwhile, as stores do that compare.
-	// What is not about state or reminders is not late, but reported lost.
+	// What is not about records or reminders is not late, but reported lost.
 	Late
 
 	// It reads what was there before the last save, unless that is older than
@@ -38,49 +41,32 @@ func (f Failure) String() string {
 	return [...]string{"fine", "lost", "reported lost", "crashed after", "late", "stale"}[f]
 }
 
-// MaxStale is how old a stale read can be: longer than replicas of a store lag. An
-// actor removes a reminder on which no state that it reads relies; until then it waits
-// for longer than a save can be late and a read can be stale together.
-const MaxStale = 5 * time.Second
+// MaxStale is how old a stale read can be. It is longer than any replica of a store
+// lags, and shorter than an actor waits before it removes a reminder on which no
+// state that it can see relies.
+const MaxStale = 30 * time.Second
 
 var (
 	// Err is the error of a call that failed.
 	Err = errors.New("fake failure")
 
-	// ErrConflict is the error of a save that is refused, because its process has
-	// not loaded what it would replace. It is an Err.
-	ErrConflict = fmt.Errorf("%w: saved by another turn", Err)
+	// ErrConflict is the error of a save that is refused, because what it would
+	// replace is not of the version that it names. It is an Err.
+	ErrConflict = fmt.Errorf("%w: %w", Err, actor.ErrConflict)
 )
 
 type crash struct{}
 
-// InOrder is a notification.Actor's Together that can be told what it does.
-func InOrder(do ...func()) {
-	for _, f := range do {
-		f()
-	}
-}
-
-// Shuffled is InOrder, in an order that rng gives.
-func Shuffled(rng *rand.Rand) func(do ...func()) {
-	return func(do ...func()) {
-		for _, i := range rng.Perm(len(do)) {
-			do[i]()
-		}
-	}
-}
-
-// World is everything outside an actor. It is for one goroutine. Its Load and Save
-// are those of a world with one process; see Process.
+// World is everything outside an actor. It is for one goroutine.
 type World struct {
 	Now         time.Time
-	States      map[string][]byte
+	Records     map[string][]byte
 	Reminders   map[Reminder]time.Time // next firing
 	Period      time.Duration          // of each of them
 	Topic       []string               // event ids, as published
 	Events      map[string][]byte      // by event id
 	PublishedAt map[string]time.Time   // for the first time, by event id
-	Documents   map[string][]byte
+	Index       map[catalog.Image]catalog.Entry
 
 	Calls  []string // all reads and writes, in order
 	Reads  []string // what was read, in order
@@ -98,12 +84,12 @@ type World struct {
 	Delay   time.Duration // of what is late
 	late    []write       // still to happen
 	newest  Reminder
+	firing  Reminder // whose turn it is
 
 	versions map[string]version
-	one      *Process
 }
 
-// version is what is known of the state that is stored under an id.
+// version is what is known of the record that is stored under a key.
 type version struct {
 	n      int // how often it was saved
 	before []byte
@@ -121,10 +107,8 @@ type write struct {
 
 // New returns an empty world.
 func New(now time.Time) *World {
-	w := &World{Now: now, States: map[string][]byte{}, Reminders: map[Reminder]time.Time{}, Events: map[string][]byte{},
-		PublishedAt: map[string]time.Time{}, Documents: map[string][]byte{}, versions: map[string]version{}}
-	w.one = w.Process()
-	return w
+	return &World{Now: now, Records: map[string][]byte{}, Reminders: map[Reminder]time.Time{}, Events: map[string][]byte{},
+		PublishedAt: map[string]time.Time{}, Index: map[catalog.Image]catalog.Entry{}, versions: map[string]version{}}
 }
 
 // At makes the nth write, or read, fail.
@@ -221,63 +205,49 @@ func (w *World) doLate(what string, do func()) error {
 	return w.write(what, true, func() error { do(); return nil })
 }
 
-// Process is one of several processes, or one turn of it. It knows what it has
-// loaded, and its Save replaces nothing else.
-type Process struct {
-	*World
-	loaded map[string]int // versions, by id
-}
-
-// Process returns a new one, which has loaded nothing.
-func (w *World) Process() *Process { return &Process{w, map[string]int{}} }
-
-// Load is Process.Load.
-func (w *World) Load(ctx context.Context, id string) ([]byte, error) { return w.one.Load(ctx, id) }
-
-// Save is Process.Save.
-func (w *World) Save(ctx context.Context, id string, state []byte) error {
-	return w.one.Save(ctx, id, state)
-}
-
-// Load is the read "load" of what was saved.
-func (p *Process) Load(_ context.Context, id string) (state []byte, err error) {
-	delete(p.loaded, id)
-	err = p.Read("load", func(stale bool) error {
-		v := p.versions[id]
-		state, p.loaded[id] = p.States[id], v.n
-		if stale && v.n > 0 && p.Now.Sub(v.at) <= MaxStale {
-			state, p.loaded[id] = v.before, v.n-1
+// Load is the read "load" of what was saved, and its version. A stale one returns
+// what was there before.
+func (w *World) Load(_ context.Context, key string) (value []byte, of string, err error) {
+	err = w.Read("load", func(stale bool) error {
+		v := w.versions[key]
+		n := v.n
+		value = w.Records[key]
+		if stale && v.n > 0 && w.Now.Sub(v.at) <= MaxStale {
+			value, n = v.before, v.n-1
+		}
+		if n > 0 {
+			of = strconv.Itoa(n)
 		}
 		return nil
 	})
-	return slices.Clone(state), err
+	return slices.Clone(value), of, err
 }
 
-// Save is the write "save". It is refused if what is stored is not what this
-// process has loaded, or saved since.
-func (p *Process) Save(_ context.Context, id string, state []byte) error {
-	seen, loaded := p.loaded[id]
-	err := p.write("save", true, func() error {
-		v := p.versions[id]
-		if !loaded || v.n != seen {
-			p.Refused++
+// Save is the write "save". It is refused if what is stored is not of that version.
+func (w *World) Save(_ context.Context, key string, value []byte, of string) error {
+	return w.write("save", true, func() error {
+		v := w.versions[key]
+		if have := strconv.Itoa(v.n); of != have && (of != "" || v.n > 0) {
+			w.Refused++
 			return ErrConflict
 		}
-		p.versions[id] = version{v.n + 1, p.States[id], p.Now}
-		p.States[id] = state
+		w.versions[key] = version{v.n + 1, w.Records[key], w.Now}
+		w.Records[key] = value
 		return nil
 	})
-	if err == nil {
-		p.loaded[id] = seen + 1
-	}
-	return err
 }
 
-// Register is the write "register".
+// Register is the write "register". What is registered from inside its own firing is
+// lost, as Dapr's scheduler may lose it.
 func (w *World) Register(_ context.Context, id, name string, due time.Time, period time.Duration) error {
 	return w.doLate("register", func() {
-		w.newest = Reminder{id, name}
-		w.Reminders[w.newest], w.Period = due, period
+		r := Reminder{id, name}
+		if r == w.firing {
+			delete(w.Reminders, r)
+			return
+		}
+		w.newest = r
+		w.Reminders[r], w.Period = due, period
 	})
 }
 
@@ -301,52 +271,28 @@ func (w *World) Publish(_ context.Context, eventID string, event []byte) error {
 	})
 }
 
-// Put is the write "document".
-func (w *World) Put(_ context.Context, key string, doc []byte) error {
-	return w.do("document", func() { w.Documents[key] = doc })
-}
-
-// Create is the write "index", unless there is something.
-func (w *World) Create(_ context.Context, key string, doc []byte) (created bool, err error) {
-	if w.Documents[key] != nil {
-		return false, nil
-	}
-	err = w.do("index", func() {
-		if created = w.Documents[key] == nil; created {
-			w.Documents[key] = doc
-		}
-	})
-	return created, err
-}
-
-// Update is the read "index", and the write "index", unless there is nothing to
-// change.
-func (w *World) Update(_ context.Context, key string, change func([]byte) ([]byte, bool, error)) error {
-	for {
-		var old []byte
-		if err := w.Read("index", func(bool) error { old = w.Documents[key]; return nil }); err != nil {
-			return err
-		}
-		doc, ok, err := change(old)
-		if err != nil || !ok {
-			return err
-		}
-		stored := false
-		err = w.do("index", func() {
-			if stored = bytes.Equal(w.Documents[key], old); stored {
-				w.Documents[key] = doc
+// Send writes nothing until somebody waits: a process that dies first has not
+// written it. Then it is the write "index".
+func (w *World) Send(entries []catalog.Entry) (settled func(context.Context) error) {
+	return func(context.Context) error {
+		return w.do("index", func() {
+			for _, e := range entries {
+				image := catalog.Image{Repository: e.Repository, Digest: e.Digest, Tag: e.Tag}
+				if have, ok := w.Index[image]; !ok || e.Newer(have) {
+					w.Index[image] = e
+				}
 			}
 		})
-		if err != nil || stored {
-			return err
-		}
 	}
 }
 
-// Get is the read "document" of what Put, Create and Update have stored.
-func (w *World) Get(_ context.Context, key string) (doc []byte, err error) {
-	err = w.Read("document", func(bool) error { doc = w.Documents[key]; return nil })
-	return doc, err
+// Find is the read "index".
+func (w *World) Find(_ context.Context, image catalog.Image) (notification string, err error) {
+	if image.Tag != "" {
+		image.Digest = ""
+	}
+	err = w.Read("index", func(bool) error { notification = w.Index[image].Notification; return nil })
+	return notification, err
 }
 
 // Pass lets time go by, and calls remind for each firing of the reminders of id on
@@ -370,6 +316,8 @@ func (w *World) Pass(d time.Duration, id string, remind func(name string) error)
 		w.Reminders[r] = due.Add(w.Period)
 		func() {
 			defer Survive()
+			defer func() { w.firing = Reminder{} }()
+			w.firing = r
 			if err := remind(r.Name); err != nil && !errors.Is(err, Err) {
 				errs = append(errs, err)
 			}

@@ -1,0 +1,76 @@
+// Package actor is what every actor of this service is given: records with
+// versions, reminders, a topic. It declares these ports once, and names reminders.
+//
+// An actor here is a unit of state with a single writer. One pattern serves all of
+// them: a turn loads a record with its version, a pure function decides, the turn
+// saves the record against that version, and what follows the save can be repeated.
+// Dapr gives an actor one turn at a time, most of the time: while actors move from
+// one replica to another two turns overlap, and the version is what keeps them from
+// undoing each other's work.
+package actor
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// ErrConflict means that somebody else has saved a record since it was loaded.
+var ErrConflict = errors.New("the record was changed by another turn")
+
+// Records keeps one JSON value for each key.
+type Records interface {
+	// Load returns what was last saved, and its version. Without a record it
+	// returns no value, no version and no error.
+	Load(ctx context.Context, key string) (value []byte, version string, err error)
+
+	// Save replaces the record of that version; without a version there must be none
+	// yet. A nil error means that the value survives a kill -9 of every process, and
+	// that it replaced what had that version. An error that is ErrConflict means that
+	// it has not and never will. After any other error the value may be stored, now
+	// or later, unless something else is stored first.
+	Save(ctx context.Context, key string, value []byte, version string) error
+}
+
+// Reminders wakes actors.
+type Reminders interface {
+	// Register sets a reminder. A nil error means that it survives a kill -9 of every
+	// process, and fires at due and every period from then on, late rather than
+	// never, until Unregister. Registering a name again replaces what has it. After
+	// an error it may be set all the same, now or much later.
+	//
+	// Never register a name from inside its own firing: Dapr's scheduler loses a
+	// reminder if the answer to the firing meets the new registration.
+	Register(ctx context.Context, id, name string, due time.Time, period time.Duration) error
+
+	// Unregister removes a reminder; that it is not there is no error. After an error
+	// it may be removed all the same, now or much later.
+	Unregister(ctx context.Context, id, name string) error
+}
+
+// Topic takes CloudEvents.
+type Topic interface {
+	// Publish puts the event on the topic. A nil error means that the broker has it;
+	// an error does not mean that it has not.
+	Publish(ctx context.Context, eventID string, event []byte) error
+}
+
+// Invoker calls a method of the actor with the given id.
+type Invoker interface {
+	// Invoke returns the method's reply. A nil error means that the turn ended without
+	// an error; after an error it may or may not have happened, or happen later.
+	Invoke(ctx context.Context, id, method string, body []byte) ([]byte, error)
+}
+
+// Turn is what a turn without an error has come to.
+type Turn struct {
+	Reply []byte
+
+	// After is what is left to do when the caller has its reply, and before the
+	// actor's next turn; nil for nothing. It gets a context that outlives the
+	// caller's. What it does can be repeated, for a crash may prevent it.
+	After func(context.Context)
+}
+
+// Method is a method of an actor: a turn that somebody asks for.
+type Method func(ctx context.Context, id string, body []byte) (Turn, error)
