@@ -133,7 +133,7 @@ func (r *run) play(ctx context.Context) (*Report, error) {
 		return nil, err
 	}
 	r.log.line("every replica is ready")
-	violations, err := r.judge(ctx, healed)
+	violations, settled, err := r.judge(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -142,7 +142,7 @@ func (r *run) play(ctx context.Context) (*Report, error) {
 		return nil, err
 	}
 	report := newReport(r.record)
-	report.Seed, report.Length, report.Settled = r.Seed, r.Length, r.record.Asked.Sub(healed)
+	report.Seed, report.Length, report.Settled = r.Seed, r.Length, settled.Sub(healed)
 	report.Pushes, report.Faults, report.Restarts = kinds, count(faults), r.restarts()
 	report.StoreRequests, report.StoreConflicts, report.StoreHits = r.store.counts()
 	report.Reminded, report.Violations = reminded, violations
@@ -229,18 +229,15 @@ func (r *run) await(ctx context.Context, after time.Duration) bool {
 }
 
 // judge waits until everything is finished, or should be, completes the record,
-// and verifies it. Until then it asks for no status: that would decide what
-// nobody else has decided.
-func (r *run) judge(ctx context.Context, healed time.Time) ([]Violation, error) {
+// and verifies it. Settled is when it waited no longer.
+func (r *run) judge(ctx context.Context) (violations []Violation, settled time.Time, err error) {
 	ids := map[string]bool{}
 	for _, p := range r.record.Posts {
 		ids[p.ID] = true
 	}
 	settleCtx, cancel := context.WithTimeout(ctx, settleTimeout)
 	defer cancel()
-	r.record.Settled = healed
-	err := until(settleCtx, "not finished", func() error {
-		checked := time.Now()
+	err = until(settleCtx, "not finished", func() error {
 		if err := r.readEvents(settleCtx); err != nil {
 			return err
 		}
@@ -257,20 +254,18 @@ func (r *run) judge(ctx context.Context, healed time.Time) ([]Violation, error) 
 		if waiting := undelivered(r.record); len(waiting) > 0 {
 			return fmt.Errorf("%d events have not come to the target, such as %s", len(waiting), waiting[0])
 		}
-		r.record.Settled = checked
 		return nil
 	})
 	if ctx.Err() != nil {
-		return nil, err
+		return nil, settled, err
 	}
 	if err != nil {
 		r.log.line("%v", err)
 	}
-	r.record.Asked = time.Now()
+	settled = time.Now()
 	r.log.line("asking for every status")
 
 	// What is not right at first may have been on its way.
-	var violations []Violation
 	agreeCtx, cancel := context.WithTimeout(ctx, agreeTimeout)
 	defer cancel()
 	err = until(agreeCtx, "not right", func() error {
@@ -285,9 +280,9 @@ func (r *run) judge(ctx context.Context, healed time.Time) ([]Violation, error) 
 		return nil
 	})
 	if len(violations) > 0 && ctx.Err() == nil {
-		return violations, nil
+		return violations, settled, nil
 	}
-	return nil, err
+	return nil, settled, err
 }
 
 func (r *run) readEvents(ctx context.Context) error {

@@ -68,11 +68,6 @@ type Record struct {
 
 	// Faults are the times of all faults, with their consequences.
 	Faults []Span
-
-	// What began before Settled had to have its outcome by itself before Asked,
-	// when the first status was asked for: asking decides, too, and so would
-	// hide that nobody else did.
-	Settled, Asked time.Time
 }
 
 // Span is a time from its begin to its end.
@@ -92,17 +87,17 @@ type Kind string
 
 // The promises that can be broken.
 const (
-	Lost         Kind = "lost"         // an event that had a 2xx is not in its notification
-	Invented     Kind = "invented"     // something is there that nobody posted
-	Unpublished  Kind = "unpublished"  // no outcome on the topic
-	Overdue      Kind = "overdue"      // no outcome until somebody asked for it
-	Contradicted Kind = "contradicted" // outcomes that exclude each other, or in the wrong order
-	Changed      Kind = "changed"      // one event id, two contents
-	Disagreeing  Kind = "disagreeing"  // the status and the events tell different stories
-	Silent       Kind = "silent"       // no answer, although everything is mended
-	Open         Kind = "open"         // still collecting
-	Reminded     Kind = "reminded"     // a reminder is left of what is finished
-	Undelivered  Kind = "undelivered"  // the target does not have it, and nobody tries
+	Lost         Kind = "lost"          // an event that had a 2xx is not in its notification
+	Invented     Kind = "invented"      // something is there that nobody posted
+	Unpublished  Kind = "unpublished"   // no outcome on the topic
+	Contradicted Kind = "contradicted"  // outcomes that exclude each other, or in the wrong order
+	Changed      Kind = "changed"       // one event id, two contents
+	Disagreeing  Kind = "disagreeing"   // the status and the events tell different stories
+	Silent       Kind = "silent"        // no answer, although everything is mended
+	Open         Kind = "open"          // still collecting
+	Reminded     Kind = "reminded"      // a reminder is left of what is finished
+	Undelivered  Kind = "undelivered"   // the target does not have it, and nobody tries
+	FalseTimeout Kind = "false timeout" // every region was accepted in time, and no fault explains it
 )
 
 // outcome is an event as consumers read it.
@@ -177,6 +172,10 @@ func Verify(r Record) []Violation {
 		v.broken(id, Reminded, "the scheduler still has a reminder")
 	}
 	v.deliveries()
+	_, calm := r.FalseTimeouts()
+	for _, id := range calm {
+		v.broken(id, FalseTimeout, "every region was accepted before its deadline: %s", describe(r.Statuses[id]))
+	}
 	slices.SortStableFunc(v.found, func(a, b Violation) int { return strings.Compare(a.ID, b.ID) })
 	return v.found
 }
@@ -316,9 +315,6 @@ func (v *verifier) notification(id string) {
 		v.broken(id, Disagreeing, "the topic has %s, and the service knows no such notification", strings.Join(path, ", "))
 		return
 	}
-	if o := outcomes[0]; st.StartedAt.Before(v.Settled) && !o.at.Before(v.Asked) {
-		v.broken(id, Overdue, "%s at %s, when it was asked for, with the deadline at %s", o.kind, o.at.Format(clock), st.Deadline.Format(clock))
-	}
 	for _, o := range outcomes {
 		if why := v.disagrees(st, o); why != "" {
 			v.broken(id, Disagreeing, "%s in %s: status %s, event %s", why, o.id, describe(st), describe(o.status))
@@ -340,7 +336,7 @@ func (v *verifier) disagrees(st Status, o outcome) string {
 		return "another start or deadline"
 	case e.ConcludedAt == nil || !e.ConcludedAt.Equal(o.at):
 		return "another time"
-	case len(e.Regions) > len(st.Regions) || !slices.EqualFunc(e.Regions, st.Regions[:len(e.Regions)], same):
+	case !isPart(e.Regions, st.Regions):
 		return "other regions"
 	case len(e.Regions)+len(e.Missing) != len(v.Regions) || len(st.Regions)+len(st.Missing) != len(v.Regions):
 		return "regions that are neither in nor missing"
@@ -352,6 +348,17 @@ func (v *verifier) disagrees(st Status, o outcome) string {
 		return "the wrong outcome for its time"
 	}
 	return ""
+}
+
+// isPart tells whether some are among all, in the same order: a timeout leaves out what
+// was not in time.
+func isPart(some, all []RegionStatus) bool {
+	for _, region := range all {
+		if len(some) > 0 && same(some[0], region) {
+			some = some[1:]
+		}
+	}
+	return len(some) == 0
 }
 
 func same(a, b RegionStatus) bool { return a.Region == b.Region && a.ReceivedAt.Equal(b.ReceivedAt) }
