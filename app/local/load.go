@@ -31,6 +31,7 @@ const (
 	together    = "together"    // several senders send those of a notification at once, which then wait for one another
 	duplicates  = "duplicates"  // as sequential, each webhook twice
 	open        = "open"        // as sequential, without the last region
+	retag       = "retag"       // as sequential, and each push moves the same tag
 )
 
 // batch is how many notifications are interleaved.
@@ -44,7 +45,7 @@ func load(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("load", flag.ContinueOnError)
 	flags.IntVar(&n, "notifications", 1000, "how many notifications")
 	flags.IntVar(&concurrency, "concurrency", 16, "how many webhooks at a time")
-	flags.StringVar(&mode, "mode", sequential, "sequential, interleaved, together, duplicates, or open: without the last region")
+	flags.StringVar(&mode, "mode", sequential, "sequential, interleaved, together, duplicates, open: without the last region, or retag: one tag that moves")
 	flags.StringVar(&regions, "regions", "westeurope,eastus,japaneast", "regions that must report, comma separated")
 	flags.StringVar(&url, "url", "", "of a running service (default: a new local stack, which is measured, too)")
 	flags.StringVar(&key, "key", "", "key of that service")
@@ -67,7 +68,7 @@ func load(ctx context.Context, args []string) error {
 	}
 	var local *stack.Stack
 	if url == "" {
-		if local, err = startForLoad(ctx, list); err != nil {
+		if local, err = startForLoad(ctx, list, timeoutFor(mode, others)); err != nil {
 			return err
 		}
 		defer local.Stop()
@@ -112,8 +113,18 @@ func load(ctx context.Context, args []string) error {
 
 var errInterrupted = errors.New("interrupted")
 
-func startForLoad(ctx context.Context, regions []string) (*stack.Stack, error) {
-	o := stack.Options{Timeout: 24 * time.Hour}
+// timeoutFor is that of the notifications: the default, unless some are to stay
+// open. The outcome of one that is open for long costs a call more, for its reminder
+// is far ahead.
+func timeoutFor(mode string, others int) time.Duration {
+	if mode == open || others > 0 {
+		return 24 * time.Hour
+	}
+	return 2 * time.Minute
+}
+
+func startForLoad(ctx context.Context, regions []string, timeout time.Duration) (*stack.Stack, error) {
+	o := stack.Options{Timeout: timeout}
 	if err := finishOptions(&o, regions); err != nil {
 		return nil, err
 	}
@@ -175,7 +186,7 @@ func compareOpen(ctx context.Context, full loaded, trains []train, n, others int
 	if err := openAll(ctx, full.registry, others, regions[0], concurrency); err != nil {
 		return nil, err
 	}
-	s, err := startForLoad(ctx, regions)
+	s, err := startForLoad(ctx, regions, timeoutFor(mode, others))
 	if err != nil {
 		return nil, err
 	}
@@ -277,9 +288,12 @@ func plan(n int, regions []string, mode string) (trains []train, err error) {
 	pushes := make([]acr.Push, n)
 	for i := range pushes {
 		pushes[i] = acr.NewPush("load/image-"+strconv.Itoa(i%1000), "v"+strconv.Itoa(i/1000))
+		if mode == retag {
+			pushes[i] = acr.NewPush("load/image", "latest")
+		}
 	}
 	switch mode {
-	case sequential, duplicates, open:
+	case sequential, duplicates, open, retag:
 		if mode == open {
 			regions = regions[:len(regions)-1]
 		}
@@ -308,7 +322,7 @@ func plan(n int, regions []string, mode string) (trains []train, err error) {
 			}
 		}
 	default:
-		return nil, fmt.Errorf("-mode: %q is none of sequential, interleaved, together, duplicates, open", mode)
+		return nil, fmt.Errorf("-mode: %q is none of sequential, interleaved, together, duplicates, open, retag", mode)
 	}
 	return trains, nil
 }

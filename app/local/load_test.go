@@ -24,6 +24,7 @@ func TestPlan(t *testing.T) {
 		sequential:  "1a1b1c 2a2b2c",
 		duplicates:  "1a1a1b1b1c1c 2a2a2b2b2c2c",
 		open:        "1a1b 2a2b",
+		retag:       "1a1b1c 2a2b2c",
 		together:    "1a 1b 1c 2a 2b 2c",
 		interleaved: "1a 2a 1b 2b 1c 2c",
 	} {
@@ -31,11 +32,12 @@ func TestPlan(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		numbers := map[string]string{}
+		numbers, images := map[string]string{}, map[string]bool{}
 		var got []string
 		for _, train := range trains {
 			var one string
 			for _, s := range train {
+				images[s.push.Repository+":"+s.push.Tag] = true
 				if numbers[s.push.ID] == "" {
 					numbers[s.push.ID] = string(rune('1' + len(numbers)))
 				}
@@ -45,6 +47,9 @@ func TestPlan(t *testing.T) {
 		}
 		if strings.Join(got, " ") != want {
 			t.Errorf("%s: %q, want %q", mode, got, want)
+		}
+		if (len(images) == 1) != (mode == retag) {
+			t.Errorf("%s: got the images %v", mode, images)
 		}
 	}
 	if trains, err := plan(250, regions, interleaved); err != nil || len(trains) != 750 || trains[99][0].region != "a" || trains[100][0].region != "b" || trains[300][0].region != "a" || trains[749][0].region != "c" {
