@@ -12,6 +12,8 @@ package sidecar
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -273,7 +275,17 @@ func (t *Topic) Publish(ctx context.Context, eventID string, event []byte) error
 		// with a new id at every try.
 		dapr.PublishEventWithContentType("application/cloudevents+json"),
 		// Service Bus drops a second message with the same id.
-		dapr.PublishEventWithMetadata(map[string]string{"MessageId": eventID}))
+		dapr.PublishEventWithMetadata(map[string]string{"MessageId": messageID(eventID)}))
+}
+
+// messageID is what Service Bus tells messages apart by: at most 128 characters. A
+// longer id, such as that of a failed delivery, becomes its hash.
+func messageID(eventID string) string {
+	if len(eventID) <= 128 {
+		return eventID
+	}
+	hash := sha256.Sum256([]byte(eventID))
+	return hex.EncodeToString(hash[:])
 }
 
 // Subscribe calls handle with every CloudEvent that comes out of the topic, with
