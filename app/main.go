@@ -238,9 +238,13 @@ func serve(ctx context.Context, config Config, log *slog.Logger) error {
 	if len(config.Targets) > 0 {
 		log.Info("telling", "targets", config.Targets)
 	}
-	// Without targets, too: what waits in the subscription would reach targets
-	// that are switched on later, and some of them deploy old images then.
-	subscriptions = append(subscriptions, sidecar.Subscription{PubSub: string(config.PubSub), Topic: string(config.Topic), Take: outbox.Take})
+	subscriptions = append(subscriptions, sidecar.Subscription{PubSub: string(config.PubSub), Topic: string(config.Topic), Take: outbox.Take,
+		// Without targets, too: what waits in the subscription would reach targets that
+		// are switched on later, and some of them deploy old images then. Only a broker
+		// that keeps nothing has nothing to drain.
+		Needed: func(ctx context.Context) bool {
+			return len(config.Targets) > 0 || !dapr.Forgets(ctx, string(config.PubSub))
+		}})
 	var draining atomic.Bool
 	public := webhook.New(webhook.Config{
 		Notifications: intake,

@@ -45,6 +45,10 @@ type Actor struct {
 type Subscription struct {
 	PubSub, Topic string
 
+	// Needed, if set, is asked when the sidecar asks what to subscribe to: whether this
+	// is one of them.
+	Needed func(ctx context.Context) bool
+
 	// Take is called with every CloudEvent, any number at a time. After an
 	// error the same one comes again.
 	Take func(ctx context.Context, event []byte) error
@@ -137,6 +141,9 @@ func topicPath(topic string) string { return "/topics/" + topic }
 func (h *Host) subscribed(w http.ResponseWriter, r *http.Request) {
 	list := []map[string]string{}
 	for _, s := range h.subscriptions {
+		if s.Needed != nil && !s.Needed(r.Context()) {
+			continue
+		}
 		list = append(list, map[string]string{"pubsubname": s.PubSub, "topic": s.Topic, "route": topicPath(s.Topic)})
 	}
 	w.Header().Set("Content-Type", "application/json")

@@ -85,7 +85,7 @@ func TestHostSubscribes(t *testing.T) {
 					return errors.New("not now")
 				}
 				return nil
-			}}})
+			}}, {PubSub: "pubsub", Topic: "unneeded", Needed: func(context.Context) bool { return false }}})
 		if w := serve(t.Context(), h, "GET", "/dapr/subscribe", ""); strings.TrimSpace(w.Body.String()) != `[{"pubsubname":"pubsub","route":"/topics/acr-webhooks","topic":"acr-webhooks"}]` {
 			t.Errorf("%s", w.Body)
 		}

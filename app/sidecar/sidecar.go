@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -256,6 +257,22 @@ func (r *Records) Get(ctx context.Context, key string) ([]byte, error) {
 // the store has it.
 func (r *Records) Put(ctx context.Context, key string, value []byte) error {
 	return r.store.put(ctx, r.prefix+key, value)
+}
+
+// forgetful are the pub/sub components that keep nothing for a subscriber that is not
+// there.
+var forgetful = map[string]bool{"pubsub.in-memory": true}
+
+// Forgets tells whether the pub/sub component is known to keep nothing for a subscriber
+// that is not there.
+func (c *Client) Forgets(ctx context.Context, pubsub string) bool {
+	m, err := c.dapr.GrpcClient().GetMetadata(ctx, &runtimev1.GetMetadataRequest{})
+	if err != nil {
+		return false
+	}
+	return slices.ContainsFunc(m.GetRegisteredComponents(), func(r *runtimev1.RegisteredComponents) bool {
+		return r.GetName() == pubsub && forgetful[r.GetType()]
+	})
 }
 
 // Topic returns the topic with that name on a pub/sub component.

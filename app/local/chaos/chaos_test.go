@@ -13,7 +13,7 @@ var raceEnabled bool
 
 // testSeed keeps the test the same from one change to the next. Other seeds are
 // for `go run ./app/local chaos`.
-const testSeed = 20261122
+const testSeed = 20261124
 
 // A minute of chaos breaks no promise.
 func TestChaos(t *testing.T) {
@@ -55,6 +55,11 @@ func TestChaos(t *testing.T) {
 	for _, trouble := range []trouble{throttled, unavailable, slow, lost} {
 		if report.StoreHits[string(trouble)] == 0 {
 			t.Errorf("the store's trouble %q hit nothing", trouble)
+		}
+	}
+	for _, fault := range []string{"SIGTERM service and daprd", "target " + string(targetSlow), "target " + string(targetDead)} {
+		if report.Faults[fault] == 0 {
+			t.Errorf("no %s", fault)
 		}
 	}
 	if len(report.Faults) < 10 {

@@ -81,6 +81,9 @@ func TestTargets(t *testing.T) {
 	}
 	sub := newSubscriber()
 	s, registry := start(t, Options{Events: sub.take, Settings: map[string]string{"NOTIFY_TARGETS": string(setting)}})
+	if got := subscribed(t, s); !slices.Equal(got, []string{Topic}) {
+		t.Errorf("with targets: subscribed to %q", got)
+	}
 
 	p := acr.NewPush("shop/cart", "v1")
 	for _, region := range regions {
@@ -190,4 +193,27 @@ func post(t *testing.T, s *Stack, path string) (int, error) {
 		return 0, err
 	}
 	return resp.StatusCode, resp.Body.Close()
+}
+
+// subscribed are the topics that the service asks the sidecar for.
+func subscribed(t *testing.T, s *Stack) (topics []string) {
+	t.Helper()
+	_, body := request(t, http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d/dapr/subscribe", s.AppPort), "")
+	var list []struct{ Topic string }
+	if err := json.Unmarshal(body, &list); err != nil {
+		t.Fatalf("%s: %v", body, err)
+	}
+	for _, one := range list {
+		topics = append(topics, one.Topic)
+	}
+	return topics
+}
+
+// The broker in memory keeps nothing that would have to be drained. Those that do are
+// in TestTargetsSwitchedOnLater.
+func TestNothingToDrain(t *testing.T) {
+	s, _ := start(t, Options{})
+	if got := subscribed(t, s); len(got) > 0 {
+		t.Errorf("without targets: subscribed to %q", got)
+	}
 }
