@@ -69,6 +69,22 @@ func TestPlanLoad(t *testing.T) {
 	}
 }
 
+// The minute of the test has each trouble of the store, for long enough to hit
+// something. A change of the deck needs another seed.
+func TestPlanOfTheTest(t *testing.T) {
+	planned := map[string]time.Duration{}
+	for _, f := range planFaults(source(testSeed, faultStream), testChaos, replicas) {
+		if f.verb == hinder {
+			planned[f.kind] += f.lasts
+		}
+	}
+	for _, trouble := range []trouble{throttled, unavailable, slow, lost} {
+		if planned[string(trouble)] < 2*time.Second {
+			t.Errorf("%s only for %v", trouble, planned[string(trouble)])
+		}
+	}
+}
+
 func TestPlanFaults(t *testing.T) {
 	if a, b := planFaults(source(1, faultStream), testLength, replicas), planFaults(source(1, faultStream), testLength, replicas); !reflect.DeepEqual(a, b) {
 		t.Error("a seed has two plans")

@@ -215,7 +215,7 @@ func (v *verifier) deliveries() {
 	for id, outcomes := range v.outcomes {
 		for _, o := range outcomes {
 			published[o.id] = true
-			if state := v.Deliveries[o.id]; len(v.Received[o.id]) == 0 && state != "pending" && state != "attempting" {
+			if state := v.Deliveries[o.id]; len(v.Received[o.id]) == 0 && state != "pending" {
 				v.broken(id, Undelivered, "%s has not come to the target, and its delivery is %q", o.id, state)
 			}
 		}

@@ -57,9 +57,9 @@ type Options struct {
 	// those above.
 	Settings map[string]string
 
-	// Cosmos puts the state and the documents into an emulator of Azure Cosmos
-	// DB, through the components for Azure, instead of into SQLite. It forgets
-	// everything when it ends.
+	// Cosmos puts all that lasts into an emulator of Azure Cosmos DB, through the
+	// components for Azure, instead of into SQLite. It forgets everything when it
+	// ends.
 	Cosmos bool
 }
 
