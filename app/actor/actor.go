@@ -18,11 +18,16 @@ import (
 // ErrConflict means that somebody else has saved a record since it was loaded.
 var ErrConflict = errors.New("the record was changed by another turn")
 
-// Records keeps one JSON value for each key.
-type Records interface {
+// Reader reads records. It takes no turn.
+type Reader interface {
 	// Load returns what was last saved, and its version. Without a record it
 	// returns no value, no version and no error.
 	Load(ctx context.Context, key string) (value []byte, version string, err error)
+}
+
+// Records keeps one JSON value for each key.
+type Records interface {
+	Reader
 
 	// Save replaces the record of that version; without a version there must be none
 	// yet. A nil error means that the value survives a kill -9 of every process, and

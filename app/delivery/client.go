@@ -13,15 +13,10 @@ import (
 // wanted the event.
 var ErrNone = errors.New("no such delivery")
 
-// Reader reads records; see actor.Records.
-type Reader interface {
-	Load(ctx context.Context, key string) (value []byte, version string, err error)
-}
-
 // Client asks actors, and reads their records.
 type Client struct {
 	Actors  actor.Invoker
-	Records Reader
+	Records actor.Reader
 }
 
 // Start begins the delivery of m to a target, unless it has begun. A nil error

@@ -40,11 +40,6 @@ func (e *RefusedError) Error() string {
 	return fmt.Sprintf("region %q is not expected; expected: %s", e.Region, strings.Join(names, ", "))
 }
 
-// Reader reads records; see actor.Records.
-type Reader interface {
-	Load(ctx context.Context, key string) (value []byte, version string, err error)
-}
-
 // Finder returns the newest notification about an image; "" if there is none.
 type Finder interface {
 	Find(ctx context.Context, image catalog.Image) (notification string, err error)
@@ -55,7 +50,7 @@ type Finder interface {
 // could not be reached, or could not save.
 type Client struct {
 	Actors  actor.Invoker
-	Records Reader
+	Records actor.Reader
 	Index   Finder
 }
 

@@ -108,52 +108,52 @@ func count(faults []fault) map[string]int {
 // remindedOutcomes counts in the services' logs the outcomes that a reminder
 // decided. Those that it only published are not logged.
 func remindedOutcomes(paths []string) (n int, err error) {
-	for _, path := range paths {
-		f, err := os.Open(path)
-		if err != nil {
-			return 0, fmt.Errorf("read the services' logs: %w", err)
+	err = eachLine(paths, func(l logLine) {
+		if l.Reminder && l.Msg == "decided" && strings.Contains(l.Decision, "timedOut") {
+			n++
 		}
-		defer f.Close()
-		scan := bufio.NewScanner(f)
-		scan.Buffer(nil, 1<<20)
-		for scan.Scan() {
-			var line struct {
-				Msg, Decision string
-				Reminder      bool
-			}
-			if json.Unmarshal(scan.Bytes(), &line) == nil && line.Reminder && line.Msg == "decided" && strings.Contains(line.Decision, "timedOut") {
-				n++
-			}
-		}
-		if err := scan.Err(); err != nil {
-			return 0, fmt.Errorf("read %s: %w", path, err)
-		}
-	}
-	return n, nil
+	})
+	return n, err
 }
 
 // refusals counts in the services' logs the webhooks that had a 503, by reason.
 func refusals(paths []string) (map[string]int, error) {
 	counts := map[string]int{}
+	err := eachLine(paths, func(l logLine) {
+		if l.Msg == "cannot answer" && strings.HasPrefix(l.Path, "/webhooks/") {
+			counts[refusal(l.Err)]++
+		}
+	})
+	return counts, err
+}
+
+// logLine is what is read of a line of a service's log.
+type logLine struct {
+	Msg, Decision, Path, Err string
+	Reminder                 bool
+}
+
+// eachLine calls do with every line of the services' logs that is one of theirs.
+func eachLine(paths []string, do func(logLine)) error {
 	for _, path := range paths {
 		f, err := os.Open(path)
 		if err != nil {
-			return nil, fmt.Errorf("read the services' logs: %w", err)
+			return fmt.Errorf("read the services' logs: %w", err)
 		}
 		defer f.Close()
 		scan := bufio.NewScanner(f)
 		scan.Buffer(nil, 1<<20)
 		for scan.Scan() {
-			var line struct{ Msg, Path, Err string }
-			if json.Unmarshal(scan.Bytes(), &line) == nil && line.Msg == "cannot answer" && strings.HasPrefix(line.Path, "/webhooks/") {
-				counts[refusal(line.Err)]++
+			var l logLine
+			if json.Unmarshal(scan.Bytes(), &l) == nil {
+				do(l)
 			}
 		}
 		if err := scan.Err(); err != nil {
-			return nil, fmt.Errorf("read %s: %w", path, err)
+			return fmt.Errorf("read %s: %w", path, err)
 		}
 	}
-	return counts, nil
+	return nil
 }
 
 // refusal names the reason of a 503 in one of a few ways. What the queue says
