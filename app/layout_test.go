@@ -347,6 +347,7 @@ var faults = map[string][]string{
 	"anything is killed between two writes":                                                      {"TestFakes", "TestConformance"},
 	"a replica, a sidecar, the scheduler, placement or the broker is killed or frozen while the others run; the store throttles, refuses, or loses answers": {"TestChaos", "TestConformance"},
 	"Dapr's scheduler freezes, and does a call long after it was given up":                                                                                  {"TestARemovalCannotTakeAnotherTurnsReminder", "TestARemovalCannotTakeAnotherStartsReminder", "TestAReminderWaitsForItsState", "TestFakes"},
+	"the service goes away while its sidecar calls it":                                                                                                      {"TestAMessageIsDoneOnlyWhenItIsTaken", "TestTake", "TestACallWithoutAReplyHasFailed"},
 	"everything is killed at once":           {"TestSurvivesKill"},
 	"the deadline passes while nothing runs": {"TestDeadlinePassesWhileDown", "TestReadsDecideNothing"},
 	"clocks jump":                            {"TestJumpingClocks"},

@@ -242,9 +242,7 @@ func serve(ctx context.Context, config Config, log *slog.Logger) error {
 		// Without targets, too: what waits in the subscription would reach targets that
 		// are switched on later, and some of them deploy old images then. Only a broker
 		// that keeps nothing has nothing to drain.
-		Needed: func(ctx context.Context) bool {
-			return len(config.Targets) > 0 || !dapr.Forgets(ctx, string(config.PubSub))
-		}})
+		Needed: func(broker sidecar.Broker) bool { return len(config.Targets) > 0 || !broker.Forgets }})
 	var draining atomic.Bool
 	public := webhook.New(webhook.Config{
 		Notifications: intake,
@@ -268,7 +266,7 @@ func serve(ctx context.Context, config Config, log *slog.Logger) error {
 	host := sidecar.NewHost(log, telemetry.Propagator, []sidecar.Actor{
 		{Type: notification.ActorType, Methods: actor.Methods(), Remind: actor.Remind},
 		{Type: delivery.ActorType, Methods: deliverer.Methods(), Remind: deliverer.Remind},
-	}, subscriptions)
+	}, subscriptions, dapr.Broker)
 
 	publicListener, err := net.Listen("tcp", config.Port.on(""))
 	if err != nil {

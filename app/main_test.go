@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -106,13 +108,15 @@ func TestOutcomesAreTakenWithoutTargets(t *testing.T) {
 		`{"specversion":"1.0","id":"n1/x/failed/1","type":"acr.delivery.failed","source":"s","data":{}}`,
 		`{`,
 	} {
-		resp, err := http.Post(private+got[0].Route, "application/cloudevents+json", strings.NewReader(event))
+		body := fmt.Sprintf(`{"entries":[{"entryId":"1","event":%q}]}`, base64.StdEncoding.EncodeToString([]byte(event)))
+		resp, err := http.Post(private+got[0].Route, "application/json", strings.NewReader(body))
 		if err != nil {
 			t.Fatal(err)
 		}
+		answer, err := io.ReadAll(resp.Body)
 		resp.Body.Close()
-		if resp.StatusCode != http.StatusOK {
-			t.Errorf("%s: %d", event, resp.StatusCode)
+		if err != nil || !strings.Contains(string(answer), `"SUCCESS"`) {
+			t.Errorf("%s: %d %s, %v", event, resp.StatusCode, answer, err)
 		}
 	}
 }

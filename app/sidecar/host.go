@@ -41,28 +41,11 @@ type Actor struct {
 	Remind func(ctx context.Context, id, name string) error
 }
 
-// Subscription is a topic whose messages come to this process.
-type Subscription struct {
-	PubSub, Topic string
-
-	// Needed, if set, is asked when the sidecar asks what to subscribe to: whether this
-	// is one of them.
-	Needed func(ctx context.Context) bool
-
-	// Take is called with every CloudEvent, any number at a time. After an
-	// error the same one comes again.
-	Take func(ctx context.Context, event []byte) error
-}
-
-// redeliveryPause is between a failed Take and the broker's next try. Service Bus
-// has none of its own, and counts the tries.
-const redeliveryPause = 5 * time.Second
-
 // Host answers the calls that Dapr makes to an application that hosts actors:
 //
 //	GET    /dapr/config                               which types, which timeouts
 //	GET    /dapr/subscribe                            which topics
-//	POST   /topics/{topic}                            a message
+//	POST   /topics/{topic}                            messages
 //	GET    /healthz                                   whether the process lives
 //	PUT    /actors/{type}/{id}/method/{method}        a turn
 //	PUT    /actors/{type}/{id}/method/remind/{name}   a reminder's turn
@@ -79,6 +62,7 @@ const redeliveryPause = 5 * time.Second
 type Host struct {
 	actors        []Actor
 	subscriptions []Subscription
+	broker        func(ctx context.Context, pubsub string) Broker
 	propagator    propagation.TextMapPropagator // nil for none
 	log           *slog.Logger
 	mux           *http.ServeMux
@@ -101,9 +85,10 @@ type turn struct {
 
 // NewHost returns the handler for the listener that only the sidecar reaches. What
 // it calls is in the trace of the call, as p reads it; nil does not. A reminder
-// has no caller, and so no trace.
-func NewHost(log *slog.Logger, p propagation.TextMapPropagator, actors []Actor, subscriptions []Subscription) *Host {
-	h := &Host{actors: actors, subscriptions: subscriptions, propagator: p, log: log, mux: http.NewServeMux(),
+// has no caller, and so no trace. Broker tells what there is to know of a pub/sub
+// component.
+func NewHost(log *slog.Logger, p propagation.TextMapPropagator, actors []Actor, subscriptions []Subscription, broker func(ctx context.Context, pubsub string) Broker) *Host {
+	h := &Host{actors: actors, subscriptions: subscriptions, broker: broker, propagator: p, log: log, mux: http.NewServeMux(),
 		turns: map[string]*turn{}, after: make(chan struct{}, afterAtMost)}
 	h.mux.HandleFunc("GET /dapr/config", h.config)
 	h.mux.HandleFunc("GET /healthz", func(http.ResponseWriter, *http.Request) {})
@@ -134,40 +119,6 @@ func (h *Host) config(w http.ResponseWriter, r *http.Request) {
 		"drainOngoingCallTimeout": "10s",
 		"drainRebalancedActors":   true,
 	})
-}
-
-func topicPath(topic string) string { return "/topics/" + topic }
-
-func (h *Host) subscribed(w http.ResponseWriter, r *http.Request) {
-	list := []map[string]string{}
-	for _, s := range h.subscriptions {
-		if s.Needed != nil && !s.Needed(r.Context()) {
-			continue
-		}
-		list = append(list, map[string]string{"pubsubname": s.PubSub, "topic": s.Topic, "route": topicPath(s.Topic)})
-	}
-	w.Header().Set("Content-Type", "application/json")
-	json.NewEncoder(w).Encode(list)
-}
-
-// take answers 200 for what is done with, and 500 for what must come again.
-// Other answers are traps: Dapr takes a 404 for done.
-func (h *Host) take(s Subscription) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		event, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-		if err == nil {
-			err = s.Take(h.traced(r), event)
-		}
-		if err == nil {
-			return
-		}
-		h.log.LogAttrs(r.Context(), slog.LevelWarn, "a message will come again", slog.String("topic", s.Topic), slog.Any("err", err))
-		select {
-		case <-time.After(redeliveryPause):
-		case <-r.Context().Done():
-		}
-		http.Error(w, err.Error(), http.StatusInternalServerError)
-	}
 }
 
 func (h *Host) invoke(a Actor) http.HandlerFunc {

@@ -15,10 +15,10 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"reflect"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -131,12 +131,19 @@ type Actors struct {
 	actorType string
 }
 
+// errNoReply is what a call that failed comes to when Dapr loses its error: see batch.
+var errNoReply = errors.New("the sidecar has no reply, and no error either")
+
 // Invoke calls a method of the actor, on whichever host it lives. A nil error
 // means that the method ended without one; after an error it may still run. It may
-// also run twice, one after the other.
+// also run twice, one after the other. A method must have a reply: without one a call
+// that succeeded cannot be told from one that never came through.
 func (a *Actors) Invoke(ctx context.Context, id, method string, body []byte) ([]byte, error) {
 	for try := 1; ; try++ {
 		out, err := a.dapr.InvokeActor(ctx, &dapr.InvokeActorRequest{ActorType: a.actorType, ActorID: id, Method: method, Data: body})
+		if err == nil && len(out.Data) == 0 {
+			return nil, errNoReply
+		}
 		if err == nil {
 			return out.Data, nil
 		}
@@ -257,22 +264,6 @@ func (r *Records) Get(ctx context.Context, key string) ([]byte, error) {
 // the store has it.
 func (r *Records) Put(ctx context.Context, key string, value []byte) error {
 	return r.store.put(ctx, r.prefix+key, value)
-}
-
-// forgetful are the pub/sub components that keep nothing for a subscriber that is not
-// there.
-var forgetful = map[string]bool{"pubsub.in-memory": true}
-
-// Forgets tells whether the pub/sub component is known to keep nothing for a subscriber
-// that is not there.
-func (c *Client) Forgets(ctx context.Context, pubsub string) bool {
-	m, err := c.dapr.GrpcClient().GetMetadata(ctx, &runtimev1.GetMetadataRequest{})
-	if err != nil {
-		return false
-	}
-	return slices.ContainsFunc(m.GetRegisteredComponents(), func(r *runtimev1.RegisteredComponents) bool {
-		return r.GetName() == pubsub && forgetful[r.GetType()]
-	})
 }
 
 // Topic returns the topic with that name on a pub/sub component.

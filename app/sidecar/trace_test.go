@@ -37,7 +37,7 @@ type daprd struct {
 func (d *daprd) InvokeActor(ctx context.Context, _ *runtimev1.InvokeActorRequest) (*runtimev1.InvokeActorResponse, error) {
 	md, _ := metadata.FromIncomingContext(ctx)
 	d.calls <- md
-	return &runtimev1.InvokeActorResponse{}, nil
+	return &runtimev1.InvokeActorResponse{Data: []byte("{}")}, nil
 }
 
 // The sidecar is told of the trace in which it is called, if there is tracing.
@@ -74,7 +74,7 @@ func TestCallsCarryTheTrace(t *testing.T) {
 	}
 }
 
-// A turn and a message are in the trace of their caller; a reminder begins one.
+// A turn is in the trace of its caller; a reminder begins one.
 func TestHostContinuesTheTrace(t *testing.T) {
 	var seen trace.SpanContext
 	see := func(ctx context.Context) { seen = trace.SpanContextFromContext(ctx) }
@@ -85,7 +85,6 @@ func TestHostContinuesTheTrace(t *testing.T) {
 		},
 		Remind: func(ctx context.Context, _, _ string) error { see(ctx); return nil },
 	}
-	topic := Subscription{Topic: "t", Take: func(ctx context.Context, _ []byte) error { see(ctx); return nil }}
 	for _, tt := range []struct {
 		method, path string
 		p            propagation.TextMapPropagator
@@ -93,16 +92,14 @@ func TestHostContinuesTheTrace(t *testing.T) {
 	}{
 		{"PUT", "/actors/Thing/a/method/See", propagation.TraceContext{}, true},
 		{"PUT", "/actors/Thing/a/method/SeeBehind", propagation.TraceContext{}, true},
-		{"POST", "/topics/t", propagation.TraceContext{}, true},
 		{"PUT", "/actors/Thing/a/method/remind/check", propagation.TraceContext{}, false},
 		{"PUT", "/actors/Thing/a/method/See", nil, false},
-		{"POST", "/topics/t", nil, false},
 	} {
 		seen = trace.SpanContext{}
 		r := httptest.NewRequest(tt.method, tt.path, nil)
 		r.Header.Set("traceparent", traceparent)
 		w := httptest.NewRecorder()
-		h := NewHost(slog.New(slog.DiscardHandler), tt.p, []Actor{thing}, []Subscription{topic})
+		h := NewHost(slog.New(slog.DiscardHandler), tt.p, []Actor{thing}, nil, unknownBroker)
 		h.ServeHTTP(w, r)
 		h.Wait()
 		want := ""
@@ -111,6 +108,29 @@ func TestHostContinuesTheTrace(t *testing.T) {
 		}
 		if w.Code != 200 || seen.IsValid() != tt.want || tt.want && seen.SpanID().String() != want {
 			t.Errorf("%s, %v: %d in span %v", tt.path, tt.p, w.Code, seen.SpanID())
+		}
+	}
+}
+
+// A message is in the trace of its publisher, which it carries.
+func TestMessagesContinueTheTrace(t *testing.T) {
+	var seen trace.SpanContext
+	topic := Subscription{Topic: "t", Take: func(ctx context.Context, _ []byte) error { seen = trace.SpanContextFromContext(ctx); return nil }}
+	for _, tt := range []struct {
+		p     propagation.TextMapPropagator
+		event string
+		want  bool
+	}{
+		{propagation.TraceContext{}, `{"traceparent":"` + traceparent + `"}`, true},
+		{propagation.TraceContext{}, `{"traceparent":""}`, false},
+		{propagation.TraceContext{}, `{`, false},
+		{nil, `{"traceparent":"` + traceparent + `"}`, false},
+	} {
+		seen = trace.SpanContext{}
+		h := NewHost(slog.New(slog.DiscardHandler), tt.p, nil, []Subscription{topic}, unknownBroker)
+		serve(t.Context(), h, "POST", "/topics/t", batchOf(tt.event))
+		if seen.IsValid() != tt.want || tt.want && seen.SpanID().String() != "b7ad6b7169203331" {
+			t.Errorf("%s, %v: in span %v", tt.event, tt.p, seen.SpanID())
 		}
 	}
 }

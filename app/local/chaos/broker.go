@@ -42,7 +42,16 @@ func (b broker) command() *exec.Cmd {
 // writeComponent writes the component that makes this the broker, in place of
 // the one that is in the directory.
 func (b broker) writeComponent(components, name, scope string) error {
-	data := fmt.Sprintf(`apiVersion: dapr.io/v1alpha1
+	data := fmt.Sprintf(redisComponent, name, b.address(), 10_000, 5_000, scope)
+	if err := os.WriteFile(filepath.Join(components, "pubsub.yaml"), []byte(data), 0o644); err != nil {
+		return fmt.Errorf("write the broker's component: %w", err)
+	}
+	return nil
+}
+
+// redisComponent wants a name, an address, two times in milliseconds, and an app's id.
+// Dapr overlooks a redeliverInterval in any other unit.
+const redisComponent = `apiVersion: dapr.io/v1alpha1
 kind: Component
 metadata:
   name: %s
@@ -53,17 +62,12 @@ spec:
     - name: redisHost
       value: %q
     - name: processingTimeout
-      value: 10s
+      value: "%d"
     - name: redeliverInterval
-      value: 5s
+      value: "%d"
 scopes:
   - %s
-`, name, b.address(), scope)
-	if err := os.WriteFile(filepath.Join(components, "pubsub.yaml"), []byte(data), 0o644); err != nil {
-		return fmt.Errorf("write the broker's component: %w", err)
-	}
-	return nil
-}
+`
 
 // entry is one entry of a stream.
 type entry struct {

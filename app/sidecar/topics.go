@@ -1,0 +1,223 @@
+package sidecar
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	runtimev1 "github.com/dapr/dapr/pkg/proto/runtime/v1"
+	"go.opentelemetry.io/otel/propagation"
+)
+
+// Subscription is a topic whose messages come to this process.
+type Subscription struct {
+	PubSub, Topic string
+
+	// Needed, if set, is asked when the sidecar asks what to subscribe to: whether this
+	// is one of them.
+	Needed func(Broker) bool
+
+	// Take is called with every CloudEvent, any number at a time. After an
+	// error the same one comes again.
+	Take func(ctx context.Context, event []byte) error
+}
+
+// Broker is what there is to know of a pub/sub component.
+type Broker struct {
+	Forgets bool // keeps nothing for a subscriber that is not there
+	Single  bool // brings its messages one by one, as many at a time as it is set up for
+	Patient bool // waits by itself before it brings a refused message again
+}
+
+// brokers are the components that this service knows, by their type. All that is said
+// of any other is that it may be none of this.
+var brokers = map[string]Broker{
+	"pubsub.in-memory":               {Forgets: true, Single: true},
+	"pubsub.azure.servicebus.topics": {Single: true},
+	"pubsub.azure.servicebus":        {Single: true},
+	"pubsub.redis":                   {Patient: true},
+}
+
+// Broker tells what there is to know of the pub/sub component with that name.
+func (c *Client) Broker(ctx context.Context, pubsub string) Broker {
+	m, err := c.dapr.GrpcClient().GetMetadata(ctx, &runtimev1.GetMetadataRequest{})
+	if err != nil {
+		return Broker{}
+	}
+	for _, r := range m.GetRegisteredComponents() {
+		if r.GetName() == pubsub {
+			return brokers[r.GetType()]
+		}
+	}
+	return Broker{}
+}
+
+// redeliveryPause is between a failed Take and the broker's next try, where the broker
+// makes none. Service Bus counts the tries.
+const redeliveryPause = 5 * time.Second
+
+// Dapr's gathering of messages, where the broker brings them one by one only: so many,
+// or all that came in that time.
+const (
+	gatherMost = 10
+	gatherTime = 10 * time.Millisecond
+)
+
+func topicPath(topic string) string { return "/topics/" + topic }
+
+// subscription is one in Dapr's words.
+type subscription struct {
+	PubSub        string            `json:"pubsubname"`
+	Topic         string            `json:"topic"`
+	Route         string            `json:"route"`
+	Metadata      map[string]string `json:"metadata"`
+	BulkSubscribe bulkSubscribe     `json:"bulkSubscribe"`
+}
+
+type bulkSubscribe struct {
+	Enabled            bool `json:"enabled"`
+	MaxMessagesCount   int  `json:"maxMessagesCount"`
+	MaxAwaitDurationMs int  `json:"maxAwaitDurationMs"`
+}
+
+func (h *Host) subscribed(w http.ResponseWriter, r *http.Request) {
+	list := []subscription{}
+	for _, s := range h.subscriptions {
+		broker := h.broker(r.Context(), s.PubSub)
+		if s.Needed != nil && !s.Needed(broker) {
+			continue
+		}
+		most := gatherMost
+		if broker.Single {
+			most = 1
+		}
+		list = append(list, subscription{s.PubSub, s.Topic, topicPath(s.Topic),
+			map[string]string{"rawPayload": "true"}, // the bytes, as they are on the broker
+			bulkSubscribe{true, most, int(gatherTime.Milliseconds())}})
+	}
+	w.Header().Set("Content-Type", "application/json")
+	json.NewEncoder(w).Encode(list)
+}
+
+// batch is what the sidecar brings: Dapr's bulk subscription, for the sake of its
+// answer, which names each message that is done with.
+//
+// Of a plain subscription, any 2xx is the end of a message, and Dapr 1.16.5 (and
+// 1.18.0) makes one up: its calls of the application share one middleware pipeline
+// (pkg/middleware/http, pipeline.http), in which two calls at a time may change
+// places. The error of the first is then the second's, and the first, for which
+// nothing was written, has become a 200 without a body. So a message that met a closed
+// port was acknowledged, in a thousandth of the cases. In a batch, nothing is not an
+// answer, and the messages come again.
+//
+// Calls of actors change places, too: see Actors.Invoke. A reminder's firing may be
+// taken for done, and must be repeated (actor.Reminders).
+type batch struct {
+	Entries []entry `json:"entries"`
+}
+
+// entry is a message of a batch.
+type entry struct {
+	ID    string `json:"entryId"`
+	Event []byte `json:"event"` // base64, in JSON
+}
+
+// verdicts are the answer to a batch.
+type verdicts struct {
+	Statuses []verdict `json:"statuses"`
+}
+
+type verdict struct {
+	ID     string `json:"entryId"`
+	Status string `json:"status"` // done or again
+}
+
+const (
+	done  = "SUCCESS" // and is not brought any more
+	again = "RETRY"
+)
+
+// take answers what became of each message, and 500 to what is no batch. Dapr takes a
+// 404 for done.
+func (h *Host) take(s Subscription) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		b, err := readBatch(http.MaxBytesReader(w, r.Body, maxBody))
+		if err != nil {
+			h.refuse(r.Context(), s, err)
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		answer := verdicts{make([]verdict, len(b.Entries))}
+		var all sync.WaitGroup
+		for i, e := range b.Entries {
+			all.Go(func() { answer.Statuses[i] = h.takeEntry(r.Context(), s, e) })
+		}
+		all.Wait()
+		w.Header().Set("Content-Type", "application/json")
+		json.NewEncoder(w).Encode(answer)
+	}
+}
+
+func readBatch(body io.Reader) (batch, error) {
+	var b batch
+	if err := json.NewDecoder(body).Decode(&b); err != nil {
+		return batch{}, fmt.Errorf("decode a batch: %w", err)
+	}
+	if len(b.Entries) == 0 {
+		return batch{}, errors.New("not a batch: no entries")
+	}
+	return b, nil
+}
+
+func (h *Host) takeEntry(ctx context.Context, s Subscription, e entry) verdict {
+	if err := h.guarded(h.tracedEvent(ctx, e.Event), s, e.Event); err != nil {
+		h.refuse(ctx, s, err)
+		return verdict{e.ID, again}
+	}
+	return verdict{e.ID, done}
+}
+
+// guarded is Take, in which a panic is an error: the other messages of the batch are
+// not to blame.
+func (h *Host) guarded(ctx context.Context, s Subscription, event []byte) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v", p)
+		}
+	}()
+	return s.Take(ctx, event)
+}
+
+// refuse logs why a message will come again, and waits until it may.
+func (h *Host) refuse(ctx context.Context, s Subscription, err error) {
+	h.log.LogAttrs(ctx, slog.LevelWarn, "a message will come again", slog.String("topic", s.Topic), slog.Any("err", err))
+	if h.broker(ctx, s.PubSub).Patient {
+		return
+	}
+	select {
+	case <-time.After(redeliveryPause):
+	case <-ctx.Done():
+	}
+}
+
+// tracedEvent is a context in the trace of the event's publisher: Dapr writes that
+// into the event.
+func (h *Host) tracedEvent(ctx context.Context, event []byte) context.Context {
+	if h.propagator == nil {
+		return ctx
+	}
+	var trace struct {
+		Parent string `json:"traceparent"`
+		State  string `json:"tracestate"`
+	}
+	if json.Unmarshal(event, &trace) != nil || trace.Parent == "" {
+		return ctx
+	}
+	return h.propagator.Extract(ctx, propagation.MapCarrier{"traceparent": trace.Parent, "tracestate": trace.State})
+}
