@@ -13,6 +13,7 @@ import (
 
 	runtimev1 "github.com/dapr/dapr/pkg/proto/runtime/v1"
 	"go.opentelemetry.io/otel/propagation"
+	"google.golang.org/grpc"
 )
 
 // Subscription is a topic whose messages come to this process.
@@ -44,9 +45,15 @@ var brokers = map[string]Broker{
 	"pubsub.redis":                   {Patient: true},
 }
 
+// brokerPatience is how long Broker waits for a sidecar that has just started: longer
+// than the pause between two tries to connect to it.
+const brokerPatience = 3 * time.Second
+
 // Broker tells what there is to know of the pub/sub component with that name.
 func (c *Client) Broker(ctx context.Context, pubsub string) Broker {
-	m, err := c.dapr.GrpcClient().GetMetadata(ctx, &runtimev1.GetMetadataRequest{})
+	ctx, cancel := context.WithTimeout(ctx, brokerPatience)
+	defer cancel()
+	m, err := c.dapr.GrpcClient().GetMetadata(ctx, &runtimev1.GetMetadataRequest{}, grpc.WaitForReady(true))
 	if err != nil {
 		return Broker{}
 	}

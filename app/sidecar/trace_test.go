@@ -134,3 +134,36 @@ func TestMessagesContinueTheTrace(t *testing.T) {
 		}
 	}
 }
+
+// The sidecar asks what to subscribe to as soon as it runs, which may be before we have
+// found that out.
+func TestBrokerOfASidecarThatHasJustStarted(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	client, err := Dial(l.Addr().(*net.TCPAddr).Port, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	if err := client.Ready(t.Context()); err == nil {
+		t.Fatal("ready without a sidecar")
+	}
+	if l, err = net.Listen("tcp", l.Addr().String()); err != nil {
+		t.Fatal(err)
+	}
+	server := grpc.NewServer()
+	runtimev1.RegisterDaprServer(server, &daprd{})
+	go server.Serve(l)
+	t.Cleanup(server.Stop)
+	if got := client.Broker(t.Context(), "pubsub"); !got.Forgets {
+		t.Errorf("got %+v, want what is known of pubsub.in-memory", got)
+	}
+}
+
+func (d *daprd) GetMetadata(context.Context, *runtimev1.GetMetadataRequest) (*runtimev1.GetMetadataResponse, error) {
+	return &runtimev1.GetMetadataResponse{RegisteredComponents: []*runtimev1.RegisteredComponents{
+		{Name: "other", Type: "pubsub.redis"}, {Name: "pubsub", Type: "pubsub.in-memory"}}}, nil
+}
