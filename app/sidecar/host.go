@@ -76,7 +76,7 @@ type Host struct {
 
 // afterAtMost bounds how many turns may have a reply, and not be over. What follows
 // those that come then is done before their reply.
-const afterAtMost = 128
+const afterAtMost = 1024
 
 type turn struct {
 	held    chan struct{} // has room for the one holder
