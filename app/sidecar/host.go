@@ -70,12 +70,12 @@ type Host struct {
 	mu    sync.Mutex
 	turns map[string]*turn // by actor type and id; present while somebody holds or awaits it
 
-	after   chan struct{} // has room for each turn that has a reply, and is not over
+	after   chan struct{} // one for each turn that has replied and still has work to do
 	follows sync.WaitGroup
 }
 
-// afterAtMost bounds how many turns may have a reply, and not be over. What follows
-// those that come then is done before their reply.
+// afterAtMost bounds how many turns may have replied and still have work to do. Above
+// it, a turn does that work before it replies.
 const afterAtMost = 1024
 
 type turn struct {
@@ -155,54 +155,49 @@ func (h *Host) remind(a Actor) http.HandlerFunc {
 	}
 }
 
-// turn runs do as the only turn of the actor in this process, and answers its reply
-// or 500. The actor is held until what follows the turn is done.
+// turn runs do while the actor is held, and answers its reply or 500. The actor stays
+// held until what follows the turn is done.
 func (h *Host) turn(ctx context.Context, w http.ResponseWriter, actorType, id string, do func(context.Context) (actor.Turn, error)) {
 	ctx, cancel := context.WithTimeout(ctx, turnTimeout)
 	defer cancel()
-	t, release, err := h.held(ctx, actorType+"/"+id, do)
+	release, err := h.hold(ctx, actorType+"/"+id)
 	if err != nil {
-		h.log.LogAttrs(ctx, slog.LevelError, "actor turn failed", slog.String(strings.ToLower(actorType), id), slog.Any("err", err))
-		http.Error(w, err.Error(), http.StatusInternalServerError)
+		h.fail(ctx, w, actorType, id, err)
+		return
+	}
+	defer func() { release() }() // after a panic, too
+	t, err := do(ctx)
+	if err != nil {
+		h.fail(ctx, w, actorType, id, err)
 		return
 	}
 	if t.After == nil {
-		release()
 		w.Write(t.Reply)
 		return
 	}
 	select {
 	case h.after <- struct{}{}:
+		later := release
+		release = func() {}
 		w.Write(t.Reply)
-		h.follows.Go(func() { defer func() { <-h.after }(); h.follow(ctx, t.After, release) })
+		h.follows.Go(func() {
+			defer func() { <-h.after }()
+			defer later()
+			h.follow(ctx, t.After)
+		})
 	default:
-		h.follow(ctx, t.After, release)
+		h.follow(ctx, t.After)
 		w.Write(t.Reply)
 	}
 }
 
-// held runs do while the actor is held. Without an error, and without a panic, it
-// still is, until release.
-func (h *Host) held(ctx context.Context, id string, do func(context.Context) (actor.Turn, error)) (t actor.Turn, release func(), err error) {
-	release, err = h.hold(ctx, id)
-	if err != nil {
-		return t, nil, err
-	}
-	done := false
-	defer func() {
-		if !done {
-			release()
-		}
-	}()
-	t, err = do(ctx)
-	done = err == nil
-	return t, release, err
+func (h *Host) fail(ctx context.Context, w http.ResponseWriter, actorType, id string, err error) {
+	h.log.LogAttrs(ctx, slog.LevelError, "actor turn failed", slog.String(strings.ToLower(actorType), id), slog.Any("err", err))
+	http.Error(w, err.Error(), http.StatusInternalServerError)
 }
 
-// follow does what follows a turn, which does not depend on its caller, and releases
-// the actor.
-func (h *Host) follow(ctx context.Context, after func(context.Context), release func()) {
-	defer release()
+// follow does what follows a turn. It goes on when the turn's caller has gone.
+func (h *Host) follow(ctx context.Context, after func(context.Context)) {
 	ctx = context.WithoutCancel(ctx)
 	defer func() { // as net/http does it for the turn itself
 		if p := recover(); p != nil {

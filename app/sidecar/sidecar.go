@@ -12,14 +12,8 @@ package sidecar
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
-	"reflect"
-	"strings"
 	"sync"
 	"time"
 
@@ -28,12 +22,8 @@ import (
 	"go.opentelemetry.io/otel/propagation"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
-	"google.golang.org/grpc/status"
-
-	"allregions/app/actor"
 )
 
 // Client calls the sidecar's API over gRPC.
@@ -122,207 +112,17 @@ func (c *Client) Ready(ctx context.Context) error {
 	return nil
 }
 
-// Actors returns the API for actors of one type.
-func (c *Client) Actors(actorType string) *Actors { return &Actors{c.dapr, actorType} }
-
-// Actors calls actors of one type, and keeps their reminders.
-type Actors struct {
-	dapr      dapr.Client
-	actorType string
-}
-
-// errNoReply is what a call that failed comes to when Dapr loses its error: see batch.
-var errNoReply = errors.New("the sidecar has no reply, and no error either")
-
-// Invoke calls a method of the actor, on whichever host it lives. A nil error
-// means that the method ended without one; after an error it may still run. It may
-// also run twice, one after the other. A method must have a reply: without one a call
-// that succeeded cannot be told from one that never came through.
-func (a *Actors) Invoke(ctx context.Context, id, method string, body []byte) ([]byte, error) {
-	for try := 1; ; try++ {
-		out, err := a.dapr.InvokeActor(ctx, &dapr.InvokeActorRequest{ActorType: a.actorType, ActorID: id, Method: method, Data: body})
-		if err == nil && len(out.Data) == 0 {
-			return nil, errNoReply
-		}
-		if err == nil {
-			return out.Data, nil
-		}
-		if try == invokeTries || !leaving(err) {
-			return nil, err
-		}
-		select {
-		case <-time.After(invokePause):
-		case <-ctx.Done():
-			return nil, err
-		}
-	}
-}
-
-const (
-	invokeTries = 3
-	invokePause = 20 * time.Millisecond
-)
-
-// leaving tells whether a call failed because Dapr was putting the actor away, which
-// was idle for idleTimeout at that moment, or goes to another replica. Dapr does
-// not try again, and has no code for it.
-func leaving(err error) bool {
-	text := err.Error()
-	return strings.Contains(text, "actor lock is closed") || strings.Contains(text, "remote actor moved")
-}
-
-// Register sets a reminder of id: it fires at due and every period from then on.
-// It replaces the one with that name. After an error it may be set all the same,
-// now or later.
-func (a *Actors) Register(ctx context.Context, id, name string, due time.Time, period time.Duration) error {
-	return a.dapr.RegisterActorReminder(ctx, &dapr.RegisterActorReminderRequest{
-		ActorType: a.actorType, ActorID: id, Name: name,
-		DueTime: due.UTC().Format(time.RFC3339Nano), // absolute: a call that is delayed must not delay the deadline
-		Period:  period.String(),
-	})
-}
-
-// Unregister removes the reminder of id with that name, if there is one.
-func (a *Actors) Unregister(ctx context.Context, id, name string) error {
-	return a.dapr.UnregisterActorReminder(ctx, &dapr.UnregisterActorReminderRequest{ActorType: a.actorType, ActorID: id, Name: name})
-}
-
-// Records returns the records in a state store component whose keys begin with
-// prefix.
-func (c *Client) Records(name, prefix string) *Records {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.stores[name] == nil {
-		c.stores[name] = newStore(c.dapr, name)
-	}
-	return &Records{c.stores[name], prefix}
-}
-
-// Records are JSON values in a state store component. They are the actor.Records of
-// this service.
-//
-// They are not what Dapr calls actor state, which whoever writes last overwrites.
-// Dapr says that an actor has one turn at a time; but while actors move from one
-// replica to another two have one, and a write whose caller has given up may reach
-// the store behind the next turn's. Dapr's other state API compares, so that a turn
-// cannot undo what it has not seen.
-type Records struct {
-	store  *store
-	prefix string
-}
-
-// The metadata of every write: without it, Cosmos DB gets the value as a string.
-var jsonValue = map[string]string{"contentType": "application/json"}
-
-// Load returns what was last saved under key, and its version; nothing at all if
-// nothing was.
-func (r *Records) Load(ctx context.Context, key string) (value []byte, version string, err error) {
-	item, err := r.store.get(ctx, r.prefix+key)
+// componentType returns the type of a component, such as state.sqlite; "" if the
+// sidecar has none of that name.
+func (c *Client) componentType(ctx context.Context, name string, opts ...grpc.CallOption) (string, error) {
+	m, err := c.dapr.GrpcClient().GetMetadata(ctx, &runtimev1.GetMetadataRequest{}, opts...)
 	if err != nil {
-		return nil, "", err
+		return "", fmt.Errorf("the type of component %s: %w", name, err)
 	}
-	if len(item.Value) == 0 {
-		return nil, "", nil
-	}
-	return item.Value, item.Etag, nil
-}
-
-// Save stores value, which must be JSON, in place of the record of that version;
-// without a version there must be none. A nil error means that the store has it. After
-// an error that is not actor.ErrConflict it may be stored, now or later, unless
-// something else is stored first.
-func (r *Records) Save(ctx context.Context, key string, value []byte, version string) error {
-	err := r.store.replace(ctx, r.prefix+key, value, version)
-	if status.Code(err) != codes.Aborted {
-		return err
-	}
-	// Dapr repeats a write whose answer was lost, and is then told that somebody was
-	// faster: itself.
-	stored, _, err := r.Load(ctx, key)
-	if err != nil {
-		return err
-	}
-	if !sameJSON(stored, value) {
-		return actor.ErrConflict
-	}
-	return nil
-}
-
-// sameJSON compares what a store may keep with its keys in another order.
-func sameJSON(a, b []byte) bool {
-	var x, y any
-	return json.Unmarshal(a, &x) == nil && json.Unmarshal(b, &y) == nil && reflect.DeepEqual(x, y)
-}
-
-// Get returns the value under key, and nothing if there is none.
-func (r *Records) Get(ctx context.Context, key string) ([]byte, error) {
-	value, _, err := r.Load(ctx, key)
-	return value, err
-}
-
-// Put stores value under key, in place of what is there. A nil error means that
-// the store has it.
-func (r *Records) Put(ctx context.Context, key string, value []byte) error {
-	return r.store.put(ctx, r.prefix+key, value)
-}
-
-// Topic returns the topic with that name on a pub/sub component.
-func (c *Client) Topic(pubsub, topic string) *Topic { return &Topic{c.dapr, pubsub, topic} }
-
-// Topic is a topic on a pub/sub component.
-type Topic struct {
-	dapr          dapr.Client
-	pubsub, topic string
-}
-
-// Publish puts a complete CloudEvent on the topic. A nil error means that the
-// broker took it.
-func (t *Topic) Publish(ctx context.Context, eventID string, event []byte) error {
-	return t.dapr.PublishEvent(ctx, t.pubsub, t.topic, event,
-		// Anything but this type and Dapr wraps the event in one of its own,
-		// with a new id at every try.
-		dapr.PublishEventWithContentType("application/cloudevents+json"),
-		// Service Bus drops a second message with the same id.
-		dapr.PublishEventWithMetadata(map[string]string{"MessageId": messageID(eventID)}))
-}
-
-// messageID is what Service Bus tells messages apart by: at most 128 characters. A
-// longer id, such as that of a failed delivery, becomes its hash.
-func messageID(eventID string) string {
-	if len(eventID) <= 128 {
-		return eventID
-	}
-	hash := sha256.Sum256([]byte(eventID))
-	return hex.EncodeToString(hash[:])
-}
-
-// Subscribe calls handle with every CloudEvent that comes out of the topic, with
-// all its attributes, until ctx ends (nil) or the sidecar goes away. It uses
-// Dapr's streaming subscription, which is an alpha API: good for a tool on a
-// laptop, absent on Azure Container Apps. Subscribed, if not nil, is called once
-// the sidecar has accepted the subscription.
-func (t *Topic) Subscribe(ctx context.Context, subscribed func(), handle func(event []byte)) error {
-	sub, err := t.dapr.Subscribe(ctx, dapr.SubscriptionOptions{PubsubName: t.pubsub, Topic: t.topic,
-		// Otherwise the SDK takes the event apart and drops what it has no field for.
-		Metadata: map[string]string{"rawPayload": "true"}})
-	if err != nil {
-		return fmt.Errorf("subscribe to %s: %w", t.topic, err)
-	}
-	defer sub.Close()
-	if subscribed != nil {
-		subscribed()
-	}
-	for {
-		msg, err := sub.Receive()
-		if ctx.Err() != nil {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("receive from %s: %w", t.topic, err)
-		}
-		handle(msg.RawData)
-		if err := msg.Success(); err != nil && ctx.Err() == nil {
-			return fmt.Errorf("acknowledge to %s: %w", t.topic, err)
+	for _, r := range m.GetRegisteredComponents() {
+		if r.GetName() == name {
+			return r.GetType(), nil
 		}
 	}
+	return "", nil
 }

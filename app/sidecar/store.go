@@ -8,7 +8,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	runtimev1 "github.com/dapr/dapr/pkg/proto/runtime/v1"
 	dapr "github.com/dapr/go-sdk/client"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -25,7 +24,7 @@ const anyConsistency = dapr.StateConsistencyUndefined
 
 // store is a state store component, one for all that is kept in it.
 type store struct {
-	dapr   dapr.Client
+	client *Client
 	name   string
 	kind   atomic.Int32 // what is known of it: one of the kinds
 	reads  group[read]
@@ -38,8 +37,8 @@ const (
 	kindOther
 )
 
-func newStore(client dapr.Client, name string) *store {
-	s := &store{dapr: client, name: name}
+func newStore(client *Client, name string) *store {
+	s := &store{client: client, name: name}
 	s.reads.run, s.writes.run = s.readAll, s.writeAll
 	return s
 }
@@ -85,30 +84,25 @@ func (s *store) write(ctx context.Context, w write) error {
 	return err
 }
 
-// isOneFile asks the sidecar what the component is, once.
+// isOneFile asks the sidecar what the component is, until it knows.
 func (s *store) isOneFile(ctx context.Context) bool {
 	if k := s.kind.Load(); k != kindUnknown {
 		return k == kindOneFile
 	}
-	m, err := s.dapr.GrpcClient().GetMetadata(ctx, &runtimev1.GetMetadataRequest{})
-	if err != nil {
-		return false // the call itself will say why
-	}
-	for _, c := range m.GetRegisteredComponents() {
-		if c.GetName() != s.name {
-			continue
-		}
-		if oneFile[c.GetType()] {
-			s.kind.Store(kindOneFile)
-			return true
-		}
+	componentType, err := s.client.componentType(ctx, s.name)
+	switch {
+	case err != nil || componentType == "": // the call itself will say why
+		return false
+	case oneFile[componentType]:
+		s.kind.Store(kindOneFile)
+	default:
 		s.kind.Store(kindOther)
 	}
-	return false // of a store that is not there, yet, the call will say so
+	return oneFile[componentType]
 }
 
 func (s *store) readOne(ctx context.Context, r *read) error {
-	item, err := s.dapr.GetStateWithConsistency(ctx, s.name, r.key, nil, anyConsistency)
+	item, err := s.client.dapr.GetStateWithConsistency(ctx, s.name, r.key, nil, anyConsistency)
 	if err == nil && item == nil {
 		err = errors.New("the sidecar answered nothing")
 	}
@@ -131,7 +125,7 @@ func (s *store) readAll(calls []*call[read]) {
 			keys = append(keys, c.v.key)
 		}
 	}
-	found, err := s.dapr.GetBulkState(ctx, s.name, keys, nil, 1)
+	found, err := s.client.dapr.GetBulkState(ctx, s.name, keys, nil, 1)
 	for _, item := range found {
 		items[item.Key] = item
 	}
@@ -164,7 +158,7 @@ func (w write) stored() *dapr.SetStateItem {
 }
 
 func (s *store) writeOne(ctx context.Context, w write) error {
-	return s.dapr.SaveBulkState(ctx, s.name, w.stored())
+	return s.client.dapr.SaveBulkState(ctx, s.name, w.stored())
 }
 
 // writeAll writes in the order of calls, in one transaction. That fails as a
@@ -180,7 +174,7 @@ func (s *store) writeAll(calls []*call[write]) {
 	for i, c := range calls {
 		ops[i] = &dapr.StateOperation{Type: dapr.StateOperationTypeUpsert, Item: c.v.stored()}
 	}
-	err := s.dapr.ExecuteStateTransaction(ctx, s.name, nil, ops)
+	err := s.client.dapr.ExecuteStateTransaction(ctx, s.name, nil, ops)
 	switch status.Code(err) {
 	case codes.OK:
 	case codes.Unavailable, codes.DeadlineExceeded: // nobody would do better alone

@@ -11,7 +11,6 @@ import (
 	"sync"
 	"time"
 
-	runtimev1 "github.com/dapr/dapr/pkg/proto/runtime/v1"
 	"go.opentelemetry.io/otel/propagation"
 	"google.golang.org/grpc"
 )
@@ -53,16 +52,8 @@ const brokerPatience = 3 * time.Second
 func (c *Client) Broker(ctx context.Context, pubsub string) Broker {
 	ctx, cancel := context.WithTimeout(ctx, brokerPatience)
 	defer cancel()
-	m, err := c.dapr.GrpcClient().GetMetadata(ctx, &runtimev1.GetMetadataRequest{}, grpc.WaitForReady(true))
-	if err != nil {
-		return Broker{}
-	}
-	for _, r := range m.GetRegisteredComponents() {
-		if r.GetName() == pubsub {
-			return brokers[r.GetType()]
-		}
-	}
-	return Broker{}
+	componentType, _ := c.componentType(ctx, pubsub, grpc.WaitForReady(true)) // without an answer, nothing is known
+	return brokers[componentType]
 }
 
 // redeliveryPause is between a failed Take and the broker's next try, where the broker

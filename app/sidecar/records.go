@@ -1,0 +1,91 @@
+package sidecar
+
+import (
+	"context"
+	"encoding/json"
+	"reflect"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"allregions/app/actor"
+)
+
+// Records returns the records in a state store component whose keys begin with
+// prefix.
+func (c *Client) Records(name, prefix string) *Records {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.stores[name] == nil {
+		c.stores[name] = newStore(c, name)
+	}
+	return &Records{c.stores[name], prefix}
+}
+
+// Records are JSON values in a state store component. They are the actor.Records of
+// this service.
+//
+// They are not what Dapr calls actor state, which whoever writes last overwrites.
+// Dapr says that an actor has one turn at a time; but while actors move from one
+// replica to another two have one, and a write whose caller has given up may reach
+// the store behind the next turn's. Dapr's other state API compares, so that a turn
+// cannot undo what it has not seen.
+type Records struct {
+	store  *store
+	prefix string
+}
+
+// The metadata of every write: without it, Cosmos DB gets the value as a string.
+var jsonValue = map[string]string{"contentType": "application/json"}
+
+// Load returns what was last saved under key, and its version; nothing at all if
+// nothing was.
+func (r *Records) Load(ctx context.Context, key string) (value []byte, version string, err error) {
+	item, err := r.store.get(ctx, r.prefix+key)
+	if err != nil {
+		return nil, "", err
+	}
+	if len(item.Value) == 0 {
+		return nil, "", nil
+	}
+	return item.Value, item.Etag, nil
+}
+
+// Save stores value, which must be JSON, in place of the record of that version;
+// without a version there must be none. A nil error means that the store has it. After
+// an error that is not actor.ErrConflict it may be stored, now or later, unless
+// something else is stored first.
+func (r *Records) Save(ctx context.Context, key string, value []byte, version string) error {
+	err := r.store.replace(ctx, r.prefix+key, value, version)
+	if status.Code(err) != codes.Aborted {
+		return err
+	}
+	// Dapr repeats a write whose answer was lost, and is then told that somebody was
+	// faster: itself.
+	stored, _, err := r.Load(ctx, key)
+	if err != nil {
+		return err
+	}
+	if !sameJSON(stored, value) {
+		return actor.ErrConflict
+	}
+	return nil
+}
+
+// sameJSON compares what a store may keep with its keys in another order.
+func sameJSON(a, b []byte) bool {
+	var x, y any
+	return json.Unmarshal(a, &x) == nil && json.Unmarshal(b, &y) == nil && reflect.DeepEqual(x, y)
+}
+
+// Get returns the value under key, and nothing if there is none.
+func (r *Records) Get(ctx context.Context, key string) ([]byte, error) {
+	value, _, err := r.Load(ctx, key)
+	return value, err
+}
+
+// Put stores value under key, in place of what is there. A nil error means that
+// the store has it.
+func (r *Records) Put(ctx context.Context, key string, value []byte) error {
+	return r.store.put(ctx, r.prefix+key, value)
+}
