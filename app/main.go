@@ -17,6 +17,7 @@ import (
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
 
+	"allregions/app/api"
 	"allregions/app/catalog"
 	"allregions/app/delivery"
 	"allregions/app/notification"
@@ -25,7 +26,6 @@ import (
 	"allregions/app/sidecar"
 	"allregions/app/target"
 	"allregions/app/telemetry"
-	"allregions/app/webhook"
 )
 
 // deadLetters is behind the name of the topic whose dead letters a topic has.
@@ -70,7 +70,7 @@ func run(args []string, stderr io.Writer) int {
 
 // azure is what is known through Azure, and done there.
 type azure struct {
-	regions  webhook.Regions
+	regions  api.Regions
 	eventLog notification.EventLog // nil without a registry
 }
 
@@ -208,7 +208,7 @@ func serve(ctx context.Context, config Config, log *slog.Logger) error {
 	records := dapr.Records(string(config.ImageStore), "")
 	index := catalog.NewIndex(states, log)
 	client := &notification.Client{Actors: actors, Records: records, Index: index}
-	waiters := webhook.NewWaiters()
+	waiters := api.NewWaiters()
 	actor := &notification.Actor{
 		Records:   records,
 		Reminders: actors,
@@ -244,13 +244,13 @@ func serve(ctx context.Context, config Config, log *slog.Logger) error {
 		// that keeps nothing has nothing to drain.
 		Needed: func(broker sidecar.Broker) bool { return len(config.Targets) > 0 || !broker.Forgets }})
 	var draining atomic.Bool
-	public := webhook.New(webhook.Config{
+	public := api.New(api.Config{
 		Notifications: intake,
 		Statuses:      client,
 		Deliveries:    outbox,
 		Waiters:       waiters,
 		Regions:       azure.regions,
-		Keys:          webhook.NewKeys(config.Keys),
+		Keys:          api.NewKeys(config.Keys),
 		Ready: func(ctx context.Context) error {
 			if draining.Load() {
 				return errors.New("stopping")

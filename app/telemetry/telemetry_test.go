@@ -16,10 +16,10 @@ import (
 	"go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 
+	"allregions/app/api"
 	"allregions/app/delivery"
 	"allregions/app/notification"
 	"allregions/app/replication"
-	"allregions/app/webhook"
 )
 
 var t0 = time.Date(2026, 11, 17, 16, 52, 1, 0, time.UTC)
@@ -56,7 +56,7 @@ func story(m *Metrics) {
 	m.Saved(replication.State{}, begun)
 
 	m.Received("westeurope", string(replication.Started))
-	m.Received("", webhook.ResultRefused)
+	m.Received("", api.ResultRefused)
 	m.Delivered("japaneast", string(replication.CameAfter))
 	m.Repeated(notification.WorkPublish)
 	m.Attempted("ops", delivery.Again)

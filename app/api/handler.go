@@ -1,8 +1,8 @@
-// Package webhook is the public HTTP side: it takes ACR's webhooks in, and
+// Package api is the public HTTP side: it takes ACR's webhooks in, and
 // answers what became of them. It checks keys and limits, turns ACR's payload
 // into an event, and gives that to the notification's actor. A 2xx to a webhook
 // is a promise that the event is durable, because ACR tries only once.
-package webhook
+package api
 
 import (
 	"context"
