@@ -47,7 +47,7 @@
 //
 //  1. api.Handler checks the key, parses the payload, and calls
 //     notification.Client.Add.
-//     If the actor cannot be reached in time, notification.Intake puts the event
+//     If the actor cannot be reached in time, intake.Intake puts the event
 //     on a topic from which it comes back, and the webhook is answered.
 //  2. The sidecar finds the actor's host, which may be another replica, and calls
 //     sidecar.Host there, one turn at a time per notification.

@@ -20,6 +20,7 @@ import (
 	"allregions/app/api"
 	"allregions/app/catalog"
 	"allregions/app/delivery"
+	"allregions/app/intake"
 	"allregions/app/notification"
 	"allregions/app/outbox"
 	"allregions/app/registry"
@@ -222,12 +223,12 @@ func serve(ctx context.Context, config Config, log *slog.Logger) error {
 		Now:       func() time.Time { return time.Now().Round(0) }, // without the monotonic clock
 		Log:       log,
 	}
-	intake := &notification.Intake{Client: client, Delivered: telemetry.Delivered, Now: actor.Now, Log: log}
+	in := &intake.Intake{Client: client, Delivered: telemetry.Delivered, Now: actor.Now, Log: log}
 	var subscriptions []sidecar.Subscription
 	if config.WebhookTopic != off {
-		intake.Queue = dapr.Topic(string(config.PubSub), string(config.WebhookTopic))
-		intake.Dead = dapr.Topic(string(config.PubSub), string(config.WebhookTopic)+deadLetters)
-		subscriptions = append(subscriptions, sidecar.Subscription{PubSub: string(config.PubSub), Topic: string(config.WebhookTopic), Take: intake.Deliver})
+		in.Queue = dapr.Topic(string(config.PubSub), string(config.WebhookTopic))
+		in.Dead = dapr.Topic(string(config.PubSub), string(config.WebhookTopic)+deadLetters)
+		subscriptions = append(subscriptions, sidecar.Subscription{PubSub: string(config.PubSub), Topic: string(config.WebhookTopic), Take: in.Deliver})
 	}
 	deliveries := dapr.Actors(delivery.ActorType)
 	deliveryRecords := dapr.Records(string(config.StateStore), delivery.ActorType+"-")
@@ -245,7 +246,7 @@ func serve(ctx context.Context, config Config, log *slog.Logger) error {
 		Needed: func(broker sidecar.Broker) bool { return len(config.Targets) > 0 || !broker.Forgets }})
 	var draining atomic.Bool
 	public := api.New(api.Config{
-		Notifications: intake,
+		Notifications: in,
 		Statuses:      client,
 		Deliveries:    outbox,
 		Waiters:       waiters,

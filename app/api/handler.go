@@ -20,6 +20,7 @@ import (
 
 	"allregions/app/catalog"
 	"allregions/app/delivery"
+	"allregions/app/intake"
 	"allregions/app/notification"
 	"allregions/app/replication"
 )
@@ -39,7 +40,7 @@ const (
 // notification's durable state, or, if the result says that it is queued, that a
 // durable queue will bring it there. The expected regions count for a first event.
 type Notifications interface {
-	Add(ctx context.Context, e replication.Event, expected []replication.Region) (notification.Result, error)
+	Add(ctx context.Context, e replication.Event, expected []replication.Region) (intake.Result, error)
 }
 
 // Statuses reads. The error is notification.ErrNotFound if no event of id, or
@@ -97,7 +98,7 @@ type Config struct {
 	Ready func(context.Context) error
 
 	// Received, if set, is told what became of each webhook that has a key and can
-	// be read: how its notification decided, or one of the results below, and the
+	// be read: how its notification decided, or one of intake's results, and the
 	// region, if it is an expected one. It must not block.
 	Received func(region replication.Region, result string)
 
@@ -108,13 +109,6 @@ type Config struct {
 
 	Log *slog.Logger
 }
-
-// The results of a webhook that is not in its notification.
-const (
-	ResultQueued  = "queued"  // it will be
-	ResultRefused = "refused" // its region is not expected, or its id can be none
-	ResultFailed  = "failed"  // it is lost, unless the sender tries again
-)
 
 // New returns the handler of the public listener.
 func New(c Config) *Handler {
@@ -193,7 +187,7 @@ func (h *Handler) receive(w http.ResponseWriter, r *http.Request) {
 }
 
 // take makes p an event, and gives it to its notification.
-func (h *Handler) take(ctx context.Context, r *http.Request, p payload, body []byte) (e replication.Event, result notification.Result, err error) {
+func (h *Handler) take(ctx context.Context, r *http.Request, p payload, body []byte) (e replication.Event, result intake.Result, err error) {
 	var expected []replication.Region
 	if h.received != nil {
 		defer func() { h.received(regionOf(e, result, err, expected), resultOf(result, err)) }()
@@ -214,21 +208,21 @@ func (h *Handler) take(ctx context.Context, r *http.Request, p payload, body []b
 	return e, result, err
 }
 
-func resultOf(result notification.Result, err error) string {
+func resultOf(result intake.Result, err error) string {
 	switch {
 	case isA[badRequest](err), isA[*notification.RefusedError](err):
-		return ResultRefused
+		return intake.ResultRefused
 	case err != nil:
-		return ResultFailed
+		return intake.ResultFailed
 	case result.Queued:
-		return ResultQueued
+		return intake.ResultQueued
 	}
 	return string(result.Reason)
 }
 
 // regionOf is the region of e if somebody expects it. The caller may have made it
 // up: nobody has looked at one that is queued.
-func regionOf(e replication.Event, result notification.Result, err error, expected []replication.Region) replication.Region {
+func regionOf(e replication.Event, result intake.Result, err error, expected []replication.Region) replication.Region {
 	if slices.Contains(expected, e.Region) || err == nil && !result.Queued {
 		return e.Region
 	}
@@ -243,7 +237,7 @@ type queued struct {
 
 // add gives e to its notification. The region of a new replica posts before
 // anybody has read of it, and does not post again: so it gets a second look.
-func (h *Handler) add(ctx context.Context, e replication.Event, expected []replication.Region) (notification.Result, error) {
+func (h *Handler) add(ctx context.Context, e replication.Event, expected []replication.Region) (intake.Result, error) {
 	result, err := h.Add(ctx, e, expected)
 	if !isA[*notification.RefusedError](err) || !h.regions.Recheck(ctx, e.Region) {
 		return result, err

@@ -19,6 +19,7 @@ import (
 
 	"allregions/app/catalog"
 	"allregions/app/delivery"
+	"allregions/app/intake"
 	"allregions/app/notification"
 	"allregions/app/replication"
 )
@@ -26,15 +27,15 @@ import (
 // backend is a Notifications and Statuses that answers what it is told to.
 type backend struct {
 	added  []replication.Event
-	result notification.Result
+	result intake.Result
 	err    error
 	status func(ctx context.Context, id string) (notification.Status, error)
 	find   func(ctx context.Context, image catalog.Image) (notification.Status, error)
 }
 
-func (b *backend) Add(ctx context.Context, e replication.Event, expected []replication.Region) (notification.Result, error) {
+func (b *backend) Add(ctx context.Context, e replication.Event, expected []replication.Region) (intake.Result, error) {
 	if _, ok := ctx.Deadline(); !ok {
-		return notification.Result{}, errors.New("a call without a time limit")
+		return intake.Result{}, errors.New("a call without a time limit")
 	}
 	b.added = append(b.added, e)
 	return b.result, b.err
@@ -106,9 +107,9 @@ func call(h http.Handler, method, target, body string, header ...string) *httpte
 	return w
 }
 
-func started() notification.Result {
-	return notification.Result{Reason: replication.Started, Status: notification.Status{ID: "a", Status: replication.Collecting,
-		Regions: []notification.RegionStatus{}, Missing: []replication.Region{"eastus"}}}
+func started() intake.Result {
+	return intake.Result{Result: notification.Result{Reason: replication.Started, Status: notification.Status{ID: "a", Status: replication.Collecting,
+		Regions: []notification.RegionStatus{}, Missing: []replication.Region{"eastus"}}}}
 }
 
 const push = `{"id":"a","action":"push"}`
@@ -118,7 +119,7 @@ func TestWebhookAnswers(t *testing.T) {
 	duplicate.Reason = replication.Duplicate
 	for _, tt := range []struct {
 		name, method, target, body string
-		result                     notification.Result
+		result                     intake.Result
 		err                        error
 		want                       int
 		detail                     string // of the problem
@@ -131,14 +132,14 @@ func TestWebhookAnswers(t *testing.T) {
 		{"first sample's URL", "POST", "/api/ImagePush?region=eastus", push, started(), nil, 202, "", 1},
 		{"second sample's URL", "POST", "/images/push?region=eastus", push, started(), nil, 202, "", 1},
 		{"no region", "POST", "/webhooks/acr", push, started(), nil, 400, "[westeurope eastus]", 0},
-		{"unexpected region", "POST", "/webhooks/acr?region=mars", push, notification.Result{},
+		{"unexpected region", "POST", "/webhooks/acr?region=mars", push, intake.Result{},
 			&notification.RefusedError{Region: "mars", Expected: []replication.Region{"westeurope", "eastus"}}, 400, "expected: westeurope, eastus", 1},
 		{"bad id", "POST", "/webhooks/acr?region=eastus", `{"id":"../x","action":"push"}`, started(), nil, 400, `field "id"`, 0},
 		{"long id", "POST", "/webhooks/acr?region=eastus", `{"id":"` + strings.Repeat("a", 101) + `","action":"push"}`, started(), nil, 400, `field "id"`, 0},
 		{"bad host", "POST", "/webhooks/acr?region=eastus", `{"id":"a","action":"push","request":{"host":"contoso azurecr io"}}`, started(), nil, 400, `field "request.host"`, 0},
 		{"not JSON", "POST", "/webhooks/acr?region=eastus", `hello`, started(), nil, 400, "not JSON", 0},
 		{"too large", "POST", "/webhooks/acr?region=eastus", `{"id":"a","action":"` + strings.Repeat("x", maxBody) + `"}`, started(), nil, 413, "64 KiB", 0},
-		{"store away", "POST", "/webhooks/acr?region=eastus", push, notification.Result{}, errors.New("secret host refused"), 503, "could not be reached", 1},
+		{"store away", "POST", "/webhooks/acr?region=eastus", push, intake.Result{}, errors.New("secret host refused"), 503, "could not be reached", 1},
 		{"wrong method", "GET", "/webhooks/acr", "", started(), nil, 405, "does not answer", 0},
 		{"wrong method on a sample's URL", "GET", "/api/ImagePush", "", started(), nil, 405, "does not answer", 0},
 		{"wrong path", "POST", "/webhooks", push, started(), nil, 404, "nothing at this path", 0},
@@ -347,7 +348,7 @@ func TestCallerGoesAway(t *testing.T) {
 	cancel()
 	r := httptest.NewRequestWithContext(ctx, "POST", "/webhooks/acr?region=eastus&code="+key1, strings.NewReader(push))
 	seen := make(chan error, 1)
-	h.Notifications = addFunc(func(ctx context.Context, e replication.Event, _ []replication.Region) (notification.Result, error) {
+	h.Notifications = addFunc(func(ctx context.Context, e replication.Event, _ []replication.Region) (intake.Result, error) {
 		seen <- ctx.Err()
 		return started(), nil
 	})
@@ -397,15 +398,15 @@ func TestDeliveries(t *testing.T) {
 
 // An event on its way to its notification is accepted, and nothing is said of it.
 func TestQueued(t *testing.T) {
-	w := call(newHandler(&backend{result: notification.Result{Queued: true}}, io.Discard), "POST", "/webhooks/acr?region=eastus", push)
+	w := call(newHandler(&backend{result: intake.Result{Queued: true}}, io.Discard), "POST", "/webhooks/acr?region=eastus", push)
 	if body := strings.TrimSpace(w.Body.String()); w.Code != 202 || body != `{"id":"a","queued":true}` || w.Header().Get("Location") != "/notifications/a" {
 		t.Errorf("%d %s %v", w.Code, body, w.Header())
 	}
 }
 
-type addFunc func(context.Context, replication.Event, []replication.Region) (notification.Result, error)
+type addFunc func(context.Context, replication.Event, []replication.Region) (intake.Result, error)
 
-func (f addFunc) Add(ctx context.Context, e replication.Event, expected []replication.Region) (notification.Result, error) {
+func (f addFunc) Add(ctx context.Context, e replication.Event, expected []replication.Region) (intake.Result, error) {
 	return f(ctx, e, expected)
 }
 
@@ -434,9 +435,9 @@ func (l *learning) Recheck(_ context.Context, region replication.Region) bool {
 
 // A new replica's first webhook is the first news of it, and comes once.
 func TestNewReplica(t *testing.T) {
-	join := addFunc(func(_ context.Context, e replication.Event, expected []replication.Region) (notification.Result, error) {
+	join := addFunc(func(_ context.Context, e replication.Event, expected []replication.Region) (intake.Result, error) {
 		if !slices.Contains(expected, e.Region) {
-			return notification.Result{}, &notification.RefusedError{Region: e.Region, Expected: expected}
+			return intake.Result{}, &notification.RefusedError{Region: e.Region, Expected: expected}
 		}
 		return started(), nil
 	})

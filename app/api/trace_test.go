@@ -13,7 +13,7 @@ import (
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"go.opentelemetry.io/otel/trace"
 
-	"allregions/app/notification"
+	"allregions/app/intake"
 	"allregions/app/replication"
 )
 
@@ -23,7 +23,7 @@ type spy struct {
 	span trace.SpanContext
 }
 
-func (s *spy) Add(ctx context.Context, e replication.Event, expected []replication.Region) (notification.Result, error) {
+func (s *spy) Add(ctx context.Context, e replication.Event, expected []replication.Region) (intake.Result, error) {
 	s.span = trace.SpanContextFromContext(ctx)
 	return s.backend.Add(ctx, e, expected)
 }

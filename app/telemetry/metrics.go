@@ -109,7 +109,7 @@ func (s *Metrics) Received(region replication.Region, result string) {
 	s.event(region, result, replication.ViaWebhook)
 }
 
-// Delivered is for notification.Intake.
+// Delivered is for intake.Intake.
 func (s *Metrics) Delivered(region replication.Region, result string) {
 	s.event(region, result, replication.ViaQueue)
 }

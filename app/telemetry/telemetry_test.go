@@ -16,8 +16,8 @@ import (
 	"go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 
-	"allregions/app/api"
 	"allregions/app/delivery"
+	"allregions/app/intake"
 	"allregions/app/notification"
 	"allregions/app/replication"
 )
@@ -56,7 +56,7 @@ func story(m *Metrics) {
 	m.Saved(replication.State{}, begun)
 
 	m.Received("westeurope", string(replication.Started))
-	m.Received("", api.ResultRefused)
+	m.Received("", intake.ResultRefused)
 	m.Delivered("japaneast", string(replication.CameAfter))
 	m.Repeated(notification.WorkPublish)
 	m.Attempted("ops", delivery.Again)
