@@ -55,7 +55,7 @@ var imports = map[string][]string{
 	"allregions/app/catalog":      {"actor"},
 	"allregions/app/notification": {"actor", "catalog", "replication"},
 	"allregions/app/delivery":     {"actor"},
-	"allregions/app/api":          {"catalog", "delivery", "intake", "notification", "replication"},
+	"allregions/app/api":          {"catalog", "delivery", "intake", "notification", "replication", "telemetry"},
 	"allregions/app/intake":       {"actor", "notification", "replication"},
 	"allregions/app/target":       {"notification", "replication"},
 	"allregions/app/outbox":       {"delivery", "notification", "replication", "target"},

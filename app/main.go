@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -209,7 +208,6 @@ func serve(ctx context.Context, config Config, log *slog.Logger) error {
 	records := dapr.Records(string(config.ImageStore), "")
 	index := catalog.NewIndex(states, log)
 	client := &notification.Client{Actors: actors, Records: records, Index: index}
-	waiters := api.NewWaiters()
 	actor := &notification.Actor{
 		Records:   records,
 		Reminders: actors,
@@ -217,7 +215,6 @@ func serve(ctx context.Context, config Config, log *slog.Logger) error {
 		Index:     index,
 		EventLog:  azure.eventLog,
 		Timeout:   time.Duration(config.Timeout),
-		Concluded: waiters.Wake,
 		Observer:  telemetry,
 		Tracer:    telemetry.Tracer,
 		Now:       func() time.Time { return time.Now().Round(0) }, // without the monotonic clock
@@ -244,18 +241,13 @@ func serve(ctx context.Context, config Config, log *slog.Logger) error {
 		// are switched on later, and some of them deploy old images then. Only a broker
 		// that keeps nothing has nothing to drain.
 		Needed: func(broker sidecar.Broker) bool { return len(config.Targets) > 0 || !broker.Forgets }})
-	var draining atomic.Bool
 	public := api.New(api.Config{
-		Notifications: in,
-		Statuses:      client,
-		Deliveries:    outbox,
-		Waiters:       waiters,
-		Regions:       azure.regions,
-		Keys:          api.NewKeys(config.Keys),
+		Intake:     in,
+		Statuses:   client,
+		Deliveries: outbox,
+		Regions:    azure.regions,
+		Keys:       api.NewKeys(config.Keys),
 		Ready: func(ctx context.Context) error {
-			if draining.Load() {
-				return errors.New("stopping")
-			}
 			_, err := azure.regions.Expected(ctx)
 			return errors.Join(dapr.Ready(ctx), err)
 		},
@@ -264,6 +256,7 @@ func serve(ctx context.Context, config Config, log *slog.Logger) error {
 		Propagator: telemetry.Propagator,
 		Log:        log,
 	})
+	actor.Concluded = public.Concluded
 	host := sidecar.NewHost(log, telemetry.Propagator, []sidecar.Actor{
 		{Type: notification.ActorType, Methods: actor.Methods(), Remind: actor.Remind},
 		{Type: delivery.ActorType, Methods: deliverer.Methods(), Remind: deliverer.Remind},
@@ -299,8 +292,7 @@ func serve(ctx context.Context, config Config, log *slog.Logger) error {
 	// Not ready, but still there: whoever sends requests here has to see that
 	// first. Then the public side: what it has under way needs the actors.
 	log.Info("stopping", "delay", time.Duration(config.ShutdownDelay).String())
-	draining.Store(true)
-	waiters.Close()
+	public.Stop()
 	select {
 	case err := <-failed:
 		return errors.Join(err, publicServer.Close(), privateServer.Close())

@@ -90,7 +90,7 @@ func (d *deliveries) Health() []delivery.TargetStatus {
 }
 
 func newHandler(b *backend, log io.Writer) *Handler {
-	return New(Config{Notifications: b, Statuses: b, Deliveries: &deliveries{}, Waiters: NewWaiters(), Regions: regions{"westeurope", "eastus"},
+	return New(Config{Intake: b, Statuses: b, Deliveries: &deliveries{}, Regions: regions{"westeurope", "eastus"},
 		Keys:  NewKeys([]string{key1, key2}),
 		Ready: func(context.Context) error { return nil },
 		Log:   slog.New(slog.NewTextHandler(log, nil))})
@@ -200,7 +200,7 @@ func TestWebhookBodyIsTheStatus(t *testing.T) {
 func TestOneRegionNeedsNotBeNamed(t *testing.T) {
 	b := &backend{result: started()}
 	h := newHandler(b, io.Discard)
-	h.regions = regions{"eastus"}
+	h.config.Regions = regions{"eastus"}
 	if w := call(h, "POST", "/images/push", push); w.Code != 202 || b.added[0].Region != "eastus" {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
@@ -267,7 +267,7 @@ func TestKeys(t *testing.T) {
 		t.Errorf("webhook without a key: %d, %d events", w.Code, len(b.added))
 	}
 	h := newHandler(&backend{result: started()}, io.Discard)
-	h.keys = NewKeys(nil)
+	h.config.Keys = NewKeys(nil)
 	if w := call(h, "POST", "/webhooks/acr?region=eastus", push, "Authorization", ""); w.Code != 202 {
 		t.Errorf("without keys: %d", w.Code)
 	}
@@ -348,7 +348,7 @@ func TestCallerGoesAway(t *testing.T) {
 	cancel()
 	r := httptest.NewRequestWithContext(ctx, "POST", "/webhooks/acr?region=eastus&code="+key1, strings.NewReader(push))
 	seen := make(chan error, 1)
-	h.Notifications = addFunc(func(ctx context.Context, e replication.Event, _ []replication.Region) (intake.Result, error) {
+	h.config.Intake = addFunc(func(ctx context.Context, e replication.Event, _ []replication.Region) (intake.Result, error) {
 		seen <- ctx.Err()
 		return started(), nil
 	})
@@ -357,7 +357,7 @@ func TestCallerGoesAway(t *testing.T) {
 		t.Errorf("the event was added with a context that has ended: %v", err)
 	}
 	body := " " + push + "\n"
-	h.Notifications = b
+	h.config.Intake = b
 	if call(h, "POST", "/webhooks/acr?region=eastus", body); len(b.added) != 1 || b.added[0].Original != body {
 		t.Errorf("the original is %+v", b.added)
 	}
@@ -366,7 +366,7 @@ func TestCallerGoesAway(t *testing.T) {
 func TestDeliveries(t *testing.T) {
 	d := &deliveries{}
 	h := newHandler(&backend{}, io.Discard)
-	h.deliveries = d
+	h.config.Deliveries = d
 	for _, tt := range []struct {
 		method, target string
 		code           int
@@ -443,7 +443,7 @@ func TestNewReplica(t *testing.T) {
 	})
 	l := &learning{known: regions{"westeurope", "eastus"}, news: "japaneast"}
 	h := newHandler(&backend{}, io.Discard)
-	h.Notifications, h.regions = join, l
+	h.config.Intake, h.config.Regions = join, l
 	for _, tt := range []struct {
 		region string
 		want   int
@@ -493,7 +493,7 @@ func TestReadyz(t *testing.T) {
 		if w := call(h, "GET", "/readyz", ""); w.Code != 200 || log.Len() != 0 {
 			t.Errorf("%d %s\n%s", w.Code, w.Body, &log)
 		}
-		h.ready = func(context.Context) error { return errors.New("no sidecar of subscription 4711") }
+		h.config.Ready = func(context.Context) error { return errors.New("no sidecar of subscription 4711") }
 		for second := range 3 {
 			call(h, "GET", "/notifications/a", "", "Authorization", "") // who guesses keys hides nothing
 			for range 100 {

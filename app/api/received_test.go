@@ -46,7 +46,7 @@ func TestReceived(t *testing.T) {
 	} {
 		got := ""
 		b := &backend{result: tt.result, err: tt.err}
-		c := Config{Notifications: b, Statuses: b, Deliveries: &deliveries{}, Waiters: NewWaiters(), Regions: regions{"westeurope", "eastus"},
+		c := Config{Intake: b, Statuses: b, Deliveries: &deliveries{}, Regions: regions{"westeurope", "eastus"},
 			Keys: NewKeys([]string{key1}), Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
 			Received: func(region replication.Region, result string) { got += string(region) + " " + result }}
 		if tt.regions != nil {

@@ -11,42 +11,27 @@ import (
 	"allregions/app/replication"
 )
 
-// traced calls next in a span. That begins behind the check of the key: who has
-// none decides nothing about our traces, and costs nothing there. The span has the
-// route and not the URL, in which a key may be. Whether it is an error, fail says.
-func (h *Handler) traced(next http.HandlerFunc, w http.ResponseWriter, r *http.Request) {
-	if h.tracer == nil {
-		next(w, r)
+// traced answers in a span. It begins after the check of the key: a caller without one
+// must neither join our traces nor cost anything there. The span has the route and not
+// the URL, which may contain a key. Whether it is an error, fail says.
+func (h *Handler) traced(w http.ResponseWriter, r *http.Request, e endpoint) {
+	if h.config.Tracer == nil {
+		h.answer(w, r, e)
 		return
 	}
-	ctx := h.propagator.Extract(r.Context(), propagation.HeaderCarrier(r.Header))
-	ctx, span := h.tracer.Start(ctx, r.Method+" "+r.Pattern, trace.WithSpanKind(trace.SpanKindServer))
+	ctx := h.config.Propagator.Extract(r.Context(), propagation.HeaderCarrier(r.Header))
+	ctx, span := h.config.Tracer.Start(ctx, r.Method+" "+r.Pattern, trace.WithSpanKind(trace.SpanKindServer))
 	defer span.End()
-	answer := &statusWriter{ResponseWriter: w, status: http.StatusOK}
-	next(answer, r.WithContext(ctx))
+	status := h.answer(w, r.WithContext(ctx), e)
 	if span.IsRecording() {
 		span.SetAttributes(attribute.String("http.request.method", r.Method), attribute.String("http.route", r.Pattern),
-			attribute.Int("http.response.status_code", answer.status))
+			attribute.Int("http.response.status_code", status))
 	}
 }
 
-// annotate says whose webhook it is.
+// annotate says which event the webhook is.
 func annotate(ctx context.Context, id string, region replication.Region) {
 	if span := trace.SpanFromContext(ctx); span.IsRecording() {
 		span.SetAttributes(attribute.String("allregions.notification", id), attribute.String("allregions.region", string(region)))
 	}
 }
-
-// statusWriter remembers the status of the answer.
-type statusWriter struct {
-	http.ResponseWriter
-	status int
-}
-
-func (w *statusWriter) WriteHeader(status int) {
-	w.status = status
-	w.ResponseWriter.WriteHeader(status)
-}
-
-// Unwrap is for http.ResponseController.
-func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }

@@ -30,7 +30,7 @@ func (s *spy) Add(ctx context.Context, e replication.Event, expected []replicati
 
 func tracedHandler(s *spy) (*Handler, *tracetest.SpanRecorder) {
 	recorder := tracetest.NewSpanRecorder()
-	return New(Config{Notifications: s, Statuses: s, Deliveries: &deliveries{}, Waiters: NewWaiters(), Regions: regions{"westeurope", "eastus"},
+	return New(Config{Intake: s, Statuses: s, Deliveries: &deliveries{}, Regions: regions{"westeurope", "eastus"},
 		Keys: NewKeys([]string{key1}), Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
 		Tracer:     sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(recorder)).Tracer("test"),
 		Propagator: propagation.TraceContext{}}), recorder
