@@ -55,7 +55,7 @@ var imports = map[string][]string{
 	"allregions/app/catalog":      {"actor"},
 	"allregions/app/notification": {"actor", "catalog", "replication"},
 	"allregions/app/delivery":     {"actor"},
-	"allregions/app/api":          {"catalog", "delivery", "intake", "notification", "replication", "telemetry"},
+	"allregions/app/api":          {"actor", "catalog", "delivery", "intake", "notification", "replication"},
 	"allregions/app/intake":       {"actor", "notification", "replication"},
 	"allregions/app/target":       {"notification", "replication"},
 	"allregions/app/outbox":       {"delivery", "notification", "replication", "target"},
@@ -63,7 +63,7 @@ var imports = map[string][]string{
 	"allregions/app/notification/fake":        {"actor", "catalog"},
 	"allregions/app/notification/conformance": {"actor", "catalog", "notification", "notification/fake", "replication"},
 	"allregions/app/sidecar":                  {"actor"},
-	"allregions/app/telemetry":                {"delivery", "notification", "replication"},
+	"allregions/app/telemetry":                {"actor", "delivery", "notification", "replication"},
 	"allregions/app":                          {"api", "catalog", "delivery", "intake", "notification", "outbox", "registry", "replication", "sidecar", "target", "telemetry"},
 
 	"allregions/app/local/process": {},

@@ -16,12 +16,12 @@ import (
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 
+	"allregions/app/actor"
 	"allregions/app/catalog"
 	"allregions/app/delivery"
 	"allregions/app/intake"
 	"allregions/app/notification"
 	"allregions/app/replication"
-	"allregions/app/telemetry"
 )
 
 const (
@@ -90,7 +90,7 @@ type Handler struct {
 	polls     polls
 	stopping  context.Context
 	stop      context.CancelFunc
-	throttles map[string]*telemetry.Throttle
+	throttles map[string]*actor.Throttle
 }
 
 // New returns the handler of the public listener.

@@ -12,10 +12,10 @@ import (
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
 
+	"allregions/app/actor"
 	"allregions/app/delivery"
 	"allregions/app/notification"
 	"allregions/app/replication"
-	"allregions/app/telemetry"
 )
 
 // The refusals of this package, beside badRequest. Those of package notification
@@ -107,8 +107,8 @@ const (
 )
 
 // newThrottles returns two: guesses at keys must not hide that the service is not ready.
-func newThrottles() map[string]*telemetry.Throttle {
-	return map[string]*telemetry.Throttle{refused: {Interval: time.Second}, notReady: {Interval: time.Second}}
+func newThrottles() map[string]*actor.Throttle {
+	return map[string]*actor.Throttle{refused: {Every: time.Second}, notReady: {Every: time.Second}}
 }
 
 func is(target error) func(error) bool {
@@ -118,6 +118,19 @@ func is(target error) func(error) bool {
 func isA[E error](err error) bool {
 	_, ok := errors.AsType[E](err)
 	return ok
+}
+
+// log writes the line of an error, unless its throttle says no.
+func (h *Handler) log(r *http.Request, row statusRow, err error) {
+	attrs := []slog.Attr{slog.String("path", r.URL.Path), slog.Int("status", row.status), slog.Any("err", err)}
+	if throttle := h.throttles[row.throttle]; throttle != nil {
+		unlogged, ok := throttle.Allow(time.Now())
+		if !ok {
+			return
+		}
+		attrs = append(attrs, slog.Int("unlogged", unlogged))
+	}
+	h.config.Log.LogAttrs(r.Context(), row.level, cmp.Or(row.msg, "refused"), attrs...)
 }
 
 // fail answers err and logs it: here, and only here. It returns the HTTP status.
@@ -139,8 +152,7 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) int {
 	if row.status >= http.StatusInternalServerError && row.level >= slog.LevelInfo {
 		trace.SpanFromContext(r.Context()).SetStatus(codes.Error, "")
 	}
-	h.throttles[row.throttle].LogAttrs(r.Context(), h.config.Log, row.level, cmp.Or(row.msg, "refused"),
-		slog.String("path", r.URL.Path), slog.Int("status", row.status), slog.Any("err", err))
+	h.log(r, row, err)
 	writeJSON(w, row.status, "application/problem+json", p)
 	return row.status
 }

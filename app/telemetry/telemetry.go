@@ -32,6 +32,8 @@ import (
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
+
+	"allregions/app/actor"
 )
 
 // name is that of the service, unless OTEL_SERVICE_NAME says another one, and of
@@ -143,9 +145,11 @@ func (t *Telemetry) Shutdown() {
 // logErrors logs what goes wrong with telemetry, at most once a minute. Neither the SDK
 // nor the exporters put the headers of OTLP, which are secrets, into an error.
 func logErrors(log *slog.Logger) otel.ErrorHandlerFunc {
-	throttle := &Throttle{Interval: time.Minute}
+	throttle := &actor.Throttle{Every: time.Minute}
 	return func(err error) {
-		throttle.LogAttrs(context.Background(), log, slog.LevelWarn, "telemetry", slog.Any("err", err))
+		if unlogged, ok := throttle.Allow(time.Now()); ok {
+			log.Warn("telemetry", "err", err, "unlogged", unlogged)
+		}
 	}
 }
 
