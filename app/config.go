@@ -180,44 +180,20 @@ func loadConfig() (Config, error) {
 // otlpProtocol is OpenTelemetry's standard variable.
 const otlpProtocol = "OTEL_EXPORTER_OTLP_PROTOCOL"
 
-// target is what the registry's webhooks are to call. It is false if we are to
-// leave them alone, with the reason.
-func (c Config) target() (target registry.Target, why string, ok bool) {
+// webhooks is what the registry's webhooks must be. It is false, with the reason, if
+// the service is to leave them alone.
+func (c Config) webhooks() (t registry.Target, why string, ok bool) {
 	switch {
 	case !bool(c.Registration):
-		return target, "WEBHOOK_REGISTRATION is off", false
+		return t, "WEBHOOK_REGISTRATION is off", false
 	case c.PublicURL.URL == nil:
-		return target, "PUBLIC_URL is not set", false
+		return t, "PUBLIC_URL is not set", false
 	}
-	target = registry.Target{URL: c.PublicURL.URL, Actions: c.Actions, Owner: c.Owner.or(c.PublicURL)}
+	t = registry.Target{URL: c.PublicURL.URL, Actions: c.Actions, Owner: c.Owner.or(c.PublicURL)}
 	if len(c.Keys) > 0 {
-		target.Key = c.Keys[0]
+		t.Key = c.Keys[0]
 	}
-	return target, "", true
-}
-
-// removal is what deregister has to know: what there is of us at the registry.
-type removal struct {
-	Registry  ResourceID `envconfig:"REGISTRY_RESOURCE_ID"`
-	PublicURL PublicURL  `envconfig:"PUBLIC_URL"`
-	Owner     Owner      `envconfig:"WEBHOOK_OWNER"`
-
-	// RoleAssignment and Role are the resource ids of the service's right at the
-	// registry and of its definition, if those go, too. They are outputs of
-	// infra/allregions.bicep.
-	RoleAssignment string `envconfig:"REGISTRY_ROLE_ASSIGNMENT_ID"`
-	Role           string `envconfig:"REGISTRY_ROLE_ID"`
-}
-
-func loadRemoval() (r removal, err error) {
-	unsetEmpty(settingNames[removal]())
-	if err := envconfig.Process("", &r); err != nil {
-		return r, wrongSetting(err)
-	}
-	if r.Registry.ID != nil && r.Owner.or(r.PublicURL) == "" {
-		err = errors.New("WEBHOOK_OWNER: not set, and neither is PUBLIC_URL")
-	}
-	return r, err
+	return t, "", true
 }
 
 // wrongSetting names the variable that envconfig could not read.
@@ -305,15 +281,21 @@ type PublicURL struct{ URL *url.URL }
 // maxTag is how long the value of a tag on Azure may be: it has the owner.
 const maxTag = 256
 
-func (p *PublicURL) Decode(s string) error {
-	s = strings.TrimSpace(s)
-	u, err := url.Parse(s)
-	// Not quoted: whoever puts a password into it has a secret in it.
-	if err != nil || u.Scheme != "https" || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || len(s) > maxTag {
+func (p *PublicURL) Decode(s string) (err error) {
+	if p.URL, err = parseURL(s, "https"); err != nil || len(p.URL.String()) > maxTag {
 		return errors.New("not a URL such as https://allregions.example.com: https, a host, perhaps a path, and nothing else")
 	}
-	p.URL = u
 	return nil
+}
+
+// parseURL parses an address of a server. Its error does not quote s, which is a secret
+// if somebody has put a password into it.
+func parseURL(s string, schemes ...string) (*url.URL, error) {
+	u, err := url.Parse(strings.TrimSpace(s))
+	if err != nil || !slices.Contains(schemes, u.Scheme) || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		return nil, errors.New("not an address of a server")
+	}
+	return u, nil
 }
 
 // Switch is on or off.
@@ -391,13 +373,10 @@ type Collector struct{ URL *url.URL }
 
 func (c Collector) set() bool { return c.URL != nil }
 
-func (c *Collector) Decode(s string) error {
-	u, err := url.Parse(strings.TrimSpace(s))
-	// Not quoted: see PublicURL.
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+func (c *Collector) Decode(s string) (err error) {
+	if c.URL, err = parseURL(s, "http", "https"); err != nil {
 		return errors.New("not a URL such as http://localhost:4317: http or https, a host, a port, and nothing else")
 	}
-	c.URL = u
 	return nil
 }
 

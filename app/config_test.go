@@ -193,10 +193,10 @@ func TestTarget(t *testing.T) {
 			t.Errorf("%q: %v", tt.settings, err)
 			continue
 		}
-		target, why, ok := c.target()
+		webhooks, why, ok := c.webhooks()
 		got := "left alone: " + why
 		if ok {
-			got = fmt.Sprintf("%s %s %s %s", target.URL, target.Key, target.Actions, target.Owner)
+			got = fmt.Sprintf("%s %s %s %s", webhooks.URL, webhooks.Key, webhooks.Actions, webhooks.Owner)
 		}
 		if got != tt.want {
 			t.Errorf("%q: %s, want %s", tt.settings, got, tt.want)

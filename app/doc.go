@@ -22,7 +22,7 @@
 //     that a crash cannot hurt. Its wire and stored forms are in wire.go, the
 //     CloudEvent in cloudevent.go. Its Client is how everybody else reaches it: an
 //     event goes to the actor, and a status is read from the store.
-//   - [allregions/app/webhook] is the public HTTP side: keys, limits, ACR's
+//   - [allregions/app/api] is the public HTTP side: keys, limits, ACR's
 //     payloads, statuses, waiting. problem.go has the table of errors.
 //   - [allregions/app/sidecar] is Dapr: the one package that imports its SDK. It
 //     implements the ports that actor declares, and hosts the actors.
@@ -45,9 +45,9 @@
 //
 // # A webhook's way
 //
-//  1. webhook.Handler checks the key, parses the payload, and calls
+//  1. api.Handler checks the key, parses the payload, and calls
 //     notification.Client.Add.
-//     If the actor cannot be reached in time, notification.Intake puts the event
+//     If the actor cannot be reached in time, intake.Intake puts the event
 //     on a topic from which it comes back, and the webhook is answered.
 //  2. The sidecar finds the actor's host, which may be another replica, and calls
 //     sidecar.Host there, one turn at a time per notification.

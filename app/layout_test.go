@@ -55,15 +55,16 @@ var imports = map[string][]string{
 	"allregions/app/catalog":      {"actor"},
 	"allregions/app/notification": {"actor", "catalog", "replication"},
 	"allregions/app/delivery":     {"actor"},
-	"allregions/app/webhook":      {"catalog", "delivery", "notification", "replication"},
+	"allregions/app/api":          {"actor", "catalog", "delivery", "intake", "notification", "replication"},
+	"allregions/app/intake":       {"actor", "notification", "replication"},
 	"allregions/app/target":       {"notification", "replication"},
 	"allregions/app/outbox":       {"delivery", "notification", "replication", "target"},
 
 	"allregions/app/notification/fake":        {"actor", "catalog"},
 	"allregions/app/notification/conformance": {"actor", "catalog", "notification", "notification/fake", "replication"},
 	"allregions/app/sidecar":                  {"actor"},
-	"allregions/app/telemetry":                {"delivery", "notification", "replication"},
-	"allregions/app":                          {"catalog", "delivery", "notification", "outbox", "registry", "replication", "sidecar", "target", "telemetry", "webhook"},
+	"allregions/app/telemetry":                {"actor", "delivery", "notification", "replication"},
+	"allregions/app":                          {"api", "catalog", "delivery", "intake", "notification", "outbox", "registry", "replication", "sidecar", "target", "telemetry"},
 
 	"allregions/app/local/process": {},
 	"allregions/app/local/dapr":    {"local/process"},
@@ -87,9 +88,9 @@ var others = map[string][]string{
 	"github.com/Azure/":                  {"allregions/app", "allregions/app/registry"},
 	"gopkg.in/yaml.v3":                   {"allregions/app/target", "allregions/app/local/cosmos"},
 	"github.com/google/cel-go/":          {"allregions/app/target"},
-	"github.com/cloudevents/":            {"allregions/app/notification", "allregions/app/delivery"},
-	"go.opentelemetry.io/":               {"allregions/app/telemetry", "allregions/app/notification", "allregions/app/notification/conformance", "allregions/app/sidecar", "allregions/app/webhook"},
-	"net/http":                           {"allregions/app", "allregions/app/telemetry", "allregions/app/webhook", "allregions/app/target", "allregions/app/sidecar", "allregions/app/local", "allregions/app/local/acr", "allregions/app/local/chaos", "allregions/app/local/cosmos", "allregions/app/local/stack"},
+	"github.com/cloudevents/":            {"allregions/app/intake", "allregions/app/notification", "allregions/app/delivery"},
+	"go.opentelemetry.io/":               {"allregions/app/telemetry", "allregions/app/notification", "allregions/app/notification/conformance", "allregions/app/sidecar", "allregions/app/api"},
+	"net/http":                           {"allregions/app", "allregions/app/telemetry", "allregions/app/api", "allregions/app/target", "allregions/app/sidecar", "allregions/app/local", "allregions/app/local/acr", "allregions/app/local/chaos", "allregions/app/local/cosmos", "allregions/app/local/stack"},
 	"os":                                 {"allregions/app", "allregions/app/sidecar", "allregions/app/local", "allregions/app/local/chaos", "allregions/app/local/cosmos", "allregions/app/local/dapr", "allregions/app/local/process", "allregions/app/local/stack"},
 }
 

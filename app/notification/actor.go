@@ -59,9 +59,9 @@ const methodAdd = "Add"
 
 // followTimeout is how long what follows the reply may take: longer, and it is left
 // for the reminder. Meanwhile the actor's next turn waits, and an event that waits for
-// longer than Intake does is queued. It leaves a broker the second or two that its
+// longer than CallTimeout is queued. It leaves a broker the second or two that its
 // first connection takes.
-const followTimeout = actorPatience - 500*time.Millisecond
+const followTimeout = CallTimeout - 500*time.Millisecond
 
 // Index finds notifications by their image.
 type Index interface {
@@ -139,7 +139,7 @@ type loaded struct {
 }
 
 func (a *Actor) add(ctx context.Context, id string, body []byte) (actor.Turn, error) {
-	var m addMessage
+	var m Message
 	if err := json.Unmarshal(body, &m); err != nil {
 		return actor.Turn{}, fmt.Errorf("add to %s: decode event: %w", id, err)
 	}
@@ -147,7 +147,7 @@ func (a *Actor) add(ctx context.Context, id string, body []byte) (actor.Turn, er
 		return actor.Turn{}, fmt.Errorf("add to %s: the event is of %q", id, m.Event.ID)
 	}
 	ctx, span := a.traceTurn(ctx, id, m.Event.Region, false)
-	turn, d, err := a.addEvent(ctx, m.Event.event(), replication.Plan{Expected: m.Expected, Timeout: a.Timeout})
+	turn, d, err := a.addEvent(ctx, m.Event, replication.Plan{Expected: m.Expected, Timeout: a.Timeout})
 	endTurn(span, d, err)
 	if err != nil {
 		return actor.Turn{}, fmt.Errorf("add to %s: %w", id, err)

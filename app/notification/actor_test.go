@@ -46,7 +46,6 @@ type world struct {
 	*fake.World
 	timeout time.Duration
 	sent    []string // the names of an image that were sent to the index, in order
-	before  []byte   // the record as it once was
 }
 
 func newWorld() *world { return &world{World: fake.New(t0), timeout: plan.Timeout} }
@@ -265,7 +264,7 @@ func TestReplyBeforeWhatFollows(t *testing.T) {
 
 func addBody(t *testing.T, e replication.Event) []byte {
 	t.Helper()
-	body, err := json.Marshal(addMessage{messageOf(e), plan.Expected})
+	body, err := json.Marshal(Message{e, plan.Expected})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -1098,7 +1097,7 @@ type answersWith struct {
 }
 
 func (a answersWith) Invoke(ctx context.Context, _, method string, _ []byte) ([]byte, error) {
-	body, err := json.Marshal(addMessage{messageOf(a.event), plan.Expected})
+	body, err := json.Marshal(Message{a.event, plan.Expected})
 	if err != nil {
 		return nil, err
 	}
@@ -1323,7 +1322,7 @@ func TestDeafAfterTheSave(t *testing.T) {
 					t.Fatalf("%v after %v", err, time.Since(begin))
 				}
 				turn.After(context.WithoutCancel(t.Context()))
-				if took := time.Since(begin); took != followTimeout || took >= actorPatience {
+				if took := time.Since(begin); took != followTimeout || took >= CallTimeout {
 					t.Errorf("what follows takes %v", took)
 				}
 				w.passTo(t, due) // it hears again

@@ -1,16 +1,11 @@
 package notification
 
 import (
-	"bytes"
 	"fmt"
-	"log/slog"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
-	"allregions/app/actor"
-	"allregions/app/notification/fake"
 	"allregions/app/replication"
 )
 
@@ -113,59 +108,5 @@ func TestObserver(t *testing.T) {
 				t.Errorf("told\n got %q\nwant %q", o.told, tt.want)
 			}
 		})
-	}
-}
-
-// Each try to deliver from the queue is told, with a region only if the
-// notification expects that.
-func TestDelivered(t *testing.T) {
-	w := newWorld()
-	in, queue, _ := w.intake(away{fake.Err})
-	for _, r := range []replication.Region{"eastus", "mars"} {
-		if _, err := in.Add(t.Context(), event(r), plan.Expected); err != nil {
-			t.Fatal(err)
-		}
-	}
-	var told []string
-	deliver := func(actors actor.Invoker, message string) {
-		in, _, _ := w.intake(actors)
-		in.Delivered = func(region replication.Region, result string) { told = append(told, string(region)+" "+result) }
-		in.Deliver(t.Context(), []byte(message))
-	}
-	deliver(away{fake.Err}, queue.events[0])
-	deliver(w, queue.events[0])
-	deliver(w, queue.events[0])
-	deliver(away{fake.Err}, queue.events[1])
-	deliver(w, queue.events[1])
-	deliver(w, "{")
-	deliver(w, "{}")
-	if want := []string{"eastus failed", "eastus started", "eastus duplicate", " failed", " dead", " dead", " dead"}; !slices.Equal(told, want) {
-		t.Errorf("got %q, want %q", told, want)
-	}
-}
-
-// The log says of each message what became of it, and the error of one that comes
-// again names it.
-func TestDeliveryIsLogged(t *testing.T) {
-	var log bytes.Buffer
-	w := newWorld()
-	in, queue, _ := w.intake(away{fake.Err})
-	if _, err := in.Add(t.Context(), event("eastus"), plan.Expected); err != nil {
-		t.Fatal(err)
-	}
-	in.Log = slog.New(slog.NewTextHandler(&log, nil))
-	if err := in.Deliver(t.Context(), []byte(queue.events[0])); err == nil || !strings.HasPrefix(err.Error(), "deliver n1/eastus: ") || log.Len() != 0 {
-		t.Errorf("%v, and the log is %s", err, &log)
-	}
-	in.Client.Actors = w
-	for _, want := range []string{"event=n1/eastus result=started", "event=n1/eastus result=duplicate"} {
-		log.Reset()
-		if err := in.Deliver(t.Context(), []byte(queue.events[0])); err != nil || !strings.Contains(log.String(), want) {
-			t.Errorf("%v, and the log is %s, want %s", err, &log, want)
-		}
-	}
-	log.Reset()
-	if err := in.Deliver(t.Context(), []byte("{")); err != nil || !strings.Contains(log.String(), "event=unknown result=dead") {
-		t.Errorf("%v, and the log is %s", err, &log)
 	}
 }

@@ -45,8 +45,8 @@ func (s Status) IsArrival() bool {
 	return true
 }
 
-// has tells whether region has reported.
-func (s Status) has(region replication.Region) bool {
+// Has tells whether region has reported.
+func (s Status) Has(region replication.Region) bool {
 	return slices.ContainsFunc(s.Regions, func(r RegionStatus) bool { return r.Region == region })
 }
 
@@ -114,12 +114,29 @@ func (m eventMessage) event() replication.Event {
 		Tag: m.Tag, Digest: m.Digest, MediaType: m.MediaType, Size: m.Size, Original: m.Original, Region: m.Region, Time: value(m.Time), ReceivedAt: value(m.ReceivedAt), Via: m.Via}
 }
 
-// addMessage is what Client asks of methodAdd. The expected regions count only
-// for a first event, and are those that the caller knows: the actor's host may
-// know older ones.
-type addMessage struct {
+// Message is an event on its way to its notification's actor, directly or by a queue.
+// The expected regions count only for a first event, and are those that the sender
+// knows: the actor's host may know older ones.
+type Message struct {
+	Event    replication.Event
+	Expected []replication.Region
+}
+
+type message struct {
 	Event    eventMessage         `json:"event"`
 	Expected []replication.Region `json:"expected"`
+}
+
+// MarshalJSON is for package json, like UnmarshalJSON.
+func (m Message) MarshalJSON() ([]byte, error) {
+	return json.Marshal(message{messageOf(m.Event), m.Expected})
+}
+
+func (m *Message) UnmarshalJSON(data []byte) error {
+	var w message
+	err := json.Unmarshal(data, &w)
+	m.Event, m.Expected = w.Event.event(), w.Expected
+	return err
 }
 
 // reply is what the actor answers.

@@ -104,12 +104,12 @@ func (s *Metrics) event(region replication.Region, result string, via replicatio
 		labelVia.String(cmp.Or(string(via), viaWebhook)))
 }
 
-// Received is for webhook.Config.
+// Received is for api.Config.
 func (s *Metrics) Received(region replication.Region, result string) {
 	s.event(region, result, replication.ViaWebhook)
 }
 
-// Delivered is for notification.Intake.
+// Delivered is for intake.Intake.
 func (s *Metrics) Delivered(region replication.Region, result string) {
 	s.event(region, result, replication.ViaQueue)
 }

@@ -32,6 +32,8 @@ import (
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
+
+	"allregions/app/actor"
 )
 
 // name is that of the service, unless OTEL_SERVICE_NAME says another one, and of
@@ -71,7 +73,7 @@ type Telemetry struct {
 // Start sets telemetry up. It waits for nobody. The newest one of a process has
 // OpenTelemetry's own log, which is a global variable.
 func Start(ctx context.Context, o Options) (_ *Telemetry, err error) {
-	otel.SetErrorHandler(&complaints{log: o.Log, now: time.Now})
+	otel.SetErrorHandler(logErrors(o.Log))
 	otel.SetLogger(logr.FromSlogHandler(withoutValues{o.Log.Handler()}))
 	t := &Telemetry{log: o.Log}
 	defer func() {
@@ -140,30 +142,15 @@ func (t *Telemetry) Shutdown() {
 	}
 }
 
-// complaints logs what goes wrong with telemetry, at most once a minute.
-type complaints struct {
-	log *slog.Logger
-	now func() time.Time
-
-	mu       sync.Mutex
-	last     time.Time
-	unlogged int // since last
-}
-
-const complaintPause = time.Minute
-
-// Handle is called by the SDK. Neither it nor the exporters put the headers of
-// OTLP, which are secrets, into an error.
-func (c *complaints) Handle(err error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	now := c.now()
-	if !c.last.IsZero() && now.Sub(c.last) < complaintPause {
-		c.unlogged++
-		return
+// logErrors logs what goes wrong with telemetry, at most once a minute. Neither the SDK
+// nor the exporters put the headers of OTLP, which are secrets, into an error.
+func logErrors(log *slog.Logger) otel.ErrorHandlerFunc {
+	throttle := &actor.Throttle{Every: time.Minute}
+	return func(err error) {
+		if unlogged, ok := throttle.Allow(time.Now()); ok {
+			log.Warn("telemetry", "err", err, "unlogged", unlogged)
+		}
 	}
-	c.log.Warn("telemetry", "err", err, "unlogged", c.unlogged)
-	c.last, c.unlogged = now, 0
 }
 
 // withoutValues is where the SDK says what it does not understand of its settings.

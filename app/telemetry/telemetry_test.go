@@ -11,15 +11,16 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 
 	"allregions/app/delivery"
+	"allregions/app/intake"
 	"allregions/app/notification"
 	"allregions/app/replication"
-	"allregions/app/webhook"
 )
 
 var t0 = time.Date(2026, 11, 17, 16, 52, 1, 0, time.UTC)
@@ -56,7 +57,7 @@ func story(m *Metrics) {
 	m.Saved(replication.State{}, begun)
 
 	m.Received("westeurope", string(replication.Started))
-	m.Received("", webhook.ResultRefused)
+	m.Received("", intake.ResultRefused)
 	m.Delivered("japaneast", string(replication.CameAfter))
 	m.Repeated(notification.WorkPublish)
 	m.Attempted("ops", delivery.Again)
@@ -268,17 +269,18 @@ func TestCollectorAway(t *testing.T) {
 }
 
 func TestComplaints(t *testing.T) {
-	var log bytes.Buffer
-	now := t0
-	c := &complaints{log: slog.New(slog.NewTextHandler(&log, nil)), now: func() time.Time { return now }}
-	for range 100 {
-		c.Handle(errors.New("no collector"))
-	}
-	now = now.Add(complaintPause)
-	c.Handle(errors.New("no collector"))
-	if got := strings.Count(log.String(), "\n"); got != 2 || !strings.Contains(log.String(), "unlogged=99") {
-		t.Errorf("%s", log.String())
-	}
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		handle := logErrors(slog.New(slog.NewTextHandler(&log, nil)))
+		for range 100 {
+			handle(errors.New("no collector"))
+		}
+		time.Sleep(time.Minute)
+		handle(errors.New("no collector"))
+		if got := strings.Count(log.String(), "\n"); got != 2 || !strings.Contains(log.String(), `level=WARN msg=telemetry err="no collector" unlogged=99`) {
+			t.Errorf("got %d lines, want 2, the second with unlogged=99:\n%s", got, &log)
+		}
+	})
 }
 
 // BenchmarkNotification is what counting costs for all of a notification of three

@@ -1,4 +1,4 @@
-package webhook
+package api
 
 import (
 	"context"
@@ -13,7 +13,7 @@ import (
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"go.opentelemetry.io/otel/trace"
 
-	"allregions/app/notification"
+	"allregions/app/intake"
 	"allregions/app/replication"
 )
 
@@ -23,14 +23,14 @@ type spy struct {
 	span trace.SpanContext
 }
 
-func (s *spy) Add(ctx context.Context, e replication.Event, expected []replication.Region) (notification.Result, error) {
+func (s *spy) Add(ctx context.Context, e replication.Event, expected []replication.Region) (intake.Result, error) {
 	s.span = trace.SpanContextFromContext(ctx)
 	return s.backend.Add(ctx, e, expected)
 }
 
 func tracedHandler(s *spy) (*Handler, *tracetest.SpanRecorder) {
 	recorder := tracetest.NewSpanRecorder()
-	return New(Config{Notifications: s, Statuses: s, Deliveries: &deliveries{}, Waiters: NewWaiters(), Regions: regions{"westeurope", "eastus"},
+	return New(Config{Intake: s, Statuses: s, Deliveries: &deliveries{}, Regions: regions{"westeurope", "eastus"},
 		Keys: NewKeys([]string{key1}), Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
 		Tracer:     sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(recorder)).Tracer("test"),
 		Propagator: propagation.TraceContext{}}), recorder

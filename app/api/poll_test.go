@@ -1,4 +1,4 @@
-package webhook
+package api
 
 import (
 	"context"
@@ -61,7 +61,7 @@ func TestWaitEndsWithTheOutcome(t *testing.T) {
 		go func() {
 			time.Sleep(20 * time.Second)
 			c.set(replication.Replicated, nil)
-			h.waiters.Wake("a")
+			h.Concluded("a")
 		}()
 		w := get(h, "/notifications/a?wait=60s")
 		if !strings.Contains(w.Body.String(), `"replicated"`) || time.Since(begin) != 20*time.Second {
@@ -113,8 +113,8 @@ func TestNothingToWaitFor(t *testing.T) {
 		if w := get(h, "/notifications/a?wait=3s"); w.Code != 200 {
 			t.Errorf("concluded: %d", w.Code)
 		}
-		if time.Since(begin) != 0 || len(h.waiters.polls) != 0 {
-			t.Errorf("waited %v, %d polls", time.Since(begin), len(h.waiters.polls))
+		if time.Since(begin) != 0 || len(h.polls.byKey) != 0 {
+			t.Errorf("waited %v, %d polls", time.Since(begin), len(h.polls.byKey))
 		}
 	})
 }
@@ -131,7 +131,7 @@ func TestWaitForAnImage(t *testing.T) {
 			c.set(replication.Collecting, nil)
 			time.Sleep(10 * time.Second)
 			c.set(replication.Replicated, nil)
-			h.waiters.Wake("a")
+			h.Concluded("a")
 		}()
 		w := get(h, "/images/shop/cart?tag=v1&wait=60&require=replicated")
 		if w.Code != 200 || !strings.Contains(w.Body.String(), `"replicated"`) || time.Since(begin) != 20*time.Second+1 {
@@ -148,7 +148,7 @@ func TestWaitForAnImage(t *testing.T) {
 		if w = get(h, "/images/shop/cart?tag=v1&wait=5s&require=replicated"); w.Code != 503 || time.Since(begin) != 5*time.Second {
 			t.Errorf("it is not everywhere: %d after %v", w.Code, time.Since(begin))
 		}
-		if len(h.waiters.polls) != 0 {
+		if len(h.polls.byKey) != 0 {
 			t.Error("a poll is left")
 		}
 	})
@@ -166,7 +166,7 @@ func TestWaitForANotification(t *testing.T) {
 			c.set(replication.Collecting, nil)
 			time.Sleep(10 * time.Second)
 			c.set(replication.Replicated, nil)
-			h.waiters.Wake("a")
+			h.Concluded("a")
 		}()
 		w := get(h, "/notifications/a?wait=60&require=replicated")
 		if w.Code != 200 || !strings.Contains(w.Body.String(), `"replicated"`) || time.Since(begin) != 20*time.Second+1 {
@@ -192,7 +192,7 @@ func TestWaitEndsWithTheReplica(t *testing.T) {
 		} {
 			c.set(tt.status, tt.err)
 			h := waiting(c)
-			time.AfterFunc(2*time.Second, h.waiters.Close)
+			time.AfterFunc(2*time.Second, h.Stop)
 			begin := time.Now()
 			w := get(h, tt.target)
 			if w.Code != 503 || w.Header().Get("Retry-After") == "" || !strings.Contains(w.Body.String(), "stopping") || time.Since(begin) != 2*time.Second {
@@ -202,7 +202,7 @@ func TestWaitEndsWithTheReplica(t *testing.T) {
 		// Who asks for the status alone gets it to the end.
 		c.set(replication.Collecting, nil)
 		h := waiting(c)
-		h.waiters.Close()
+		h.Stop()
 		if w := get(h, "/notifications/a"); w.Code != 200 {
 			t.Errorf("%d", w.Code)
 		}
@@ -214,15 +214,13 @@ func TestManyPolls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := &changing{}
 		c.set(replication.Collecting, nil)
-		ws := NewWaiters()
+		ps := polls{byKey: map[string]*poll{}}
 		ctx, cancel := context.WithCancel(t.Context())
 		var wg sync.WaitGroup
 		for i := range 2000 {
 			wg.Go(func() {
-				ws.Wait(ctx, strconv.Itoa(i), func(ctx context.Context) (notification.Status, bool) {
-					c.Status(ctx, "")
-					return notification.Status{}, false
-				})
+				read := func(ctx context.Context) (notification.Status, error) { return c.Status(ctx, "") }
+				ps.wait(ctx, strconv.Itoa(i), read, notification.Status.Concluded)
 			})
 		}
 		time.Sleep(time.Minute)
@@ -268,9 +266,9 @@ func TestWaitersShareAPoll(t *testing.T) {
 			t.Errorf("%d reads", reads)
 		}
 		c.set(replication.Replicated, nil)
-		h.waiters.Wake("a")
+		h.Concluded("a")
 		wg.Wait()
-		if len(h.waiters.polls) != 0 {
+		if len(h.polls.byKey) != 0 {
 			t.Error("a poll is left")
 		}
 	})
@@ -291,8 +289,103 @@ func TestWaitEndsWithItsCaller(t *testing.T) {
 		}
 		reads := c.reads.Load()
 		time.Sleep(time.Minute)
-		if now := c.reads.Load(); now != reads || len(h.waiters.polls) != 0 {
-			t.Errorf("%d reads since, %d polls", now-reads, len(h.waiters.polls))
+		if now := c.reads.Load(); now != reads || len(h.polls.byKey) != 0 {
+			t.Errorf("%d reads since, %d polls", now-reads, len(h.polls.byKey))
+		}
+	})
+}
+
+// However many ask, there is one reading at a time; and each answer is younger than
+// its question.
+func TestReadingsAreShared(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ps := polls{byKey: map[string]*poll{}}
+		var begun atomic.Int64
+		read := func(context.Context) (notification.Status, error) {
+			begun.Add(1)
+			st := notification.Status{StartedAt: time.Now()}
+			time.Sleep(time.Second)
+			return st, nil
+		}
+		for i := range 100 {
+			go func() {
+				asked := time.Now()
+				st, err := ps.once(t.Context(), "n1", read)
+				if err != nil || st.StartedAt.Before(asked) {
+					t.Errorf("%d: asked at %v, read at %v, %v", i, asked, st.StartedAt, err)
+				}
+			}()
+			time.Sleep(time.Millisecond)
+		}
+		if _, err := ps.once(t.Context(), "other", read); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(10 * time.Second)
+		if n := begun.Load(); n != 3 {
+			t.Errorf("got %d readings, want 3", n)
+		}
+		ps.mu.Lock()
+		defer ps.mu.Unlock()
+		if len(ps.byKey) != 0 {
+			t.Errorf("%v is left", ps.byKey)
+		}
+	})
+}
+
+// A question that comes while somebody waits is answered at once.
+func TestOnceDoesNotWaitForThePoll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &changing{}
+		c.set(replication.Collecting, nil)
+		h := waiting(c)
+		ctx, cancel := context.WithCancel(t.Context())
+		go h.polls.wait(ctx, "a", h.read("a"), notification.Status.Concluded)
+		time.Sleep(pollInterval / 2)
+		begin := time.Now()
+		if w := get(h, "/notifications/a"); w.Code != 200 || time.Since(begin) != 0 {
+			t.Errorf("got %d after %v, want 200 at once", w.Code, time.Since(begin))
+		}
+		cancel()
+	})
+}
+
+// A caller that goes away takes nobody along, and one that waits for a reading that
+// hangs is answered in time.
+func TestReadingsEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ps := polls{byKey: map[string]*poll{}}
+		slow := func(ctx context.Context) (notification.Status, error) {
+			select {
+			case <-time.After(time.Second):
+				return notification.Status{ID: "n1"}, nil
+			case <-ctx.Done():
+				return notification.Status{}, ctx.Err()
+			}
+		}
+		gone, leave := context.WithTimeout(t.Context(), time.Millisecond)
+		defer leave()
+		go func() {
+			if _, err := ps.once(gone, "n1", slow); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("gone: got %v, want %v", err, context.DeadlineExceeded)
+			}
+		}()
+		if st, err := ps.once(t.Context(), "n1", slow); err != nil || st.ID != "n1" {
+			t.Errorf("who stays: got %+v, %v", st, err)
+		}
+		nobody := func(context.Context) (notification.Status, error) { panic("nobody asks") }
+		if _, err := ps.once(gone, "n2", nobody); err == nil {
+			t.Error("gone before: no error")
+		}
+		begin := time.Now()
+		hang := func(ctx context.Context) (notification.Status, error) {
+			<-ctx.Done()
+			return notification.Status{}, ctx.Err()
+		}
+		if _, err := ps.once(t.Context(), "n1", hang); !errors.Is(err, context.DeadlineExceeded) || time.Since(begin) > callTimeout {
+			t.Errorf("hangs: got %v after %v", err, time.Since(begin))
+		}
+		if st, err := ps.once(t.Context(), "n1", slow); err != nil || st.ID != "n1" {
+			t.Errorf("afterwards: got %+v, %v", st, err)
 		}
 	})
 }

@@ -1,4 +1,4 @@
-package webhook
+package api
 
 import (
 	"bytes"
@@ -19,6 +19,7 @@ import (
 
 	"allregions/app/catalog"
 	"allregions/app/delivery"
+	"allregions/app/intake"
 	"allregions/app/notification"
 	"allregions/app/replication"
 )
@@ -26,15 +27,15 @@ import (
 // backend is a Notifications and Statuses that answers what it is told to.
 type backend struct {
 	added  []replication.Event
-	result notification.Result
+	result intake.Result
 	err    error
 	status func(ctx context.Context, id string) (notification.Status, error)
 	find   func(ctx context.Context, image catalog.Image) (notification.Status, error)
 }
 
-func (b *backend) Add(ctx context.Context, e replication.Event, expected []replication.Region) (notification.Result, error) {
+func (b *backend) Add(ctx context.Context, e replication.Event, expected []replication.Region) (intake.Result, error) {
 	if _, ok := ctx.Deadline(); !ok {
-		return notification.Result{}, errors.New("a call without a time limit")
+		return intake.Result{}, errors.New("a call without a time limit")
 	}
 	b.added = append(b.added, e)
 	return b.result, b.err
@@ -89,7 +90,7 @@ func (d *deliveries) Health() []delivery.TargetStatus {
 }
 
 func newHandler(b *backend, log io.Writer) *Handler {
-	return New(Config{Notifications: b, Statuses: b, Deliveries: &deliveries{}, Waiters: NewWaiters(), Regions: regions{"westeurope", "eastus"},
+	return New(Config{Intake: b, Statuses: b, Deliveries: &deliveries{}, Regions: regions{"westeurope", "eastus"},
 		Keys:  NewKeys([]string{key1, key2}),
 		Ready: func(context.Context) error { return nil },
 		Log:   slog.New(slog.NewTextHandler(log, nil))})
@@ -106,9 +107,9 @@ func call(h http.Handler, method, target, body string, header ...string) *httpte
 	return w
 }
 
-func started() notification.Result {
-	return notification.Result{Reason: replication.Started, Status: notification.Status{ID: "a", Status: replication.Collecting,
-		Regions: []notification.RegionStatus{}, Missing: []replication.Region{"eastus"}}}
+func started() intake.Result {
+	return intake.Result{Result: notification.Result{Reason: replication.Started, Status: notification.Status{ID: "a", Status: replication.Collecting,
+		Regions: []notification.RegionStatus{}, Missing: []replication.Region{"eastus"}}}}
 }
 
 const push = `{"id":"a","action":"push"}`
@@ -118,7 +119,7 @@ func TestWebhookAnswers(t *testing.T) {
 	duplicate.Reason = replication.Duplicate
 	for _, tt := range []struct {
 		name, method, target, body string
-		result                     notification.Result
+		result                     intake.Result
 		err                        error
 		want                       int
 		detail                     string // of the problem
@@ -131,14 +132,14 @@ func TestWebhookAnswers(t *testing.T) {
 		{"first sample's URL", "POST", "/api/ImagePush?region=eastus", push, started(), nil, 202, "", 1},
 		{"second sample's URL", "POST", "/images/push?region=eastus", push, started(), nil, 202, "", 1},
 		{"no region", "POST", "/webhooks/acr", push, started(), nil, 400, "[westeurope eastus]", 0},
-		{"unexpected region", "POST", "/webhooks/acr?region=mars", push, notification.Result{},
+		{"unexpected region", "POST", "/webhooks/acr?region=mars", push, intake.Result{},
 			&notification.RefusedError{Region: "mars", Expected: []replication.Region{"westeurope", "eastus"}}, 400, "expected: westeurope, eastus", 1},
 		{"bad id", "POST", "/webhooks/acr?region=eastus", `{"id":"../x","action":"push"}`, started(), nil, 400, `field "id"`, 0},
 		{"long id", "POST", "/webhooks/acr?region=eastus", `{"id":"` + strings.Repeat("a", 101) + `","action":"push"}`, started(), nil, 400, `field "id"`, 0},
 		{"bad host", "POST", "/webhooks/acr?region=eastus", `{"id":"a","action":"push","request":{"host":"contoso azurecr io"}}`, started(), nil, 400, `field "request.host"`, 0},
 		{"not JSON", "POST", "/webhooks/acr?region=eastus", `hello`, started(), nil, 400, "not JSON", 0},
 		{"too large", "POST", "/webhooks/acr?region=eastus", `{"id":"a","action":"` + strings.Repeat("x", maxBody) + `"}`, started(), nil, 413, "64 KiB", 0},
-		{"store away", "POST", "/webhooks/acr?region=eastus", push, notification.Result{}, errors.New("secret host refused"), 503, "could not be reached", 1},
+		{"store away", "POST", "/webhooks/acr?region=eastus", push, intake.Result{}, errors.New("secret host refused"), 503, "could not be reached", 1},
 		{"wrong method", "GET", "/webhooks/acr", "", started(), nil, 405, "does not answer", 0},
 		{"wrong method on a sample's URL", "GET", "/api/ImagePush", "", started(), nil, 405, "does not answer", 0},
 		{"wrong path", "POST", "/webhooks", push, started(), nil, 404, "nothing at this path", 0},
@@ -199,7 +200,7 @@ func TestWebhookBodyIsTheStatus(t *testing.T) {
 func TestOneRegionNeedsNotBeNamed(t *testing.T) {
 	b := &backend{result: started()}
 	h := newHandler(b, io.Discard)
-	h.regions = regions{"eastus"}
+	h.config.Regions = regions{"eastus"}
 	if w := call(h, "POST", "/images/push", push); w.Code != 202 || b.added[0].Region != "eastus" {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
@@ -266,7 +267,7 @@ func TestKeys(t *testing.T) {
 		t.Errorf("webhook without a key: %d, %d events", w.Code, len(b.added))
 	}
 	h := newHandler(&backend{result: started()}, io.Discard)
-	h.keys = NewKeys(nil)
+	h.config.Keys = NewKeys(nil)
 	if w := call(h, "POST", "/webhooks/acr?region=eastus", push, "Authorization", ""); w.Code != 202 {
 		t.Errorf("without keys: %d", w.Code)
 	}
@@ -347,7 +348,7 @@ func TestCallerGoesAway(t *testing.T) {
 	cancel()
 	r := httptest.NewRequestWithContext(ctx, "POST", "/webhooks/acr?region=eastus&code="+key1, strings.NewReader(push))
 	seen := make(chan error, 1)
-	h.Notifications = addFunc(func(ctx context.Context, e replication.Event, _ []replication.Region) (notification.Result, error) {
+	h.config.Intake = addFunc(func(ctx context.Context, e replication.Event, _ []replication.Region) (intake.Result, error) {
 		seen <- ctx.Err()
 		return started(), nil
 	})
@@ -356,7 +357,7 @@ func TestCallerGoesAway(t *testing.T) {
 		t.Errorf("the event was added with a context that has ended: %v", err)
 	}
 	body := " " + push + "\n"
-	h.Notifications = b
+	h.config.Intake = b
 	if call(h, "POST", "/webhooks/acr?region=eastus", body); len(b.added) != 1 || b.added[0].Original != body {
 		t.Errorf("the original is %+v", b.added)
 	}
@@ -365,7 +366,7 @@ func TestCallerGoesAway(t *testing.T) {
 func TestDeliveries(t *testing.T) {
 	d := &deliveries{}
 	h := newHandler(&backend{}, io.Discard)
-	h.deliveries = d
+	h.config.Deliveries = d
 	for _, tt := range []struct {
 		method, target string
 		code           int
@@ -397,15 +398,15 @@ func TestDeliveries(t *testing.T) {
 
 // An event on its way to its notification is accepted, and nothing is said of it.
 func TestQueued(t *testing.T) {
-	w := call(newHandler(&backend{result: notification.Result{Queued: true}}, io.Discard), "POST", "/webhooks/acr?region=eastus", push)
+	w := call(newHandler(&backend{result: intake.Result{Queued: true}}, io.Discard), "POST", "/webhooks/acr?region=eastus", push)
 	if body := strings.TrimSpace(w.Body.String()); w.Code != 202 || body != `{"id":"a","queued":true}` || w.Header().Get("Location") != "/notifications/a" {
 		t.Errorf("%d %s %v", w.Code, body, w.Header())
 	}
 }
 
-type addFunc func(context.Context, replication.Event, []replication.Region) (notification.Result, error)
+type addFunc func(context.Context, replication.Event, []replication.Region) (intake.Result, error)
 
-func (f addFunc) Add(ctx context.Context, e replication.Event, expected []replication.Region) (notification.Result, error) {
+func (f addFunc) Add(ctx context.Context, e replication.Event, expected []replication.Region) (intake.Result, error) {
 	return f(ctx, e, expected)
 }
 
@@ -434,15 +435,15 @@ func (l *learning) Recheck(_ context.Context, region replication.Region) bool {
 
 // A new replica's first webhook is the first news of it, and comes once.
 func TestNewReplica(t *testing.T) {
-	join := addFunc(func(_ context.Context, e replication.Event, expected []replication.Region) (notification.Result, error) {
+	join := addFunc(func(_ context.Context, e replication.Event, expected []replication.Region) (intake.Result, error) {
 		if !slices.Contains(expected, e.Region) {
-			return notification.Result{}, &notification.RefusedError{Region: e.Region, Expected: expected}
+			return intake.Result{}, &notification.RefusedError{Region: e.Region, Expected: expected}
 		}
 		return started(), nil
 	})
 	l := &learning{known: regions{"westeurope", "eastus"}, news: "japaneast"}
 	h := newHandler(&backend{}, io.Discard)
-	h.Notifications, h.regions = join, l
+	h.config.Intake, h.config.Regions = join, l
 	for _, tt := range []struct {
 		region string
 		want   int
@@ -492,7 +493,7 @@ func TestReadyz(t *testing.T) {
 		if w := call(h, "GET", "/readyz", ""); w.Code != 200 || log.Len() != 0 {
 			t.Errorf("%d %s\n%s", w.Code, w.Body, &log)
 		}
-		h.ready = func(context.Context) error { return errors.New("no sidecar of subscription 4711") }
+		h.config.Ready = func(context.Context) error { return errors.New("no sidecar of subscription 4711") }
 		for second := range 3 {
 			call(h, "GET", "/notifications/a", "", "Authorization", "") // who guesses keys hides nothing
 			for range 100 {

@@ -1,4 +1,4 @@
-package webhook
+package api
 
 import (
 	"context"
@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"testing"
 
+	"allregions/app/intake"
 	"allregions/app/notification"
 	"allregions/app/replication"
 )
@@ -26,26 +27,26 @@ func TestReceived(t *testing.T) {
 	for _, tt := range []struct {
 		name, target, body string
 		regions            Regions
-		result             notification.Result
+		result             intake.Result
 		err                error
 		want               string
 	}{
 		{"accepted", "?region=eastus", push, nil, recorded, nil, "eastus recorded"},
 		{"of a notification that began when the region was expected", "?region=japaneast", push, nil, recorded, nil, "japaneast recorded"},
-		{"queued", "?region=eastus", push, nil, notification.Result{Queued: true}, nil, "eastus queued"},
-		{"made up, and queued", "?region=mars", push, nil, notification.Result{Queued: true}, nil, " queued"},
-		{"made up", "?region=mars", push, nil, notification.Result{}, &notification.RefusedError{Region: "mars"}, " refused"},
+		{"queued", "?region=eastus", push, nil, intake.Result{Queued: true}, nil, "eastus queued"},
+		{"made up, and queued", "?region=mars", push, nil, intake.Result{Queued: true}, nil, " queued"},
+		{"made up", "?region=mars", push, nil, intake.Result{}, &notification.RefusedError{Region: "mars"}, " refused"},
 		{"no region", "", push, nil, recorded, nil, " refused"},
 		{"no id", "?region=eastus", `{"action":"push"}`, nil, recorded, nil, " refused"},
-		{"lost", "?region=eastus", push, nil, notification.Result{}, errors.New("away"), "eastus failed"},
-		{"made up, and lost", "?region=mars", push, nil, notification.Result{}, errors.New("away"), " failed"},
+		{"lost", "?region=eastus", push, nil, intake.Result{}, errors.New("away"), "eastus failed"},
+		{"made up, and lost", "?region=mars", push, nil, intake.Result{}, errors.New("away"), " failed"},
 		{"regions unknown", "?region=eastus", push, noRegions{}, recorded, nil, " failed"},
 		{"ping", "?region=eastus", `{"action":"ping"}`, nil, recorded, nil, ""},
 		{"not JSON", "?region=eastus", `{`, nil, recorded, nil, ""},
 	} {
 		got := ""
 		b := &backend{result: tt.result, err: tt.err}
-		c := Config{Notifications: b, Statuses: b, Deliveries: &deliveries{}, Waiters: NewWaiters(), Regions: regions{"westeurope", "eastus"},
+		c := Config{Intake: b, Statuses: b, Deliveries: &deliveries{}, Regions: regions{"westeurope", "eastus"},
 			Keys: NewKeys([]string{key1}), Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
 			Received: func(region replication.Region, result string) { got += string(region) + " " + result }}
 		if tt.regions != nil {

@@ -1,0 +1,222 @@
+// Package api is the public HTTP side: it takes ACR's webhooks, and answers what
+// became of them. It checks keys and limits, turns ACR's payload into an event, and
+// gives that to the intake. A 2xx to a webhook is a promise that the event is durable,
+// because ACR tries only once.
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
+
+	"allregions/app/actor"
+	"allregions/app/catalog"
+	"allregions/app/delivery"
+	"allregions/app/intake"
+	"allregions/app/notification"
+	"allregions/app/replication"
+)
+
+const (
+	callTimeout  = 4 * time.Second // of one call behind the API, such as a reading
+	readyTimeout = time.Second     // of the sidecar's answer to /readyz
+)
+
+// Intake takes events. A nil error means that e is part of the notification's durable
+// state, or that a durable queue has it. The expected regions count for a first event.
+type Intake interface {
+	Add(ctx context.Context, e replication.Event, expected []replication.Region) (intake.Result, error)
+}
+
+// Statuses reads. The error is notification.ErrNotFound if no event of id, or
+// about the image, was ever accepted.
+type Statuses interface {
+	Status(ctx context.Context, id string) (notification.Status, error)
+	Find(ctx context.Context, image catalog.Image) (notification.Status, error)
+}
+
+// Deliveries knows what became of outcomes at the targets. The errors are those of
+// Statuses, or delivery.ErrNone.
+type Deliveries interface {
+	List(ctx context.Context, notification string) ([]delivery.Status, error)
+	Again(ctx context.Context, notification, target string) (delivery.Status, error)
+	Health() []delivery.TargetStatus
+}
+
+// Regions knows which regions a notification that begins now waits for. Recheck asks
+// again, if that can bring news, and tells whether a region that was not expected now
+// is.
+type Regions interface {
+	Expected(ctx context.Context) ([]replication.Region, error)
+	Recheck(ctx context.Context, region replication.Region) bool
+}
+
+// Config is what a Handler needs.
+type Config struct {
+	Intake     Intake
+	Statuses   Statuses
+	Deliveries Deliveries
+	Regions    Regions
+	Keys       Keys
+
+	// Ready returns nil while webhooks can be taken. Its error goes to the log, and
+	// not to the caller of /readyz, who needs no key.
+	Ready func(context.Context) error
+
+	// Received, if set, is called for each webhook that has a key and can be read:
+	// with the decision of its notification or one of intake's results, and with the
+	// region if it is expected. It must not block.
+	Received func(region replication.Region, result string)
+
+	// Tracer, if set, traces requests that have a key. Propagator then reads the
+	// trace of the caller.
+	Tracer     trace.Tracer
+	Propagator propagation.TextMapPropagator
+
+	Log *slog.Logger
+}
+
+// Handler serves the public listener.
+type Handler struct {
+	config    Config
+	mux       *http.ServeMux
+	polls     polls
+	stopping  context.Context
+	stop      context.CancelFunc
+	throttles map[string]*actor.Throttle
+}
+
+// New returns the handler of the public listener.
+func New(c Config) *Handler {
+	h := &Handler{config: c, mux: http.NewServeMux(), polls: polls{byKey: map[string]*poll{}}, throttles: newThrottles()}
+	h.stopping, h.stop = context.WithCancel(context.Background())
+
+	h.route("POST", "/webhooks/acr", h.withKey(h.receive))
+	// The URLs of the two samples that users migrate from.
+	h.route("POST", "/api/ImagePush", h.withKey(h.receive))
+	h.route("POST", "/images/push", h.withKey(h.receive))
+
+	h.route("GET", "/notifications/{id}", h.withKey(h.status))
+	h.route("GET", "/notifications/{id}/deliveries", h.withKey(h.listDeliveries))
+	h.route("POST", "/notifications/{id}/deliveries/{target}", h.withKey(h.deliverAgain))
+	h.route("GET", "/targets", h.withKey(h.targets))
+	h.route("GET", "/images/{repository...}", h.withKey(h.image))
+
+	h.route("GET", "/healthz", h.withoutKey(h.alive))
+	h.route("GET", "/readyz", h.withoutKey(h.ready))
+	h.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { h.fail(w, r, errNoRoute) })
+	return h
+}
+
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.mux.ServeHTTP(w, r) }
+
+// Concluded makes those who wait for the notification read it now. It never blocks.
+func (h *Handler) Concluded(id string) { h.polls.wake(id) }
+
+// Stop ends every wait, now and from now on, and makes /readyz fail.
+func (h *Handler) Stop() { h.stop() }
+
+// route answers a path with one method, and 405 with Allow to every other.
+func (h *Handler) route(method, pattern string, serve http.HandlerFunc) {
+	allow := []string{method}
+	if method == http.MethodGet {
+		allow = append(allow, http.MethodHead)
+	}
+	h.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+		if !slices.Contains(allow, r.Method) {
+			w.Header().Set("Allow", strings.Join(allow, ", "))
+			h.fail(w, r, errMethodNotAllowed)
+			return
+		}
+		serve(w, r)
+	})
+}
+
+// endpoint answers a request with an HTTP status and JSON, nil for no body, or with an
+// error, which the table of errors maps to an answer.
+type endpoint func(w http.ResponseWriter, r *http.Request) (status int, body any, err error)
+
+func (h *Handler) withKey(e endpoint) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if !h.config.Keys.admit(r) {
+			h.fail(w, r, errUnauthorized)
+			return
+		}
+		h.traced(w, r, e)
+	}
+}
+
+func (h *Handler) withoutKey(e endpoint) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) { h.answer(w, r, e) }
+}
+
+// answer writes what e returns, and returns the HTTP status.
+func (h *Handler) answer(w http.ResponseWriter, r *http.Request, e endpoint) int {
+	status, body, err := e(w, r)
+	switch {
+	case err != nil:
+		return h.fail(w, r, err)
+	case body == nil:
+		w.WriteHeader(status)
+	default:
+		writeJSON(w, status, "application/json", body)
+	}
+	return status
+}
+
+func writeJSON(w http.ResponseWriter, status int, contentType string, body any) {
+	w.Header().Set("Content-Type", contentType)
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	json.NewEncoder(w).Encode(body)
+}
+
+func (h *Handler) alive(http.ResponseWriter, *http.Request) (int, any, error) {
+	return http.StatusOK, map[string]string{"status": "ok"}, nil
+}
+
+func (h *Handler) ready(_ http.ResponseWriter, r *http.Request) (int, any, error) {
+	if h.stopping.Err() != nil {
+		return 0, nil, unready{errStopping}
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
+	defer cancel()
+	if err := h.config.Ready(ctx); err != nil {
+		return 0, nil, unready{err}
+	}
+	return http.StatusOK, map[string]string{"status": "ready"}, nil
+}
+
+func (h *Handler) listDeliveries(_ http.ResponseWriter, r *http.Request) (int, any, error) {
+	id, err := pathID(r)
+	if err != nil {
+		return 0, nil, err
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), callTimeout)
+	defer cancel()
+	list, err := h.config.Deliveries.List(ctx, id)
+	return http.StatusOK, map[string]any{"deliveries": list}, err
+}
+
+// deliverAgain answers 202: the attempt follows.
+func (h *Handler) deliverAgain(_ http.ResponseWriter, r *http.Request) (int, any, error) {
+	id, err := pathID(r)
+	if err != nil {
+		return 0, nil, err
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), callTimeout)
+	defer cancel()
+	st, err := h.config.Deliveries.Again(ctx, id, r.PathValue("target"))
+	return http.StatusAccepted, st, err
+}
+
+func (h *Handler) targets(http.ResponseWriter, *http.Request) (int, any, error) {
+	return http.StatusOK, map[string]any{"targets": h.config.Deliveries.Health()}, nil
+}

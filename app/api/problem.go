@@ -1,0 +1,158 @@
+package api
+
+import (
+	"cmp"
+	"errors"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
+
+	"allregions/app/actor"
+	"allregions/app/delivery"
+	"allregions/app/notification"
+	"allregions/app/replication"
+)
+
+// The refusals of this package, beside badRequest. Those of package notification
+// are refusals, too; everything else is a failure behind the handler.
+var (
+	errUnauthorized     = errors.New("a valid key is required")
+	errNoRoute          = errors.New("there is nothing at this path")
+	errMethodNotAllowed = errors.New("the path does not answer this method")
+	errTooLarge         = errors.New("the body is larger than 64 KiB")
+	// errStopping ends a wait early. It is a 503 and not the status so far:
+	// to a pipeline that would look like the end of its wait.
+	errStopping = errors.New("this replica is stopping; ask again")
+)
+
+// typeUndecided is the type of the problem that an image is not everywhere yet. It
+// has the member missing.
+const typeUndecided = "urn:allregions:problem:undecided"
+
+// problem is an RFC 9457 problem detail.
+type problem struct {
+	Type    string               `json:"type"`
+	Title   string               `json:"title"`
+	Status  int                  `json:"status"`
+	Detail  string               `json:"detail,omitempty"`
+	Missing []replication.Region `json:"missing,omitzero"` // of typeUndecided, and there never nil
+}
+
+// undecided is the answer to require=replicated while it can still come true. It is
+// no failure, and a 503 so that curl --fail takes it for no yes, and --retry asks
+// again.
+type undecided struct {
+	missing []replication.Region // empty before the first webhook
+}
+
+func (u undecided) Error() string {
+	if len(u.missing) == 0 {
+		return "no region has reported it yet; ask again"
+	}
+	names := make([]string, 0, len(u.missing))
+	for _, r := range u.missing {
+		names = append(names, string(r))
+	}
+	return "not in every region yet, ask again; missing: " + strings.Join(names, ", ")
+}
+
+// badRequest is an error whose text is for the caller.
+type badRequest struct{ error }
+
+// unready is why no webhook can be taken now. Its text is for the log: whoever asks
+// needs no key.
+type unready struct{ error }
+
+// statusRow is what an error comes to.
+type statusRow struct {
+	is         func(error) bool
+	status     int
+	detail     func(error) string // nil for none; fixed for a failure, whose error is for the log
+	retryAfter string             // in seconds
+	level      slog.Level         // below info it is no failure, for traces either
+	msg        string             // in the log; "refused" by default
+	throttle   string             // of the log, for what needs no key; see newThrottles
+}
+
+// statuses maps errors to HTTP. The first row that fits counts; the last one
+// fits everything.
+var statuses = []statusRow{
+	{is: is(errUnauthorized), status: http.StatusUnauthorized, throttle: refused}, // no hint at what was wrong
+	{is: is(errNoRoute), status: http.StatusNotFound, detail: error.Error, throttle: refused},
+	{is: is(notification.ErrNotFound), status: http.StatusNotFound, detail: error.Error},
+	{is: is(delivery.ErrNone), status: http.StatusNotFound, detail: error.Error},
+	{is: is(errMethodNotAllowed), status: http.StatusMethodNotAllowed, detail: error.Error, throttle: refused},
+	{is: is(errTooLarge), status: http.StatusRequestEntityTooLarge, detail: error.Error},
+	{is: isA[badRequest], status: http.StatusBadRequest, detail: error.Error},
+	{is: isA[*notification.RefusedError], status: http.StatusBadRequest, detail: error.Error},
+	{is: is(errStopping), status: http.StatusServiceUnavailable, detail: error.Error, retryAfter: "5"},
+	{is: isA[undecided], status: http.StatusServiceUnavailable, detail: error.Error, retryAfter: "1", level: slog.LevelDebug, msg: "undecided"},
+	{is: isA[unready], status: http.StatusServiceUnavailable, detail: fixed("webhooks cannot be taken now; the log of the service says why"),
+		retryAfter: "1", level: slog.LevelWarn, msg: "not ready", throttle: notReady},
+	// ACR does not retry, but people and other senders do.
+	{is: func(error) bool { return true }, status: http.StatusServiceUnavailable, detail: fixed("the notification could not be reached or stored"),
+		retryAfter: "5", level: slog.LevelError, msg: "cannot answer"},
+}
+
+func fixed(detail string) func(error) string { return func(error) string { return detail } }
+
+const (
+	refused  = "refused"
+	notReady = "not ready"
+)
+
+// newThrottles returns two: guesses at keys must not hide that the service is not ready.
+func newThrottles() map[string]*actor.Throttle {
+	return map[string]*actor.Throttle{refused: {Every: time.Second}, notReady: {Every: time.Second}}
+}
+
+func is(target error) func(error) bool {
+	return func(err error) bool { return errors.Is(err, target) }
+}
+
+func isA[E error](err error) bool {
+	_, ok := errors.AsType[E](err)
+	return ok
+}
+
+// log writes the line of an error, unless its throttle says no.
+func (h *Handler) log(r *http.Request, row statusRow, err error) {
+	attrs := []slog.Attr{slog.String("path", r.URL.Path), slog.Int("status", row.status), slog.Any("err", err)}
+	if throttle := h.throttles[row.throttle]; throttle != nil {
+		unlogged, ok := throttle.Allow(time.Now())
+		if !ok {
+			return
+		}
+		attrs = append(attrs, slog.Int("unlogged", unlogged))
+	}
+	h.config.Log.LogAttrs(r.Context(), row.level, cmp.Or(row.msg, "refused"), attrs...)
+}
+
+// fail answers err and logs it: here, and only here. It returns the HTTP status.
+func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) int {
+	row := statuses[slices.IndexFunc(statuses, func(row statusRow) bool { return row.is(err) })]
+	p := problem{Type: "about:blank", Title: http.StatusText(row.status), Status: row.status}
+	if u, ok := errors.AsType[undecided](err); ok {
+		p.Type, p.Title, p.Missing = typeUndecided, "Not decided yet", append([]replication.Region{}, u.missing...)
+	}
+	if row.detail != nil {
+		p.Detail = row.detail(err)
+	}
+	if row.status == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", "Bearer")
+	}
+	if row.retryAfter != "" {
+		w.Header().Set("Retry-After", row.retryAfter)
+	}
+	if row.status >= http.StatusInternalServerError && row.level >= slog.LevelInfo {
+		trace.SpanFromContext(r.Context()).SetStatus(codes.Error, "")
+	}
+	h.log(r, row, err)
+	writeJSON(w, row.status, "application/problem+json", p)
+	return row.status
+}

@@ -1,0 +1,155 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"time"
+
+	"allregions/app/catalog"
+	"allregions/app/notification"
+	"allregions/app/replication"
+)
+
+const maxWait = 5 * time.Minute // of ?wait=
+
+// status answers where a notification stands. With ?wait= it answers when there is an
+// outcome or the wait is over.
+func (h *Handler) status(w http.ResponseWriter, r *http.Request) (int, any, error) {
+	q, err := parseQuery(r)
+	if err != nil {
+		return 0, nil, err
+	}
+	id, err := pathID(r)
+	if err != nil {
+		return 0, nil, err
+	}
+	ctx, cancel := h.waitContext(w, r, q)
+	defer cancel()
+	st, err := h.polls.once(r.Context(), id, h.read(id))
+	// With a requirement the question may come before the first webhook.
+	open := err == nil && !q.settles(st) || q.replicated && errors.Is(err, notification.ErrNotFound)
+	if open && q.wait > 0 {
+		st, err = h.wait(ctx, r, id, h.read(id), notification.Status.Concluded)
+	}
+	return q.answer(r, st, err)
+}
+
+// image answers where the newest notification about an image stands. Its wait
+// may begin before there is any.
+func (h *Handler) image(w http.ResponseWriter, r *http.Request) (int, any, error) {
+	q, err := parseQuery(r)
+	if err != nil {
+		return 0, nil, err
+	}
+	image := catalog.Image{Repository: r.PathValue("repository"), Digest: r.URL.Query().Get("digest"), Tag: r.URL.Query().Get("tag")}
+	if image.Digest == "" && image.Tag == "" {
+		return 0, nil, badRequest{errors.New("the URL must name the image: ?digest=sha256:... or ?tag=..., or both")}
+	}
+	ctx, cancel := h.waitContext(w, r, q)
+	defer cancel()
+	find := func(ctx context.Context) (notification.Status, error) { return h.config.Statuses.Find(ctx, image) }
+	key := fmt.Sprintf("image %q", image)
+	st, err := h.polls.once(r.Context(), key, find)
+	if errors.Is(err, notification.ErrNotFound) && q.wait > 0 {
+		st, err = h.wait(ctx, r, key, find, func(notification.Status) bool { return true })
+	}
+	if err == nil && !q.settles(st) && q.wait > 0 {
+		st, err = h.wait(ctx, r, st.ID, h.read(st.ID), notification.Status.Concluded)
+	}
+	return q.answer(r, st, err)
+}
+
+func (h *Handler) read(id string) readFunc {
+	return func(ctx context.Context) (notification.Status, error) { return h.config.Statuses.Status(ctx, id) }
+}
+
+// wait reads until the status is enough. After the end of ctx it reads once more.
+func (h *Handler) wait(ctx context.Context, r *http.Request, key string, read readFunc, enough func(notification.Status) bool) (notification.Status, error) {
+	st, err := h.polls.wait(ctx, key, read, enough)
+	if err == nil || errors.Is(err, errStopping) {
+		return st, err
+	}
+	return h.polls.once(r.Context(), key, read)
+}
+
+// waitContext ends with the wait of q. It gives w the time for it.
+func (h *Handler) waitContext(w http.ResponseWriter, r *http.Request, q query) (context.Context, context.CancelFunc) {
+	if q.wait > 0 {
+		http.NewResponseController(w).SetWriteDeadline(time.Now().Add(q.wait + 4*callTimeout))
+	}
+	ctx, cancel := context.WithCancelCause(r.Context())
+	ctx, release := context.WithTimeout(ctx, q.wait)
+	forget := context.AfterFunc(h.stopping, func() { cancel(errStopping) })
+	return ctx, func() { forget(); release(); cancel(nil) }
+}
+
+// pathID is the id of the notification in the path.
+func pathID(r *http.Request) (string, error) {
+	id := r.PathValue("id")
+	if !notification.ValidID(id) {
+		return "", notification.ErrNotFound
+	}
+	return id, nil
+}
+
+// query is what /notifications and /images have in common.
+type query struct {
+	wait       time.Duration // 0 for none
+	replicated bool          // the HTTP status is to say whether the image is everywhere
+}
+
+func parseQuery(r *http.Request) (q query, err error) {
+	values := r.URL.Query()
+	if q.wait, err = parseWait(values.Get("wait")); err != nil {
+		return q, err
+	}
+	switch values.Get("require") {
+	case "":
+	case string(replication.Replicated):
+		q.replicated = true
+	default:
+		return q, badRequest{errors.New("require can be replicated, and nothing else")}
+	}
+	return q, nil
+}
+
+func parseWait(s string) (time.Duration, error) {
+	if s == "" {
+		return 0, nil
+	}
+	d, err := time.ParseDuration(s)
+	if seconds, secondsErr := strconv.Atoi(s); secondsErr == nil {
+		d, err = time.Duration(seconds)*time.Second, nil
+	}
+	if err != nil || d < 0 || d > maxWait {
+		return 0, badRequest{fmt.Errorf("wait must be a duration from 0s to %s, such as 60s", maxWait)}
+	}
+	return d, nil
+}
+
+// settles tells whether st answers the question for good: nothing that still comes
+// makes a delete or a quarantine an image that is everywhere.
+func (q query) settles(st notification.Status) bool {
+	return st.Concluded() || q.replicated && !st.IsArrival()
+}
+
+// answer lets a client that looks at the HTTP status alone (curl --fail) fail unless
+// the image is in every region, if q requires that.
+func (q query) answer(r *http.Request, st notification.Status, err error) (int, any, error) {
+	switch {
+	case r.Context().Err() != nil: // the caller has gone
+		return http.StatusOK, nil, nil
+	case q.replicated && errors.Is(err, notification.ErrNotFound):
+		return 0, nil, undecided{}
+	case err != nil:
+		return 0, nil, err
+	case q.replicated && !q.settles(st):
+		return 0, nil, undecided{st.Missing}
+	case q.replicated && (st.Status == replication.TimedOut || !st.IsArrival()):
+		return http.StatusConflict, st, nil
+	}
+	return http.StatusOK, st, nil
+}

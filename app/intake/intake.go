@@ -1,0 +1,212 @@
+// Package intake brings a webhook's event to its notification's actor: directly,
+// or, if the actor does not answer in time, by a queue. A message from the queue
+// that can never be delivered becomes a dead letter.
+package intake
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	cloudevents "github.com/cloudevents/sdk-go/v2/event"
+
+	"allregions/app/actor"
+	"allregions/app/notification"
+	"allregions/app/replication"
+)
+
+// The types of the CloudEvents on the queue and among the dead letters.
+const (
+	TypeReceived = "acr.webhook.received"
+	TypeDead     = "acr.webhook.dead"
+)
+
+// Together with notification.CallTimeout, queueTimeout stays below the 5 s after
+// which ACR gives a webhook up.
+const (
+	queueTimeout   = 1500 * time.Millisecond
+	deliverTimeout = 10 * time.Second // of one delivery from the queue
+)
+
+// The results of an event that is not in its notification, for metrics.
+const (
+	ResultQueued  = "queued"  // it will be
+	ResultRefused = "refused" // its region is not expected, or its id can be none
+	ResultFailed  = "failed"  // it is lost unless it comes again; from the queue it does
+	ResultDead    = "dead"    // it never can be
+)
+
+// Intake sends events to their actors, and to the queue if that fails. It loses an
+// event only if both fail, and then returns an error.
+type Intake struct {
+	Client *notification.Client
+
+	// Queue is a durable topic whose messages come back through Deliver; nil for
+	// none. Dead takes what can never be delivered.
+	Queue, Dead actor.Topic
+
+	// Delivered, if set, is called after each delivery from the queue: with the
+	// notification's decision or one of the results above, and with the region if
+	// the notification expects it. It must not block.
+	Delivered func(region replication.Region, result string)
+
+	Now func() time.Time // wall time
+	Log *slog.Logger
+}
+
+// Result is what became of an event.
+type Result struct {
+	notification.Result      // empty if the event is queued
+	Queued              bool // it is safe, but not in its notification yet
+}
+
+// Add sends e to its notification, or to the queue. A nil error means that the state
+// store or the broker has the event. A notification.RefusedError is final; any other
+// error means that both ways failed.
+func (i *Intake) Add(ctx context.Context, e replication.Event, expected []replication.Region) (Result, error) {
+	e.ReceivedAt = i.Now() // accepted now, however long the actor takes
+	actorCtx, cancel := i.actorContext(ctx)
+	defer cancel()
+	result, err := i.Client.Add(actorCtx, e, expected)
+	if err == nil || refused(err) || i.Queue == nil {
+		return Result{Result: result}, err
+	}
+	e.Via = replication.ViaQueue
+	if queueErr := i.enqueue(ctx, notification.Message{Event: e, Expected: expected}); queueErr != nil {
+		return Result{}, errors.Join(err, queueErr)
+	}
+	i.Log.LogAttrs(ctx, slog.LevelWarn, "queued", slog.String("notification", e.ID), slog.String("region", string(e.Region)), slog.Any("err", err))
+	return Result{Queued: true}, nil
+}
+
+// actorContext limits the call of the actor, so that the queue has its time. Without
+// a queue the call may take all the time that there is.
+func (i *Intake) actorContext(ctx context.Context) (context.Context, context.CancelFunc) {
+	if i.Queue == nil {
+		return context.WithCancel(ctx)
+	}
+	timeout := notification.CallTimeout
+	if deadline, ok := ctx.Deadline(); ok {
+		timeout = min(timeout, time.Until(deadline)-queueTimeout)
+	}
+	return context.WithTimeout(ctx, timeout)
+}
+
+func (i *Intake) enqueue(ctx context.Context, m notification.Message) error {
+	// A caller that has gone, or whose time is over, must not lose the event.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), queueTimeout)
+	defer cancel()
+	id := m.Event.ID + "/" + string(m.Event.Region)
+	if err := publish(ctx, i.Queue, id, TypeReceived, m); err != nil {
+		return fmt.Errorf("queue: %w", err)
+	}
+	return nil
+}
+
+// Deliver takes a CloudEvent from the queue. After an error the message must come
+// again. A nil error means that the event is in its notification, or that the message
+// is a dead letter: it is no event of ours, or its region is not expected.
+func (i *Intake) Deliver(ctx context.Context, message []byte) error {
+	ctx, cancel := context.WithTimeout(ctx, deliverTimeout)
+	defer cancel()
+	id, m, err := decode(message)
+	if err != nil {
+		return i.report(ctx, id, "", ResultDead, i.deadLetter(ctx, id, message, err))
+	}
+	result, err := i.deliver(ctx, m)
+	if refused(err) {
+		return i.report(ctx, id, "", ResultDead, i.deadLetter(ctx, id, message, err))
+	}
+	var region replication.Region
+	if result != "" || slices.Contains(m.Expected, m.Event.Region) {
+		region = m.Event.Region
+	}
+	return i.report(ctx, id, region, result, err)
+}
+
+// report logs and counts what became of a message, and returns err with its id.
+func (i *Intake) report(ctx context.Context, id string, region replication.Region, result string, err error) error {
+	if err != nil {
+		err, result = fmt.Errorf("deliver %s: %w", id, err), ResultFailed
+	} else {
+		i.Log.LogAttrs(ctx, slog.LevelInfo, "delivered from the queue", slog.String("event", id), slog.String("result", result))
+	}
+	if i.Delivered != nil {
+		i.Delivered(region, result)
+	}
+	return err
+}
+
+// decode reads a message of the queue. Its error is final.
+func decode(message []byte) (id string, m notification.Message, err error) {
+	var e struct {
+		ID   string               `json:"id"`
+		Type string               `json:"type"`
+		Data notification.Message `json:"data"`
+	}
+	if err := json.Unmarshal(message, &e); err != nil {
+		return "unknown", m, fmt.Errorf("decode: %w", err)
+	}
+	if e.Type != TypeReceived || !notification.ValidID(e.Data.Event.ID) || e.Data.Event.Region == "" {
+		err = fmt.Errorf("not an %s with an id and a region, but %q", TypeReceived, e.Type)
+	}
+	return cmp.Or(e.ID, "unknown"), e.Data, err
+}
+
+// deliver sends an event of the queue to its notification, and reads it back: the
+// queue's copy is the last one, and goes only if the store shows the event, whatever
+// the actor's reply says. The result is the notification's decision; "" is none.
+func (i *Intake) deliver(ctx context.Context, m notification.Message) (result string, err error) {
+	added, err := i.Client.Add(ctx, m.Event, m.Expected)
+	if err != nil || added.Reason == replication.NotAwaited {
+		return string(added.Reason), err
+	}
+	st, err := i.Client.Status(ctx, m.Event.ID)
+	switch {
+	case err != nil:
+		err = fmt.Errorf("read it back: %w", err)
+	case !st.Has(m.Event.Region):
+		err = fmt.Errorf("the record of %s has %v, and not %s", m.Event.ID, st.Regions, m.Event.Region)
+	}
+	return string(added.Reason), err
+}
+
+func refused(err error) bool {
+	_, ok := errors.AsType[*notification.RefusedError](err)
+	return ok
+}
+
+// deadLetter is what is kept of a message that can never be delivered.
+type deadLetter struct {
+	Reason  string `json:"reason"`
+	Message string `json:"message"` // as it came
+}
+
+func (i *Intake) deadLetter(ctx context.Context, id string, message []byte, reason error) error {
+	i.Log.LogAttrs(ctx, slog.LevelError, "dead letter", slog.String("event", id), slog.Any("err", reason))
+	if err := publish(ctx, i.Dead, id, TypeDead, deadLetter{reason.Error(), string(message)}); err != nil {
+		return fmt.Errorf("dead letter: %w", err)
+	}
+	return nil
+}
+
+// publish puts a CloudEvent on a topic between parts of this service.
+func publish(ctx context.Context, topic actor.Topic, id, eventType string, data any) error {
+	e := cloudevents.New()
+	e.SetID(id)
+	e.SetType(eventType)
+	e.SetSource(notification.UnknownSource)
+	if err := errors.Join(e.SetData(cloudevents.ApplicationJSON, data), e.Validate()); err != nil {
+		return fmt.Errorf("cloud event %s: %w", id, err)
+	}
+	body, err := json.Marshal(e)
+	if err != nil {
+		return err
+	}
+	return topic.Publish(ctx, id, body)
+}

@@ -1,0 +1,144 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"allregions/app/sidecar"
+	"allregions/app/telemetry"
+)
+
+// drainTimeout is how long requests that are under way may take to end after
+// SIGTERM. Container Apps kills the container 30 s after it.
+const drainTimeout = 10 * time.Second
+
+// serve runs both listeners until ctx ends or one of them fails.
+func serve(ctx context.Context, config Config, log *slog.Logger) error {
+	tel, err := telemetry.Start(ctx, telemetry.Options{Export: config.OTLP.set(), Instance: instance(config.Port), Log: log})
+	if err != nil {
+		return err
+	}
+	defer tel.Shutdown()
+	dapr, err := sidecar.Dial(int(config.DaprGRPCPort), tel.Propagator)
+	if err != nil {
+		return err
+	}
+	defer dapr.Close()
+	s, err := wiring{config: config, dapr: dapr, telemetry: tel, log: log}.service(ctx)
+	if err != nil {
+		return err
+	}
+	l, err := listen(config, newPublicServer(s.public, log), newPrivateServer(s.host, tel.Handler))
+	if err != nil {
+		return err
+	}
+	log.Info("listening", "port", config.Port, "appPort", config.AppPort,
+		"timeout", time.Duration(config.Timeout).String(), "keys", len(config.Keys))
+	if len(config.Keys) == 0 {
+		log.Warn("everybody may post events and read statuses: WEBHOOK_ALLOW_ANONYMOUS is set")
+	}
+	if err := l.run(ctx); err != nil {
+		return err
+	}
+
+	// Not ready, but still listening: load balancers must see that first.
+	log.Info("stopping", "delay", time.Duration(config.ShutdownDelay).String())
+	s.public.Stop()
+	delay, cancel := context.WithTimeout(context.Background(), time.Duration(config.ShutdownDelay))
+	defer cancel()
+	if err := l.run(delay); err != nil {
+		return err
+	}
+	drain, cancel := context.WithTimeout(context.Background(), drainTimeout)
+	defer cancel()
+	err = l.shutdown(drain)
+	if errors.Is(err, context.DeadlineExceeded) {
+		log.Warn("some requests did not end in time", "drain", drainTimeout.String())
+		return l.close()
+	}
+	s.host.Wait()
+	return errors.Join(err, s.index.Flush(drain))
+}
+
+// instance tells this process from its like: on Container Apps each replica has a
+// name of its own, on one machine a port.
+func instance(p Port) string {
+	host, _ := os.Hostname() // without it there is the port
+	return p.on(host)
+}
+
+// newPublicServer bounds what a malicious caller can hold: a connection without a
+// whole request for 5 s, one with a slow body for 10 s, an idle one for a minute; and
+// 16 KiB of headers.
+func newPublicServer(h http.Handler, log *slog.Logger) *http.Server {
+	return &http.Server{
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			// If it had a Content-Length, too, another server may have seen another
+			// end. RFC 9112, 6.1, closes the connection then; Go goes on and does
+			// not tell.
+			if len(r.TransferEncoding) > 0 {
+				w.Header().Set("Connection", "close")
+			}
+			h.ServeHTTP(w, r)
+		}),
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       10 * time.Second,
+		WriteTimeout:      30 * time.Second, // longer where a caller waits for an outcome
+		IdleTimeout:       time.Minute,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+}
+
+// newPrivateServer is for 127.0.0.1 alone: it asks for no key.
+func newPrivateServer(dapr, metrics http.Handler) *http.Server {
+	mux := http.NewServeMux()
+	mux.Handle("/", dapr)
+	mux.Handle("GET /metrics", metrics)
+	return &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+}
+
+// listeners are both servers, which listen.
+type listeners struct {
+	public, private *http.Server
+	failed          chan error
+}
+
+func listen(config Config, public, private *http.Server) (*listeners, error) {
+	publicListener, err := net.Listen("tcp", config.Port.on(""))
+	if err != nil {
+		return nil, fmt.Errorf("PORT: %w", err)
+	}
+	privateListener, err := net.Listen("tcp", config.AppPort.on("127.0.0.1"))
+	if err != nil {
+		publicListener.Close()
+		return nil, fmt.Errorf("APP_PORT: %w", err)
+	}
+	l := &listeners{public: public, private: private, failed: make(chan error, 2)}
+	go func() { l.failed <- public.Serve(publicListener) }()
+	go func() { l.failed <- private.Serve(privateListener) }()
+	return l, nil
+}
+
+// run returns nil at the end of ctx. If a listener fails before, it closes both.
+func (l *listeners) run(ctx context.Context) error {
+	select {
+	case err := <-l.failed:
+		return errors.Join(err, l.close())
+	case <-ctx.Done():
+		return nil
+	}
+}
+
+// shutdown ends the public side first: its requests under way need the actors.
+func (l *listeners) shutdown(ctx context.Context) error {
+	return errors.Join(l.public.Shutdown(ctx), l.private.Shutdown(ctx))
+}
+
+func (l *listeners) close() error { return errors.Join(l.public.Close(), l.private.Close()) }
