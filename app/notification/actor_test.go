@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -1362,12 +1363,19 @@ func recorded(t *testing.T) replication.State {
 }
 
 // What a record is read as is what it was written from, and the fields that people
-// read say the same.
+// read say the same. The form of format 1 does not change, nor does that of an event
+// on its way to the actor, which may wait in the queue.
 func TestRecord(t *testing.T) {
 	s := recorded(t)
 	data, err := encodeRecord(s)
 	if err != nil {
 		t.Fatal(err)
+	}
+	for file, got := range map[string][]byte{"record-1.json": data, "add.json": addBody(t, accepted("japaneast", t0))} {
+		want, err := os.ReadFile("testdata/" + file)
+		if err != nil || string(got) != strings.TrimSuffix(string(want), "\n") {
+			t.Errorf("%s: got\n%s\nwant\n%s, %v", file, got, want, err)
+		}
 	}
 	if got, err := decodeRecord(data); err != nil || !reflect.DeepEqual(got, s) {
 		t.Errorf("got  %+v, %v\nwant %+v", got, err, s)
