@@ -95,7 +95,7 @@ func (i *Intake) queue(ctx context.Context, e replication.Event, expected []repl
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), queuePatience)
 	defer cancel()
 	id := e.ID + "/" + string(e.Region)
-	data, err := envelope(id, TypeReceived, addMessage{messageOf(e), expected})
+	data, err := envelope(id, TypeReceived, addMessage{e, expected})
 	if err == nil {
 		err = i.Queue.Publish(ctx, id, data)
 	}
@@ -136,7 +136,7 @@ func (i *Intake) deliver(ctx context.Context, event []byte) (id string, region r
 		return "unknown", "", ResultDead, i.bury(ctx, "unknown", event, fmt.Errorf("decode: %w", err))
 	}
 	id = cmp.Or(received.ID, "unknown")
-	e := received.Data.Event.event()
+	e := received.Data.Event
 	if received.Type != TypeReceived || !ValidID(e.ID) || e.Region == "" {
 		return id, "", ResultDead, i.bury(ctx, id, event, fmt.Errorf("not an %s with an id and a region, but %q", TypeReceived, received.Type))
 	}

@@ -242,14 +242,14 @@ func TestDeadLetters(t *testing.T) {
 	}
 	// One that can be delivered later does, too.
 	i.Client.Actors = away{fake.Err}
-	good, _ := envelope("n1/eastus", TypeReceived, addMessage{messageOf(event("eastus")), plan.Expected})
+	good, _ := envelope("n1/eastus", TypeReceived, addMessage{event("eastus"), plan.Expected})
 	if err := i.Deliver(t.Context(), good); !errors.Is(err, fake.Err) {
 		t.Errorf("%v", err)
 	}
 }
 
 func FuzzDeliver(f *testing.F) {
-	good, _ := envelope("n1/eastus", TypeReceived, addMessage{messageOf(event("eastus")), plan.Expected})
+	good, _ := envelope("n1/eastus", TypeReceived, addMessage{event("eastus"), plan.Expected})
 	f.Add(good)
 	f.Add([]byte("{"))
 	f.Add([]byte("{}"))

@@ -70,7 +70,10 @@ func statusOf(s replication.State) Status {
 		Regions: []RegionStatus{}, Missing: []replication.Region{}, Mismatch: s.Mismatch,
 	}
 	for _, a := range s.Arrivals {
-		r := RegionStatus{Region: a.Region, ReceivedAt: a.ReceivedAt, EventTime: pointer(a.EventTime), Via: a.Via}
+		r := RegionStatus{Region: a.Region, ReceivedAt: a.ReceivedAt, Via: a.Via}
+		if !a.EventTime.IsZero() {
+			r.EventTime = new(a.EventTime)
+		}
 		if a.Digest != s.First.Digest {
 			r.Digest = a.Digest
 		}
@@ -82,43 +85,16 @@ func statusOf(s replication.State) Status {
 	st.Missing = append(st.Missing, s.Missing()...)
 	if n := len(s.Outcomes); n > 0 {
 		at := s.Outcomes[n-1].At
-		ms := at.Sub(s.StartedAt).Milliseconds()
-		st.ConcludedAt, st.DurationMS = &at, &ms
+		st.ConcludedAt, st.DurationMS = new(at), new(at.Sub(s.StartedAt).Milliseconds())
 	}
 	return st
 }
 
-// eventMessage is a regional event on its way to the actor.
-type eventMessage struct {
-	ID         string             `json:"id"`
-	Action     string             `json:"action"`
-	Registry   string             `json:"registry,omitempty"`
-	Repository string             `json:"repository"`
-	Tag        string             `json:"tag,omitempty"`
-	Digest     string             `json:"digest"`
-	MediaType  string             `json:"mediaType,omitempty"`
-	Size       int64              `json:"size,omitempty,string"` // Cosmos rounds numbers above 2^53
-	Original   string             `json:"original,omitempty"`
-	Region     replication.Region `json:"region"`
-	Time       *time.Time         `json:"time,omitempty"`
-	ReceivedAt *time.Time         `json:"receivedAt,omitempty"`
-	Via        replication.Via    `json:"via,omitempty"`
-}
-
-func messageOf(e replication.Event) eventMessage {
-	return eventMessage{e.ID, e.Action, e.Registry, e.Repository, e.Tag, e.Digest, e.MediaType, e.Size, e.Original, e.Region, pointer(e.Time), pointer(e.ReceivedAt), e.Via}
-}
-
-func (m eventMessage) event() replication.Event {
-	return replication.Event{ID: m.ID, Action: m.Action, Registry: m.Registry, Repository: m.Repository,
-		Tag: m.Tag, Digest: m.Digest, MediaType: m.MediaType, Size: m.Size, Original: m.Original, Region: m.Region, Time: value(m.Time), ReceivedAt: value(m.ReceivedAt), Via: m.Via}
-}
-
-// addMessage is what Client asks of methodAdd. The expected regions count only
-// for a first event, and are those that the caller knows: the actor's host may
-// know older ones.
+// addMessage is what Client asks of methodAdd. The expected regions count only for a
+// first event. The caller sends those that it knows: the actor's host may know older
+// ones.
 type addMessage struct {
-	Event    eventMessage         `json:"event"`
+	Event    replication.Event    `json:"event"`
 	Expected []replication.Region `json:"expected"`
 }
 
@@ -129,12 +105,13 @@ type reply struct {
 	Expected []replication.Region `json:"expected,omitempty"` // with replication.Refused
 }
 
-// format is the number of the format of records that this version writes.
+// format is the number of the format of documents that this version writes.
 const format = 1
 
-// record is a notification in the store: what a person finds, and, in Actor, what the
-// actor saves and loads. Fields are added, never renamed or given another meaning.
-type record struct {
+// document is what the store has of a notification: what people search for, and, in
+// Actor, what the actor saves and loads. Fields are added, never renamed or given
+// another meaning.
+type document struct {
 	Format      int                  `json:"format"`
 	ID          string               `json:"id"`
 	Timestamp   time.Time            `json:"timestamp"` // ACR's, of the first event; ours where ACR gave none
@@ -154,108 +131,45 @@ type record struct {
 	Missing     []replication.Region `json:"missing"`
 	Mismatch    bool                 `json:"mismatch"`
 
-	Actor storedState `json:"actor"`
+	Actor record `json:"actor"`
 }
 
-// storedState is the actor's own part of a record. Times and the size are strings,
-// because Cosmos keeps numbers as 64-bit floats.
-type storedState struct {
-	First     eventMessage         `json:"first"`
-	Expected  []replication.Region `json:"expected"`
-	StartedAt time.Time            `json:"startedAt"`
-	Deadline  time.Time            `json:"deadline"`
-	Due       time.Time            `json:"due"`
-	Arrivals  []storedArrival      `json:"arrivals"`
-	Mismatch  bool                 `json:"mismatch,omitempty"`
-	Outcomes  []storedOutcome      `json:"outcomes,omitempty"`
-	Reminder  string               `json:"reminder"`
+// record is what the actor knows of its notification. The zero record is that of a
+// notification that has not begun.
+type record struct {
+	replication.State
+
+	// Reminder is the name of the reminder that does what a crash leaves undone. There
+	// may be others, of attempts that failed.
+	Reminder string `json:"reminder"`
 }
 
-type storedArrival struct {
-	Region     replication.Region `json:"region"`
-	ReceivedAt time.Time          `json:"receivedAt"`
-	EventTime  *time.Time         `json:"eventTime,omitempty"`
-	Digest     string             `json:"digest"`
-	Tag        string             `json:"tag,omitempty"`
-	Via        replication.Via    `json:"via,omitempty"`
-}
-
-type storedOutcome struct {
-	Status    replication.Status `json:"status"`
-	At        time.Time          `json:"at"`
-	Arrivals  int                `json:"arrivals"`
-	Mismatch  bool               `json:"mismatch,omitempty"`
-	Published bool               `json:"published,omitempty"`
-	Trace     string             `json:"trace,omitempty"`
-}
-
-func storedOf(s replication.State) storedState {
-	st := storedState{First: messageOf(s.First), Expected: s.Expected, StartedAt: s.StartedAt, Deadline: s.Deadline, Due: s.Due,
-		Mismatch: s.Mismatch, Reminder: s.ReminderName}
-	for _, a := range s.Arrivals {
-		st.Arrivals = append(st.Arrivals, storedArrival{Region: a.Region, ReceivedAt: a.ReceivedAt,
-			EventTime: pointer(a.EventTime), Digest: a.Digest, Tag: a.Tag, Via: a.Via})
-	}
-	for _, o := range s.Outcomes {
-		st.Outcomes = append(st.Outcomes, storedOutcome(o))
-	}
-	return st
-}
-
-func (st storedState) state() replication.State {
-	s := replication.State{First: st.First.event(), Expected: st.Expected, StartedAt: st.StartedAt, Deadline: st.Deadline, Due: st.Due,
-		Mismatch: st.Mismatch, ReminderName: st.Reminder}
-	for _, a := range st.Arrivals {
-		s.Arrivals = append(s.Arrivals, replication.Arrival{Region: a.Region, ReceivedAt: a.ReceivedAt,
-			EventTime: value(a.EventTime), Digest: a.Digest, Tag: a.Tag, Via: a.Via})
-	}
-	for _, o := range st.Outcomes {
-		s.Outcomes = append(s.Outcomes, replication.Outcome(o))
-	}
-	return s
-}
-
-func encodeRecord(s replication.State) ([]byte, error) {
-	st := statusOf(s)
-	timestamp := s.First.Time
+func (r record) encode() ([]byte, error) {
+	st := statusOf(r.State)
+	timestamp := r.First.Time
 	if timestamp.IsZero() {
-		timestamp = s.StartedAt
+		timestamp = r.StartedAt
 	}
-	return json.Marshal(record{
+	return json.Marshal(document{
 		Format: format, ID: st.ID, Timestamp: timestamp, Action: st.Action, LoginServer: st.Registry, Image: st.Repository,
 		Tag: st.Tag, Digest: st.Digest, MediaType: st.MediaType, Size: st.Size, Status: st.Status,
 		StartedAt: st.StartedAt, Deadline: st.Deadline, ConcludedAt: st.ConcludedAt, DurationMS: st.DurationMS,
 		Regions: st.Regions, Missing: st.Missing, Mismatch: st.Mismatch,
-		Actor: storedOf(s),
+		Actor: r,
 	})
 }
 
-// decodeRecord reads what encodeRecord wrote; no data is the zero State. What
-// breaks the rules of a State is an error and not a State.
-func decodeRecord(data []byte) (replication.State, error) {
+// decodeRecord reads what encode wrote; no data is the zero record. A record that
+// breaks the rules of a State is an error.
+func decodeRecord(data []byte) (record, error) {
 	if len(data) == 0 {
-		return replication.State{}, nil
+		return record{}, nil
 	}
-	var r struct {
-		Actor storedState `json:"actor"`
+	var stored struct {
+		Actor record `json:"actor"`
 	}
-	if err := json.Unmarshal(data, &r); err != nil {
-		return replication.State{}, fmt.Errorf("decode record: %w", err)
+	if err := json.Unmarshal(data, &stored); err != nil {
+		return record{}, fmt.Errorf("decode record: %w", err)
 	}
-	s := r.Actor.state()
-	return s, s.Check()
-}
-
-func pointer(t time.Time) *time.Time {
-	if t.IsZero() {
-		return nil
-	}
-	return &t
-}
-
-func value(t *time.Time) time.Time {
-	if t == nil {
-		return time.Time{}
-	}
-	return *t
+	return stored.Actor, stored.Actor.Check()
 }

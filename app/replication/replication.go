@@ -45,24 +45,26 @@ func ParseRegion(s string) Region {
 	}, strings.ToLower(s)))
 }
 
-// Event is one regional event: what one region's webhook said.
+// Event is one regional event: what one region's webhook said. The JSON forms of it
+// and of a State are stored and queued: fields are added, never renamed. Size is a
+// string there, because some stores keep numbers as 64-bit floats.
 type Event struct {
-	ID         string // of the notification; the same in every region
-	Action     string // push, delete, chart_push, chart_delete, quarantine, or what ACR invents next
-	Registry   string // login server, such as contoso.azurecr.io; "" where ACR does not say
-	Repository string
-	Tag        string // "" for an untagged push and for a delete
-	Digest     string
-	MediaType  string
-	Size       int64     // bytes
-	Original   string    // the webhook's body, as it came; "" if it did not come as a webhook
-	Region     Region    // the region that reported
-	Time       time.Time // when ACR says that it happened; zero where it does not say
+	ID         string    `json:"id"`                 // of the notification; the same in every region
+	Action     string    `json:"action"`             // push, delete, chart_push, chart_delete, quarantine, or what ACR invents next
+	Registry   string    `json:"registry,omitempty"` // login server, such as contoso.azurecr.io; "" where ACR does not say
+	Repository string    `json:"repository"`
+	Tag        string    `json:"tag,omitempty"` // "" for an untagged push and for a delete
+	Digest     string    `json:"digest"`
+	MediaType  string    `json:"mediaType,omitempty"`
+	Size       int64     `json:"size,omitempty,string"` // bytes
+	Original   string    `json:"original,omitempty"`    // the webhook's body, as it came; "" if it did not come as a webhook
+	Region     Region    `json:"region"`                // the region that reported
+	Time       time.Time `json:"time,omitzero"`         // when ACR says that it happened; zero where it does not say
 
-	// ReceivedAt is when it was accepted, if that was not just now: an event that
-	// had to wait on its way here is judged by when it was accepted.
-	ReceivedAt time.Time
-	Via        Via // how it came
+	// ReceivedAt is when the event was accepted, if that was not just now. An event
+	// that waited in a queue is judged by when it was accepted.
+	ReceivedAt time.Time `json:"receivedAt,omitzero"`
+	Via        Via       `json:"via,omitempty"` // how it came
 }
 
 // Via is the way on which an event came.
@@ -101,42 +103,38 @@ const (
 
 // Arrival is the first event of one region.
 type Arrival struct {
-	Region     Region
-	ReceivedAt time.Time // when it was accepted
-	EventTime  time.Time // zero where ACR did not say
-	Digest     string    // as this region reported it
-	Tag        string    // as this region reported it
-	Via        Via
+	Region     Region    `json:"region"`
+	ReceivedAt time.Time `json:"receivedAt"`         // when it was accepted
+	EventTime  time.Time `json:"eventTime,omitzero"` // zero where ACR did not say
+	Digest     string    `json:"digest"`             // as this region reported it
+	Tag        string    `json:"tag,omitempty"`      // as this region reported it
+	Via        Via       `json:"via,omitempty"`
 }
 
 // Outcome is one decision about a notification, frozen when it was made.
 type Outcome struct {
-	Status    Status
-	At        time.Time
-	Arrivals  int  // how many of State.Arrivals were in by then
-	Mismatch  bool // whether regions disagreed by then
-	Published bool // whether the topic is known to have it
+	Status    Status    `json:"status"`
+	At        time.Time `json:"at"`
+	Arrivals  int       `json:"arrivals"`            // how many of State.Arrivals were in by then
+	Mismatch  bool      `json:"mismatch,omitempty"`  // whether regions disagreed by then
+	Published bool      `json:"published,omitempty"` // whether the topic is known to have it
 
-	// Trace is where in a trace it was decided, in the caller's words; "" if it
-	// was not traced. It is part of what is published, and so is frozen, too.
-	Trace string
+	// Trace is where in a trace it was decided, in the caller's form; "" if it was
+	// not traced. It is published with the outcome, and so does not change either.
+	Trace string `json:"trace,omitempty"`
 }
 
 // State is everything that is known of one notification. The zero State means
 // that nothing is.
 type State struct {
-	First     Event // the first accepted event; its Region and Time are those of Arrivals[0], which also has how and when it came
-	Expected  []Region
-	StartedAt time.Time // when its first event was accepted
-	Deadline  time.Time
-	Due       time.Time // when it is timedOut, if a region is not in time
-	Arrivals  []Arrival // in the order in which they reached the notification
-	Mismatch  bool      // a region reported another digest or tag than the first one
-	Outcomes  []Outcome // none while collecting; at most timedOut and then recovered
-
-	// ReminderName is that of the reminder that this state relies on, while anything
-	// may be left to do. There may be others, of attempts that failed.
-	ReminderName string
+	First     Event     `json:"first"` // the first accepted event; how and when it came is in Arrivals[0]
+	Expected  []Region  `json:"expected"`
+	StartedAt time.Time `json:"startedAt"` // when its first event was accepted
+	Deadline  time.Time `json:"deadline"`
+	Due       time.Time `json:"due"`                // when it is timedOut, if a region is not in time
+	Arrivals  []Arrival `json:"arrivals"`           // in the order in which they reached the notification
+	Mismatch  bool      `json:"mismatch,omitempty"` // a region reported another digest or tag than the first one
+	Outcomes  []Outcome `json:"outcomes,omitempty"` // none while collecting; at most timedOut and then recovered
 }
 
 // Exists tells whether any event was ever accepted.
@@ -190,9 +188,6 @@ func (s State) Unpublished() []Outcome {
 
 // late tells whether an arrival was not in time.
 func (s State) late(a Arrival) bool { return !a.ReceivedAt.Before(s.Deadline) }
-
-// Final tells whether nothing can be decided any more.
-func (s State) Final() bool { return s.Status() == Replicated || s.Status() == Recovered }
 
 // Published returns the state in which o is known to be on the topic.
 func (s State) Published(o Outcome) State {
@@ -344,13 +339,14 @@ func begin(e Event, plan Plan, now time.Time) (State, Decision) {
 	accepted := e.accepted(now).UTC()
 	deadline := accepted.Add(plan.Timeout)
 	s := State{
-		First:     first(e),
+		First:     e,
 		Expected:  slices.Clone(plan.Expected),
 		StartedAt: accepted,
 		Deadline:  deadline,
 		Due:       later(deadline, now.UTC()).Add(plan.Grace()), // it may have waited for longer than that
 		Arrivals:  []Arrival{arrivalOf(e, accepted)},
 	}
+	s.First.ReceivedAt, s.First.Via = time.Time{}, ViaWebhook
 	d := Decision{Reason: Started, Changed: true, Missing: s.Missing()}
 	if len(d.Missing) == 0 {
 		return s.complete(d, now)
@@ -371,11 +367,6 @@ func (s State) conclude(d Decision, status Status, now time.Time) (State, Decisi
 	s.Outcomes = append(slices.Clone(s.Outcomes), o)
 	d.New = append(slices.Clone(d.New), o)
 	return s, d
-}
-
-func first(e Event) Event {
-	e.ReceivedAt, e.Via = time.Time{}, ViaWebhook
-	return e
 }
 
 func arrivalOf(e Event, accepted time.Time) Arrival {
@@ -464,23 +455,4 @@ func (s State) Check() error {
 		fail("has the outcomes %v", path)
 	}
 	return errors.Join(errs...)
-}
-
-// Period is the time between two firings of the reminder, once it is due. Whole
-// seconds, because the Dapr scheduler counts in them.
-const Period = 30 * time.Second
-
-const (
-	// Soon is when a reminder fires that is registered for a publication that is to
-	// follow at once: if a crash prevents it, it is late by no more.
-	Soon = 10 * time.Second
-
-	// farAhead is from when on a reminder is too far ahead to repeat a publication.
-	farAhead = 3 * time.Minute
-)
-
-// Advance tells whether the reminder of s, which collects, is so far ahead that an
-// outcome must not rely on it.
-func (s State) Advance(now time.Time) bool {
-	return s.Status() == Collecting && s.Due.Sub(now) > farAhead
 }

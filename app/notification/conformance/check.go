@@ -209,9 +209,9 @@ func (r *run) latest(was notification.Status) time.Time {
 	if due := r.due(was, r.lastReached()); at.Before(due) && due.Sub(at) <= 3*time.Minute+time.Second {
 		at = due
 	} else {
-		at = at.Add(replication.Soon)
+		at = at.Add(notification.Soon)
 	}
-	return at.Add(time.Duration(1+r.world.Failed+r.world.Refused)*replication.Period + r.delay)
+	return at.Add(time.Duration(1+r.world.Failed+r.world.Refused)*notification.Period + r.delay)
 }
 
 // checkMissing checks that what is missing is what was not accepted in time.
