@@ -324,8 +324,8 @@ func (r *run) checkRecord(st notification.Status) {
 func (r *run) checkIndex() {
 	for _, image := range []catalog.Image{{Digest: "sha256:aa"}, {Tag: "v1"}} {
 		image.Repository = "shop/" + r.id
-		if found, err := r.client().Find(r.ctx, image); err != nil || found.ID != r.id {
-			r.complain("%+v leads to %q, %v", image, found.ID, err)
+		if found, err := r.world.Find(r.ctx, image); err != nil || found != r.id {
+			r.complain("%+v leads to %q, %v", image, found, err)
 		}
 	}
 }
