@@ -62,7 +62,7 @@ var imports = map[string][]string{
 	"allregions/app/notification/fake":        {"actor", "catalog"},
 	"allregions/app/notification/conformance": {"actor", "catalog", "notification", "notification/fake", "replication"},
 	"allregions/app/sidecar":                  {"actor"},
-	"allregions/app/telemetry":                {"delivery", "notification", "replication"},
+	"allregions/app/telemetry":                {"actor", "delivery", "notification", "replication"},
 	"allregions/app":                          {"catalog", "delivery", "notification", "outbox", "registry", "replication", "sidecar", "target", "telemetry", "webhook"},
 
 	"allregions/app/local/process": {},

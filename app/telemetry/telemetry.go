@@ -32,6 +32,8 @@ import (
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
+
+	"allregions/app/actor"
 )
 
 // name is that of the service, unless OTEL_SERVICE_NAME says another one, and of
@@ -71,7 +73,7 @@ type Telemetry struct {
 // Start sets telemetry up. It waits for nobody. The newest one of a process has
 // OpenTelemetry's own log, which is a global variable.
 func Start(ctx context.Context, o Options) (_ *Telemetry, err error) {
-	otel.SetErrorHandler(&complaints{log: o.Log, now: time.Now})
+	otel.SetErrorHandler(&errorHandler{log: o.Log, now: time.Now, throttle: actor.Throttle{Every: errorPause}})
 	otel.SetLogger(logr.FromSlogHandler(withoutValues{o.Log.Handler()}))
 	t := &Telemetry{log: o.Log}
 	defer func() {
@@ -140,30 +142,20 @@ func (t *Telemetry) Shutdown() {
 	}
 }
 
-// complaints logs what goes wrong with telemetry, at most once a minute.
-type complaints struct {
-	log *slog.Logger
-	now func() time.Time
-
-	mu       sync.Mutex
-	last     time.Time
-	unlogged int // since last
+// errorHandler logs the errors of OpenTelemetry, at most one a minute. Neither the SDK
+// nor the exporters put the headers of OTLP, which are secrets, into an error.
+type errorHandler struct {
+	log      *slog.Logger
+	now      func() time.Time
+	throttle actor.Throttle
 }
 
-const complaintPause = time.Minute
+const errorPause = time.Minute
 
-// Handle is called by the SDK. Neither it nor the exporters put the headers of
-// OTLP, which are secrets, into an error.
-func (c *complaints) Handle(err error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	now := c.now()
-	if !c.last.IsZero() && now.Sub(c.last) < complaintPause {
-		c.unlogged++
-		return
+func (h *errorHandler) Handle(err error) {
+	if dropped, ok := h.throttle.Allow(h.now()); ok {
+		h.log.Warn("telemetry", "err", err, "unlogged", dropped)
 	}
-	c.log.Warn("telemetry", "err", err, "unlogged", c.unlogged)
-	c.last, c.unlogged = now, 0
 }
 
 // withoutValues is where the SDK says what it does not understand of its settings.
@@ -171,9 +163,9 @@ func (c *complaints) Handle(err error) {
 type withoutValues struct{ slog.Handler }
 
 func (h withoutValues) Handle(ctx context.Context, r slog.Record) error {
-	told := slog.NewRecord(r.Time, r.Level, "a setting of OpenTelemetry cannot be read, and does not count", r.PC)
-	told.AddAttrs(slog.String("at", r.Message))
-	return h.Handler.Handle(ctx, told)
+	without := slog.NewRecord(r.Time, r.Level, "a setting of OpenTelemetry cannot be read, and does not count", r.PC)
+	without.AddAttrs(slog.String("at", r.Message))
+	return h.Handler.Handle(ctx, without)
 }
 
 func (h withoutValues) WithAttrs([]slog.Attr) slog.Handler { return h }

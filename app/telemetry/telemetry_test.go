@@ -16,6 +16,7 @@ import (
 	"go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 
+	"allregions/app/actor"
 	"allregions/app/delivery"
 	"allregions/app/notification"
 	"allregions/app/replication"
@@ -267,15 +268,15 @@ func TestCollectorAway(t *testing.T) {
 	}
 }
 
-func TestComplaints(t *testing.T) {
+func TestErrorsAreLoggedSeldom(t *testing.T) {
 	var log bytes.Buffer
 	now := t0
-	c := &complaints{log: slog.New(slog.NewTextHandler(&log, nil)), now: func() time.Time { return now }}
+	h := &errorHandler{log: slog.New(slog.NewTextHandler(&log, nil)), now: func() time.Time { return now }, throttle: actor.Throttle{Every: errorPause}}
 	for range 100 {
-		c.Handle(errors.New("no collector"))
+		h.Handle(errors.New("no collector"))
 	}
-	now = now.Add(complaintPause)
-	c.Handle(errors.New("no collector"))
+	now = now.Add(errorPause)
+	h.Handle(errors.New("no collector"))
 	if got := strings.Count(log.String(), "\n"); got != 2 || !strings.Contains(log.String(), "unlogged=99") {
 		t.Errorf("%s", log.String())
 	}

@@ -34,7 +34,7 @@ func TestFakes(t *testing.T) {
 			})
 		}
 	})
-	if got, want := cases.Load(), int64(31000/stride); got < want {
+	if got, want := cases.Load(), int64(40000/stride); got < want {
 		t.Errorf("got %d cases, want at least %d", got, want)
 	}
 }
