@@ -84,19 +84,19 @@ func traceOf(ctx context.Context) string {
 	if !trace.SpanContextFromContext(ctx).IsValid() {
 		return ""
 	}
-	carrier := propagation.MapCarrier{}
-	propagation.TraceContext{}.Inject(ctx, carrier)
-	return strings.TrimSpace(carrier[traceparent] + " " + carrier[tracestate])
+	c := propagation.MapCarrier{}
+	propagation.TraceContext{}.Inject(ctx, c)
+	return strings.TrimSpace(c[traceparent] + " " + c[tracestate])
 }
 
-// spanContext is the opposite of traceOf.
-func spanContext(s string) trace.SpanContext {
-	if s == "" {
-		return trace.SpanContext{}
-	}
+// carrier is the opposite of traceOf, as headers.
+func carrier(s string) propagation.MapCarrier {
 	parent, state, _ := strings.Cut(s, " ")
-	ctx := propagation.TraceContext{}.Extract(context.Background(), propagation.MapCarrier{traceparent: parent, tracestate: state})
-	return trace.SpanContextFromContext(ctx)
+	return propagation.MapCarrier{traceparent: parent, tracestate: state}
+}
+
+func spanContext(s string) trace.SpanContext {
+	return trace.SpanContextFromContext(propagation.TraceContext{}.Extract(context.Background(), carrier(s)))
 }
 
 // setTrace tells the consumers of e where in a trace its outcome was decided.
@@ -104,10 +104,10 @@ func setTrace(e *cloudevents.Event, s string) {
 	if s == "" {
 		return
 	}
-	parent, state, _ := strings.Cut(s, " ")
-	e.SetExtension(traceparent, parent)
-	e.SetExtension(daprTrace, parent)
-	if state != "" {
-		e.SetExtension(tracestate, state)
+	c := carrier(s)
+	e.SetExtension(traceparent, c[traceparent])
+	e.SetExtension(daprTrace, c[traceparent])
+	if c[tracestate] != "" {
+		e.SetExtension(tracestate, c[tracestate])
 	}
 }

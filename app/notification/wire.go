@@ -110,26 +110,19 @@ const format = 1
 
 // document is what the store has of a notification: what people search for, and, in
 // Actor, what the actor saves and loads. Fields are added, never renamed or given
-// another meaning.
+// another meaning. Those of Status follow Image; of two fields with one name the outer
+// one counts, which leaves out the two that people know under other names.
 type document struct {
-	Format      int                  `json:"format"`
-	ID          string               `json:"id"`
-	Timestamp   time.Time            `json:"timestamp"` // ACR's, of the first event; ours where ACR gave none
-	Action      string               `json:"action"`
-	LoginServer string               `json:"loginServer"`
-	Image       string               `json:"image"` // repository
-	Tag         string               `json:"tag"`
-	Digest      string               `json:"digest"`
-	MediaType   string               `json:"mediaType"`
-	Size        int64                `json:"size"`
-	Status      replication.Status   `json:"status"`
-	StartedAt   time.Time            `json:"startedAt"`
-	Deadline    time.Time            `json:"deadline"`
-	ConcludedAt *time.Time           `json:"concludedAt,omitempty"`
-	DurationMS  *int64               `json:"durationMs,omitempty"`
-	Regions     []RegionStatus       `json:"regions"`
-	Missing     []replication.Region `json:"missing"`
-	Mismatch    bool                 `json:"mismatch"`
+	Format      int       `json:"format"`
+	ID          string    `json:"id"`
+	Timestamp   time.Time `json:"timestamp"` // ACR's, of the first event; ours where ACR gave none
+	Action      string    `json:"action"`
+	LoginServer string    `json:"loginServer"`
+	Image       string    `json:"image"` // repository
+
+	Registry   any `json:"registry,omitempty"`
+	Repository any `json:"repository,omitempty"`
+	Status
 
 	Actor record `json:"actor"`
 }
@@ -150,13 +143,8 @@ func (r record) encode() ([]byte, error) {
 	if timestamp.IsZero() {
 		timestamp = r.StartedAt
 	}
-	return json.Marshal(document{
-		Format: format, ID: st.ID, Timestamp: timestamp, Action: st.Action, LoginServer: st.Registry, Image: st.Repository,
-		Tag: st.Tag, Digest: st.Digest, MediaType: st.MediaType, Size: st.Size, Status: st.Status,
-		StartedAt: st.StartedAt, Deadline: st.Deadline, ConcludedAt: st.ConcludedAt, DurationMS: st.DurationMS,
-		Regions: st.Regions, Missing: st.Missing, Mismatch: st.Mismatch,
-		Actor: r,
-	})
+	return json.Marshal(document{Format: format, ID: st.ID, Timestamp: timestamp, Action: st.Action,
+		LoginServer: st.Registry, Image: st.Repository, Status: st, Actor: r})
 }
 
 // decodeRecord reads what encode wrote; no data is the zero record. A record that

@@ -71,9 +71,7 @@ func (d *Discovery) Run(ctx context.Context) {
 			}
 			next = d.now().Add(interval)
 		}
-		if err := errors.Join(d.restore(ctx), d.save(ctx)); err != nil {
-			d.log.LogAttrs(ctx, slog.LevelDebug, "cannot keep the registry's regions", slog.Any("err", err))
-		}
+		d.keep(ctx)
 		select {
 		case <-ctx.Done():
 			return
@@ -139,6 +137,15 @@ type savedRegions struct {
 	At      time.Time            `json:"at"`
 }
 
+// keep restores and saves what there is to restore and to save.
+func (d *Discovery) keep(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	if err := errors.Join(d.restore(ctx), d.save(ctx)); err != nil {
+		d.log.LogAttrs(ctx, slog.LevelDebug, "cannot keep the registry's regions", slog.Any("err", err))
+	}
+}
+
 // save keeps what the source said for the next run.
 func (d *Discovery) save(ctx context.Context) error {
 	d.mu.Lock()
@@ -147,8 +154,6 @@ func (d *Discovery) save(ctx context.Context) error {
 	if !unsaved {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, readTimeout)
-	defer cancel()
 	doc, err := json.Marshal(savedRegions{Regions: regions, At: d.now().UTC()})
 	if err == nil {
 		err = d.saved.Put(ctx, savedKey, doc)
@@ -169,8 +174,6 @@ func (d *Discovery) restore(ctx context.Context) error {
 	if _, err := d.Expected(ctx); err == nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, readTimeout)
-	defer cancel()
 	var saved savedRegions
 	data, err := d.saved.Get(ctx, savedKey)
 	if err == nil && len(data) > 0 {

@@ -151,13 +151,7 @@ func (s State) Status() Status {
 // Missing lists the expected regions that have not reported, in the order in
 // which they are expected.
 func (s State) Missing() []Region {
-	var missing []Region
-	for _, r := range s.Expected {
-		if s.arrival(r) < 0 {
-			missing = append(missing, r)
-		}
-	}
-	return missing
+	return slices.DeleteFunc(slices.Clone(s.Expected), func(r Region) bool { return s.arrival(r) >= 0 })
 }
 
 // As returns the state as it was when o was decided: later arrivals, outcomes
@@ -177,13 +171,7 @@ func (s State) As(o Outcome) State {
 
 // Unpublished lists the outcomes that the topic is not known to have.
 func (s State) Unpublished() []Outcome {
-	var out []Outcome
-	for _, o := range s.Outcomes {
-		if !o.Published {
-			out = append(out, o)
-		}
-	}
-	return out
+	return slices.DeleteFunc(slices.Clone(s.Outcomes), func(o Outcome) bool { return o.Published })
 }
 
 // late tells whether an arrival was not in time.
@@ -380,11 +368,7 @@ func (s State) arrival(r Region) int {
 
 // lastAccepted is when the newest arrival was accepted.
 func (s State) lastAccepted() time.Time {
-	var last time.Time
-	for _, a := range s.Arrivals {
-		last = later(last, a.ReceivedAt)
-	}
-	return last
+	return slices.MaxFunc(s.Arrivals, func(a, b Arrival) int { return a.ReceivedAt.Compare(b.ReceivedAt) }).ReceivedAt
 }
 
 // notBefore keeps the times of one notification in order even if the clock was
@@ -424,15 +408,13 @@ func (s State) Check() error {
 	if len(s.Arrivals) == 0 {
 		fail("began without an event")
 	}
-	seen := map[Region]bool{}
-	for _, a := range s.Arrivals {
-		if seen[a.Region] {
+	for i, a := range s.Arrivals {
+		if s.arrival(a.Region) != i {
 			fail("region %s arrived twice", a.Region)
 		}
 		if !slices.Contains(s.Expected, a.Region) {
 			fail("region %s arrived but is not expected", a.Region)
 		}
-		seen[a.Region] = true
 	}
 	var path []Status
 	for _, o := range s.Outcomes {
