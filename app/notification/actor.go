@@ -64,9 +64,9 @@ const (
 	farAhead = 3 * time.Minute
 
 	// followTimeout bounds what follows the reply; the reminder does the remainder.
-	// Meanwhile the actor's next turn waits, and intake queues an event that waits for
-	// longer than this and a bit. A broker's first connection takes a second or two.
-	followTimeout = actorPatience - 500*time.Millisecond
+	// Meanwhile the actor's next turn waits, and an event that waits for longer than
+	// CallTimeout is queued. A broker's first connection takes a second or two.
+	followTimeout = CallTimeout - 500*time.Millisecond
 
 	// eventLogTimeout bounds the reading of ACR's event log. Nobody waits for the
 	// reminder's turn.
@@ -139,7 +139,7 @@ type loaded struct {
 }
 
 func (a *Actor) add(ctx context.Context, id string, body []byte) (actor.Turn, error) {
-	var m addMessage
+	var m Message
 	if err := json.Unmarshal(body, &m); err != nil {
 		return actor.Turn{}, fmt.Errorf("add to %s: decode event: %w", id, err)
 	}

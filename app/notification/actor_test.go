@@ -266,7 +266,7 @@ func TestReplyBeforeWhatFollows(t *testing.T) {
 
 func addBody(t *testing.T, e replication.Event) []byte {
 	t.Helper()
-	body, err := json.Marshal(addMessage{e, plan.Expected})
+	body, err := json.Marshal(Message{e, plan.Expected})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -1099,7 +1099,7 @@ type answersWith struct {
 }
 
 func (a answersWith) Invoke(ctx context.Context, _, method string, _ []byte) ([]byte, error) {
-	body, err := json.Marshal(addMessage{a.event, plan.Expected})
+	body, err := json.Marshal(Message{a.event, plan.Expected})
 	if err != nil {
 		return nil, err
 	}
@@ -1324,7 +1324,7 @@ func TestDeafAfterTheSave(t *testing.T) {
 					t.Fatalf("%v after %v", err, time.Since(begin))
 				}
 				turn.After(context.WithoutCancel(t.Context()))
-				if took := time.Since(begin); took != followTimeout || took >= actorPatience {
+				if took := time.Since(begin); took != followTimeout || took >= CallTimeout {
 					t.Errorf("what follows takes %v", took)
 				}
 				w.passTo(t, due) // it hears again

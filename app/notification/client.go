@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"allregions/app/actor"
 	"allregions/app/catalog"
@@ -24,6 +25,10 @@ func ValidID(id string) bool { return validID.MatchString(id) }
 
 // ErrNotFound means that no event of the notification was ever accepted.
 var ErrNotFound = errors.New("no such notification")
+
+// CallTimeout is how long a webhook waits for its turn. It is longer than a turn that
+// can still save: an event that is safe is not queued.
+const CallTimeout = 2800 * time.Millisecond
 
 // RefusedError means that a region reported that nobody expects. Nothing was
 // stored.
@@ -70,7 +75,7 @@ func (r Result) New() bool {
 // its first event. A nil error means that e is part of the notification's
 // durable state.
 func (c *Client) Add(ctx context.Context, e replication.Event, expected []replication.Region) (Result, error) {
-	body, err := json.Marshal(addMessage{e, expected})
+	body, err := json.Marshal(Message{e, expected})
 	if err != nil {
 		return Result{}, fmt.Errorf("encode event: %w", err)
 	}
@@ -87,7 +92,7 @@ func (c *Client) Add(ctx context.Context, e replication.Event, expected []replic
 		return Result{}, &RefusedError{e.Region, r.Expected}
 	case r.Status == nil:
 		return Result{}, fmt.Errorf("actor %s: answered %q without a status", e.ID, r.Reason)
-	case r.Status.ID != e.ID || !r.Status.has(e.Region) && r.Reason != replication.NotAwaited:
+	case r.Status.ID != e.ID || !r.Status.Has(e.Region) && r.Reason != replication.NotAwaited:
 		// The caller promises what this says: it must not be somebody else's.
 		return Result{}, fmt.Errorf("actor %s: answered to %s with a status of %s with %v", e.ID, e.Region, r.Status.ID, r.Status.Regions)
 	}

@@ -22,9 +22,9 @@ var eventTypes = map[replication.Status]string{
 	replication.Recovered:  TypeRecovered,
 }
 
-// unknownSource stands in where ACR does not name its registry, as on chart
+// UnknownSource stands in where ACR does not name its registry, as on chart
 // events; a CloudEvent must have a source.
-const unknownSource = "urn:azure:containerregistry"
+const UnknownSource = "urn:azure:containerregistry"
 
 // EventID is the id of the event that announces an outcome.
 func EventID(id string, outcome replication.Status) string { return id + "/" + string(outcome) }
@@ -37,7 +37,7 @@ func cloudEvent(s replication.State, o replication.Outcome) (id string, data []b
 	e := cloudevents.New()
 	e.SetID(EventID(s.First.ID, o.Status))
 	e.SetType(eventTypes[o.Status])
-	e.SetSource(unknownSource)
+	e.SetSource(UnknownSource)
 	if s.First.Registry != "" {
 		e.SetSource("https://" + s.First.Registry)
 	}

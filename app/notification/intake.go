@@ -27,7 +27,6 @@ const (
 // still save: an event that is safe is not queued. Without a queue it may take
 // all the time that there is.
 const (
-	actorPatience = 2800 * time.Millisecond
 	queuePatience = 1500 * time.Millisecond
 	deliverWithin = 10 * time.Second // one try from the queue
 )
@@ -86,7 +85,7 @@ func (i *Intake) forActor(ctx context.Context) (context.Context, context.CancelF
 	if end, ok := ctx.Deadline(); ok {
 		ctx, leave = context.WithDeadline(ctx, end.Add(-queuePatience))
 	}
-	ctx, cancel := context.WithTimeout(ctx, actorPatience)
+	ctx, cancel := context.WithTimeout(ctx, CallTimeout)
 	return ctx, func() { cancel(); leave() }
 }
 
@@ -95,7 +94,7 @@ func (i *Intake) queue(ctx context.Context, e replication.Event, expected []repl
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), queuePatience)
 	defer cancel()
 	id := e.ID + "/" + string(e.Region)
-	data, err := envelope(id, TypeReceived, addMessage{e, expected})
+	data, err := envelope(id, TypeReceived, Message{e, expected})
 	if err == nil {
 		err = i.Queue.Publish(ctx, id, data)
 	}
@@ -128,9 +127,9 @@ func (i *Intake) deliver(ctx context.Context, event []byte) (id string, region r
 	ctx, cancel := context.WithTimeout(ctx, deliverWithin)
 	defer cancel()
 	var received struct {
-		ID   string     `json:"id"`
-		Type string     `json:"type"`
-		Data addMessage `json:"data"`
+		ID   string  `json:"id"`
+		Type string  `json:"type"`
+		Data Message `json:"data"`
 	}
 	if err := json.Unmarshal(event, &received); err != nil {
 		return "unknown", "", ResultDead, i.bury(ctx, "unknown", event, fmt.Errorf("decode: %w", err))
@@ -161,7 +160,7 @@ func (i *Intake) kept(ctx context.Context, e replication.Event) error {
 	if err != nil {
 		return fmt.Errorf("read it back: %w", err)
 	}
-	if !st.has(e.Region) {
+	if !st.Has(e.Region) {
 		return fmt.Errorf("the record of %s has %v, and not %s", e.ID, st.Regions, e.Region)
 	}
 	return nil
@@ -190,7 +189,7 @@ func envelope(id, eventType string, payload any) ([]byte, error) {
 	e := cloudevents.New()
 	e.SetID(id)
 	e.SetType(eventType)
-	e.SetSource(unknownSource)
+	e.SetSource(UnknownSource)
 	if err := errors.Join(e.SetData(cloudevents.ApplicationJSON, payload), e.Validate()); err != nil {
 		return nil, fmt.Errorf("cloud event %s: %w", id, err)
 	}

@@ -57,7 +57,7 @@ func TestQueueAndBack(t *testing.T) {
 		for _, r := range plan.Expected {
 			begin := time.Now()
 			result, err := blocked.Add(t.Context(), event(r), plan.Expected)
-			if err != nil || !result.Queued || !result.New() || time.Since(begin) != actorPatience {
+			if err != nil || !result.Queued || !result.New() || time.Since(begin) != CallTimeout {
 				t.Fatalf("%s: %+v, %v after %v", r, result, err, time.Since(begin))
 			}
 			w.Now = w.Now.Add(10 * time.Second)
@@ -97,7 +97,7 @@ func TestPatience(t *testing.T) {
 			queue  bool
 			want   time.Duration
 		}{
-			{4300 * time.Millisecond, true, actorPatience},
+			{4300 * time.Millisecond, true, CallTimeout},
 			{3 * time.Second, true, 3*time.Second - queuePatience}, // a part of the time is gone
 			{time.Second, true, 0},
 			{4300 * time.Millisecond, false, 4300 * time.Millisecond},
@@ -242,14 +242,14 @@ func TestDeadLetters(t *testing.T) {
 	}
 	// One that can be delivered later does, too.
 	i.Client.Actors = away{fake.Err}
-	good, _ := envelope("n1/eastus", TypeReceived, addMessage{event("eastus"), plan.Expected})
+	good, _ := envelope("n1/eastus", TypeReceived, Message{event("eastus"), plan.Expected})
 	if err := i.Deliver(t.Context(), good); !errors.Is(err, fake.Err) {
 		t.Errorf("%v", err)
 	}
 }
 
 func FuzzDeliver(f *testing.F) {
-	good, _ := envelope("n1/eastus", TypeReceived, addMessage{event("eastus"), plan.Expected})
+	good, _ := envelope("n1/eastus", TypeReceived, Message{event("eastus"), plan.Expected})
 	f.Add(good)
 	f.Add([]byte("{"))
 	f.Add([]byte("{}"))

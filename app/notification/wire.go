@@ -45,8 +45,8 @@ func (s Status) IsArrival() bool {
 	return true
 }
 
-// has tells whether region has reported.
-func (s Status) has(region replication.Region) bool {
+// Has tells whether region has reported.
+func (s Status) Has(region replication.Region) bool {
 	return slices.ContainsFunc(s.Regions, func(r RegionStatus) bool { return r.Region == region })
 }
 
@@ -90,10 +90,10 @@ func statusOf(s replication.State) Status {
 	return st
 }
 
-// addMessage is what Client asks of methodAdd. The expected regions count only for a
-// first event. The caller sends those that it knows: the actor's host may know older
-// ones.
-type addMessage struct {
+// Message is an event on its way to its notification's actor, directly or by a queue.
+// The expected regions count only for a first event, and are those that the sender
+// knows: the actor's host may know older ones.
+type Message struct {
 	Event    replication.Event    `json:"event"`
 	Expected []replication.Region `json:"expected"`
 }

@@ -33,9 +33,7 @@ type EventLog struct {
 	log   *slog.Logger
 
 	webhooks *shared[map[replication.Region][]string] // names
-
-	mu      sync.Mutex
-	records map[string]*shared[map[string]record] // by webhook, then by notification
+	records  sync.Map                                 // by webhook: a *shared[map[string]record], by notification
 }
 
 // record is one firing of one webhook.
@@ -47,8 +45,7 @@ type record struct {
 
 // NewEventLog returns the log of the registry that a reads.
 func NewEventLog(a *ARM, owner string, now func() time.Time, log *slog.Logger) *EventLog {
-	return &EventLog{arm: a, owner: owner, now: now, log: log,
-		webhooks: newShared[map[replication.Region][]string](now), records: map[string]*shared[map[string]record]{}}
+	return &EventLog{arm: a, owner: owner, now: now, log: log, webhooks: newShared[map[replication.Region][]string](now)}
 }
 
 // Fired returns the events of a notification that the webhooks of these regions
@@ -90,7 +87,8 @@ func (l *EventLog) find(ctx context.Context, id string, webhooks []string) (reco
 	var errs []error
 	for _, name := range webhooks {
 		read := func(ctx context.Context) (map[string]record, error) { return l.arm.readEvents(ctx, name) }
-		records, err := l.recordsOf(name).get(ctx, newerThan(logFreshness), read)
+		log, _ := l.records.LoadOrStore(name, newShared[map[string]record](l.now))
+		records, err := log.(*shared[map[string]record]).get(ctx, newerThan(logFreshness), read)
 		if r, ok := records[id]; ok {
 			return r, true, nil
 		}
@@ -99,15 +97,6 @@ func (l *EventLog) find(ctx context.Context, id string, webhooks []string) (reco
 		}
 	}
 	return record{}, false, errors.Join(errs...)
-}
-
-func (l *EventLog) recordsOf(webhook string) *shared[map[string]record] {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.records[webhook] == nil {
-		l.records[webhook] = newShared[map[string]record](l.now)
-	}
-	return l.records[webhook]
 }
 
 // webhooksToAsk returns the names of the owner's webhooks, by region, and in a region

@@ -73,7 +73,7 @@ type Telemetry struct {
 // Start sets telemetry up. It waits for nobody. The newest one of a process has
 // OpenTelemetry's own log, which is a global variable.
 func Start(ctx context.Context, o Options) (_ *Telemetry, err error) {
-	otel.SetErrorHandler(&errorHandler{log: o.Log, now: time.Now, throttle: actor.Throttle{Every: errorPause}})
+	otel.SetErrorHandler(logErrors(o.Log))
 	otel.SetLogger(logr.FromSlogHandler(withoutValues{o.Log.Handler()}))
 	t := &Telemetry{log: o.Log}
 	defer func() {
@@ -142,19 +142,14 @@ func (t *Telemetry) Shutdown() {
 	}
 }
 
-// errorHandler logs the errors of OpenTelemetry, at most one a minute. Neither the SDK
+// logErrors logs what goes wrong with telemetry, at most once a minute. Neither the SDK
 // nor the exporters put the headers of OTLP, which are secrets, into an error.
-type errorHandler struct {
-	log      *slog.Logger
-	now      func() time.Time
-	throttle actor.Throttle
-}
-
-const errorPause = time.Minute
-
-func (h *errorHandler) Handle(err error) {
-	if dropped, ok := h.throttle.Allow(h.now()); ok {
-		h.log.Warn("telemetry", "err", err, "unlogged", dropped)
+func logErrors(log *slog.Logger) otel.ErrorHandlerFunc {
+	throttle := &actor.Throttle{Every: time.Minute}
+	return func(err error) {
+		if unlogged, ok := throttle.Allow(time.Now()); ok {
+			log.Warn("telemetry", "err", err, "unlogged", unlogged)
+		}
 	}
 }
 

@@ -11,12 +11,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 
-	"allregions/app/actor"
 	"allregions/app/delivery"
 	"allregions/app/notification"
 	"allregions/app/replication"
@@ -245,6 +245,9 @@ func TestIdentity(t *testing.T) {
 // 2 s. The log has a line of it, and no secret; nor has it of headers that cannot be
 // read.
 func TestCollectorAway(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes more than 2 s")
+	}
 	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
 	t.Setenv("OTEL_EXPORTER_OTLP_HEADERS", "api-key=s3cr3t-1,s3cr3t-2,x=%zzs3cr3t-3")
 	t.Setenv("OTEL_METRIC_EXPORT_INTERVAL", "20")
@@ -268,18 +271,19 @@ func TestCollectorAway(t *testing.T) {
 	}
 }
 
-func TestErrorsAreLoggedSeldom(t *testing.T) {
-	var log bytes.Buffer
-	now := t0
-	h := &errorHandler{log: slog.New(slog.NewTextHandler(&log, nil)), now: func() time.Time { return now }, throttle: actor.Throttle{Every: errorPause}}
-	for range 100 {
-		h.Handle(errors.New("no collector"))
-	}
-	now = now.Add(errorPause)
-	h.Handle(errors.New("no collector"))
-	if got := strings.Count(log.String(), "\n"); got != 2 || !strings.Contains(log.String(), "unlogged=99") {
-		t.Errorf("%s", log.String())
-	}
+func TestComplaints(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		handle := logErrors(slog.New(slog.NewTextHandler(&log, nil)))
+		for range 100 {
+			handle(errors.New("no collector"))
+		}
+		time.Sleep(time.Minute)
+		handle(errors.New("no collector"))
+		if got := strings.Count(log.String(), "\n"); got != 2 || !strings.Contains(log.String(), `level=WARN msg=telemetry err="no collector" unlogged=99`) {
+			t.Errorf("got %d lines, want 2, the second with unlogged=99:\n%s", got, &log)
+		}
+	})
 }
 
 // BenchmarkNotification is what counting costs for all of a notification of three
