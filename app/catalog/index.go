@@ -1,9 +1,9 @@
-// Package catalog finds notifications: by the image that they are about.
+// Package catalog finds notifications by the image that they are about.
 //
 // An index leads from each name of an image, its digest and its tag, to the newest
-// notification about it. It is written behind the webhooks' answers, in batches, by
-// each replica for itself. A name that many pushes share, such as a tag that moves
-// all the time, costs one write per batch, however many pushes there are.
+// notification about it. Each replica writes it behind the webhooks' answers. A name
+// that many pushes share, such as a tag that moves all the time, costs one write in
+// each pause, however many pushes there are.
 package catalog
 
 import (
@@ -27,30 +27,27 @@ type Image struct {
 	Repository, Digest, Tag string
 }
 
-// Entry leads from one name of an image to a notification about it.
+// Entry leads from one name of an image to a notification about it. Its JSON form is
+// stored.
 type Entry struct {
-	Repository   string
-	Digest, Tag  string // one of these two
-	Notification string
-	StartedAt    time.Time // of the notification: the newest counts
+	Repository   string    `json:"repository"`
+	Digest       string    `json:"digest,omitempty"` // "" if Tag is the name
+	Tag          string    `json:"tag,omitempty"`    // "" if Digest is the name
+	Notification string    `json:"notification"`
+	StartedAt    time.Time `json:"startedAt"` // of the notification: the newest counts
 }
 
-// Entries are those of a notification: one for each name that the image has.
-func Entries(image Image, notification string, startedAt time.Time) []Entry {
-	var entries []Entry
-	if image.Repository == "" {
-		return nil
-	}
+// Entries are those of a notification, one for each name that the image has: the
+// digest, then the tag.
+func Entries(image Image, notification string, startedAt time.Time) (entries []Entry) {
 	e := Entry{Repository: image.Repository, Notification: notification, StartedAt: startedAt}
-	if image.Digest != "" {
-		digest := e
-		digest.Digest = image.Digest
-		entries = append(entries, digest)
+	if image.Repository != "" && image.Digest != "" {
+		e.Digest, e.Tag = image.Digest, ""
+		entries = append(entries, e)
 	}
-	if image.Tag != "" {
-		tag := e
-		tag.Tag = image.Tag
-		entries = append(entries, tag)
+	if image.Repository != "" && image.Tag != "" {
+		e.Digest, e.Tag = "", image.Tag
+		entries = append(entries, e)
 	}
 	return entries
 }
@@ -60,8 +57,8 @@ func (e Entry) Newer(than Entry) bool {
 	return cmp.Or(e.StartedAt.Compare(than.StartedAt), cmp.Compare(e.Notification, than.Notification)) > 0
 }
 
-// key is a hash, because a repository has slashes and may be long. It begins with
-// what no notification's id may hold.
+// key is a hash, because a repository has slashes and may be long. Its "." keeps it
+// apart from the ids of notifications.
 func (e Entry) key() string {
 	name := "@" + e.Digest
 	if e.Tag != "" {
@@ -73,207 +70,186 @@ func (e Entry) key() string {
 
 // stored is an Entry in the store.
 type stored struct {
-	Kind         string    `json:"kind"` // "index"
-	Repository   string    `json:"repository"`
-	Digest       string    `json:"digest,omitempty"`
-	Tag          string    `json:"tag,omitempty"`
-	Notification string    `json:"notification"`
-	StartedAt    time.Time `json:"startedAt"`
+	Kind string `json:"kind"` // "index"
+	Entry
 }
 
-func encode(e Entry) ([]byte, error) {
-	return json.Marshal(stored{"index", e.Repository, e.Digest, e.Tag, e.Notification, e.StartedAt})
-}
+func encode(e Entry) ([]byte, error) { return json.Marshal(stored{"index", e}) }
 
 func decode(data []byte) (Entry, error) {
 	var s stored
 	if err := json.Unmarshal(data, &s); err != nil {
 		return Entry{}, fmt.Errorf("decode index: %w", err)
 	}
-	return Entry{s.Repository, s.Digest, s.Tag, s.Notification, s.StartedAt}, nil
+	return s.Entry, nil
 }
 
 const (
-	batchPause = 20 * time.Millisecond // between two batches: what comes meanwhile goes together
+	batchPause = 20 * time.Millisecond // between two writes of a name: what comes meanwhile goes together
 	retryPause = time.Second           // before what has failed is tried again
 	writeLimit = 5 * time.Second       // for one entry
 	atATime    = 16                    // entries that are written at the same time
-	maxPending = 10_000                // entries that wait; more are left to the reminders of their notifications
+	maxPending = 10_000                // entries that wait; the reminders of their notifications send more than that again
 	maxTries   = 5                     // against others who change the same entry
+	maxKnown   = 8192                  // entries that are known to be stored
 )
 
 // Index is the index of images, as one replica writes and reads it.
 type Index struct {
-	records actor.Records
-	log     *slog.Logger
+	records  actor.Records
+	log      *slog.Logger
+	failures actor.Throttle
+	slots    chan struct{} // has room for the writes that run at the same time
 
 	mu      sync.Mutex
-	pending map[string]*write // by key: the newest entry that waits to be written
-	writing map[string]bool   // by key: something is written now
-	known   recent            // what this replica has seen stored
-	running bool
-	idle    chan struct{} // closed when nothing runs; replaced when something begins
-	logged  time.Time     // the last failure that is in the log
+	pending map[string]*write // by key: the newest entry that waits
+	busy    map[string]*write // by key: what is written now; nil before it, and in the pause after it
+	known   map[string]Entry  // by key: what this replica has seen stored
 }
 
 // write is an entry on its way. Those who wait for it share it.
 type write struct {
-	entry     Entry
-	notBefore time.Time     // it may begin
-	done      chan struct{} // closed when the entry, or a newer one, is stored, or has failed
-	err       error
+	entry Entry
+	done  chan struct{} // closed when the entry, or a newer one, is stored, or has failed
+	err   error
 }
 
-// NewIndex returns the index in records.
-func NewIndex(records actor.Records, log *slog.Logger) *Index {
-	idle := make(chan struct{})
-	close(idle)
-	return &Index{records: records, log: log, pending: map[string]*write{}, writing: map[string]bool{}, known: newRecent(), idle: idle}
-}
-
-// Send has the entries written soon. It does not wait; settled does: its nil error
-// means that each name leads to this notification or to a newer one, and that this
-// survives a kill -9 of every process. What fails is tried again, whoever waits; what
-// is refused, because too much waits already, is not.
-func (x *Index) Send(entries []Entry) (settled func(context.Context) error) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	var waiting []*write
-	for _, e := range entries {
-		key := e.key()
-		if x.known.has(key, e) {
-			continue
-		}
-		waiting = append(waiting, x.add(key, e))
-	}
-	if len(x.pending) > 0 && !x.running {
-		x.running, x.idle = true, make(chan struct{})
-		go x.run()
-	}
-	return func(ctx context.Context) error {
-		var errs []error
-		for _, w := range waiting {
-			select {
-			case <-w.done:
-				errs = append(errs, w.err)
-			case <-ctx.Done():
-				return fmt.Errorf("index: %w", context.Cause(ctx))
-			}
-		}
-		return errors.Join(errs...)
-	}
-}
-
-// add puts e among what is pending; the caller holds mu.
-func (x *Index) add(key string, e Entry) *write {
-	w := x.pending[key]
-	switch {
-	case w == nil && len(x.pending) >= maxPending:
-		w = &write{entry: e, done: make(chan struct{}), err: errors.New("index: too many entries wait")}
-		close(w.done)
-	case w == nil:
-		w = &write{entry: e, done: make(chan struct{})}
-		x.pending[key] = w
-	case e.Newer(w.entry):
-		w.entry = e
-	}
-	return w
-}
-
-// Flush returns when everything is written, or with an error when ctx ends.
-func (x *Index) Flush(ctx context.Context) error {
-	x.mu.Lock()
-	idle := x.idle
-	x.mu.Unlock()
+func (w *write) wait(ctx context.Context) error {
 	select {
-	case <-idle:
-		return nil
+	case <-w.done:
+		return w.err
 	case <-ctx.Done():
 		return fmt.Errorf("index: %w", context.Cause(ctx))
 	}
 }
 
-// run writes until nothing is pending. An entry that takes long, or fails, holds up no
-// other one.
-func (x *Index) run() {
-	room := make(chan struct{}, atATime)
-	for {
-		batch, more := x.take(time.Now())
-		if !more {
-			return
-		}
-		for key, w := range batch {
-			room <- struct{}{}
-			go func() {
-				defer func() { <-room }()
-				x.finish(key, w)
-			}()
-		}
-		time.Sleep(batchPause)
-	}
+// NewIndex returns the index in records.
+func NewIndex(records actor.Records, log *slog.Logger) *Index {
+	return &Index{records: records, log: log, failures: actor.Throttle{Every: retryPause}, slots: make(chan struct{}, atATime),
+		pending: map[string]*write{}, busy: map[string]*write{}, known: map[string]Entry{}}
 }
 
-// take returns what may be written now: one entry of a name after the other. More is
-// false when everything is written.
-func (x *Index) take(now time.Time) (batch map[string]*write, more bool) {
+// Send has the entries written soon. It does not wait; settled does: its nil error
+// means that each name leads to this notification or to a newer one, and that this
+// survives a kill -9 of every process. An entry that fails is tried again, whether
+// somebody waits or not. One that is refused, because too many wait already, is not.
+func (x *Index) Send(entries []Entry) (settled func(context.Context) error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if len(x.pending)+len(x.writing) == 0 {
-		x.running = false
-		close(x.idle)
-		return nil, false
-	}
-	batch = map[string]*write{}
-	for key, w := range x.pending {
-		if !x.writing[key] && !now.Before(w.notBefore) {
-			batch[key] = w
-			x.writing[key] = true
-			delete(x.pending, key)
+	var sent []*write
+	for _, e := range entries {
+		key := e.key()
+		if have, ok := x.known[key]; !ok || e.Newer(have) {
+			sent = append(sent, x.add(key, e))
 		}
 	}
-	return batch, true
+	return func(ctx context.Context) error {
+		for _, w := range sent {
+			if err := w.wait(ctx); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
 }
 
-// finish writes w, and tells those who wait. What fails is pending again, or what is
-// newer instead, after a pause.
-func (x *Index) finish(key string, w *write) {
+// Flush returns when everything is written, or with an error when ctx ends.
+func (x *Index) Flush(ctx context.Context) error {
+	for w := x.unwritten(); w != nil; w = x.unwritten() {
+		if err := w.wait(ctx); ctx.Err() != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unwritten is any entry that is not written, or nil.
+func (x *Index) unwritten() *write {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, w := range x.pending {
+		return w
+	}
+	for _, w := range x.busy {
+		if w != nil {
+			return w
+		}
+	}
+	return nil
+}
+
+// add makes e pending. The caller holds mu.
+func (x *Index) add(key string, e Entry) *write {
+	w := x.pending[key]
+	switch {
+	case w != nil && e.Newer(w.entry):
+		w.entry = e
+	case w == nil && len(x.pending) >= maxPending:
+		w = &write{done: make(chan struct{}), err: errors.New("index: too many entries wait")}
+		close(w.done)
+	case w == nil:
+		w = &write{entry: e, done: make(chan struct{})}
+		x.pending[key] = w
+		if _, busy := x.busy[key]; !busy {
+			x.busy[key] = nil
+			go x.write(key)
+		}
+	}
+	return w
+}
+
+// write writes what is pending under key. If that fails, it is pending again, unless a
+// newer entry is.
+func (x *Index) write(key string) {
+	x.slots <- struct{}{}
+	defer func() { <-x.slots }()
+	x.mu.Lock()
+	w := x.pending[key]
+	delete(x.pending, key)
+	x.busy[key] = w
+	x.mu.Unlock()
+
 	ctx, cancel := context.WithTimeout(context.Background(), writeLimit)
 	defer cancel()
-	written, err := x.write(ctx, key, w.entry)
-	if err != nil {
-		w.err = fmt.Errorf("index: %w", err)
-		x.complain(w.err)
-	}
+	there, err := x.store(ctx, key, w.entry)
+
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if err != nil {
-		x.add(key, w.entry).notBefore = time.Now().Add(retryPause)
+	pause := batchPause
+	if err == nil {
+		if len(x.known) >= maxKnown { // to forget one costs two calls, if it comes again
+			clear(x.known)
+		}
+		x.known[key] = there
 	} else {
-		x.known.add(key, written)
+		w.err = fmt.Errorf("index: %w", err)
+		if _, ok := x.failures.Allow(time.Now()); ok {
+			x.log.LogAttrs(ctx, slog.LevelWarn, "the index is written later", slog.Any("err", w.err))
+		}
+		pause = retryPause
+		x.add(key, w.entry)
 	}
-	delete(x.writing, key)
+	x.busy[key] = nil
 	close(w.done)
+	time.AfterFunc(pause, func() { x.resume(key) })
 }
 
-// complain logs a failure, one in each retryPause.
-func (x *Index) complain(err error) {
-	now := time.Now()
+// resume ends the pause after a write.
+func (x *Index) resume(key string) {
 	x.mu.Lock()
-	often := now.Sub(x.logged) < retryPause
-	if !often {
-		x.logged = now
-	}
-	x.mu.Unlock()
-	if !often {
-		x.log.LogAttrs(context.Background(), slog.LevelWarn, "the index is written later", slog.Any("err", err))
+	defer x.mu.Unlock()
+	if x.pending[key] != nil {
+		go x.write(key)
+	} else {
+		delete(x.busy, key)
 	}
 }
 
-// write stores e under key, unless something newer is there, and returns what is. Most
+// store stores e under key, unless something newer is there, and returns what is. Most
 // keys are new: a key of which this replica knows nothing is created without a read.
-func (x *Index) write(ctx context.Context, key string, e Entry) (Entry, error) {
+func (x *Index) store(ctx context.Context, key string, e Entry) (Entry, error) {
 	x.mu.Lock()
-	have, seen := x.known.get(key)
+	have, seen := x.known[key]
 	x.mu.Unlock()
 	if seen && !e.Newer(have) {
 		return have, nil
@@ -303,48 +279,20 @@ func (x *Index) write(ctx context.Context, key string, e Entry) (Entry, error) {
 	return Entry{}, actor.ErrConflict
 }
 
-// Find returns the newest notification about the image; "" if there is none.
+// Find returns the newest notification about the image, "" if there is none. If the
+// image has a tag, the tag leads.
 func (x *Index) Find(ctx context.Context, image Image) (notification string, err error) {
-	e := Entry{Repository: image.Repository, Digest: image.Digest}
-	if image.Tag != "" {
-		e.Digest, e.Tag = "", image.Tag
+	names := Entries(image, "", time.Time{})
+	if len(names) == 0 {
+		return "", nil
 	}
-	data, _, err := x.records.Load(ctx, e.key())
+	data, _, err := x.records.Load(ctx, names[len(names)-1].key())
 	if err != nil {
 		return "", fmt.Errorf("read index: %w", err)
 	}
 	if len(data) == 0 {
 		return "", nil
 	}
-	e, err = decode(data)
+	e, err := decode(data)
 	return e.Notification, err
-}
-
-// recent remembers the newest entries that were seen stored, a few thousand names
-// at least.
-type recent struct{ young, old map[string]Entry }
-
-const generation = 4096 // names
-
-func newRecent() recent { return recent{map[string]Entry{}, map[string]Entry{}} }
-
-func (r *recent) get(key string) (Entry, bool) {
-	if e, ok := r.young[key]; ok {
-		return e, true
-	}
-	e, ok := r.old[key]
-	return e, ok
-}
-
-// has tells whether e, or something newer, was seen under key.
-func (r *recent) has(key string, e Entry) bool {
-	have, ok := r.get(key)
-	return ok && !e.Newer(have)
-}
-
-func (r *recent) add(key string, e Entry) {
-	if len(r.young) >= generation {
-		r.young, r.old = map[string]Entry{}, r.young
-	}
-	r.young[key] = e
 }

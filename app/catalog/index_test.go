@@ -833,17 +833,17 @@ func TestKnownIsBounded(t *testing.T) {
 	bubble(t, "", func(t *testing.T) {
 		s := newStore()
 		x := index(s)
-		for i := range 3 * generation {
+		for i := range maxKnown + 1 {
 			x.Send(nth(i)[:1])
 			if i%1000 == 0 {
 				flush(t, x)
 			}
 		}
 		flush(t, x)
-		if n := len(x.known.young) + len(x.known.old); n > 2*generation || n < generation {
-			t.Errorf("%d are known", n)
+		if n := len(x.known); n != 1 {
+			t.Errorf("%d are known, want 1", n)
 		}
-		s.counted(t, 3*generation, 0)
+		s.counted(t, maxKnown+1, 0)
 		if err := settle(t, x, nth(0)[:1]); err != nil {
 			t.Error(err)
 		}

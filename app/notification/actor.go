@@ -1,36 +1,30 @@
-// Package notification is the actor that owns one notification, and the client
-// that reaches it. What is decided, package replication decides; this package
-// does the reading and writing around a decision, in the one order that
-// survives a crash between any two lines.
+// Package notification is the actor of a notification, and the client that reaches
+// it. Package replication decides; this package reads before a decision and writes
+// after it, in the one order that survives a crash between any two lines.
 //
 // The turn of an event:
 //
 //  1. load the record
-//  2. register a reminder, if the record that is to be saved relies on another one
-//  3. save the record, with the outcomes in it marked as unpublished
+//  2. register the reminder that the record is to name, unless it is set already
+//  3. save the record, with new outcomes marked as unpublished
 //  4. reply: the event is safe
 //  5. publish what is unpublished, if this turn added an outcome
 //  6. if there is an outcome: wait until the index is written
-//  7. and unregister the reminder
+//  7. and remove the reminder
 //
-// The turn of the reminder does 1, decides what the time decides, and does 3 and 5
-// to 7; between 5 and 6 it saves that the outcomes are published.
+// The turn of the reminder does 1, decides what the time decides, and does 3 and 5 to
+// 7. Between 5 and 6 it saves that the outcomes are published.
 //
-// A crash after 2 leaves a reminder on which no record relies. It removes itself
-// (actor.Orphaned). A crash after 3 leaves work that the reminder finds and repeats;
-// events keep their id, so consumers can drop the second one. A crash after 5, or a 7
-// that is lost, leaves a reminder that does 5 once more, if the record does not say
-// that it is done, and then 6 and 7. So while a notification has a reminder
-// something may be left to do, and without one nothing is.
+// A crash after 2 leaves a reminder that no record names. It removes itself
+// (actor.Orphaned). After a crash behind 3, the reminder does what is left: events keep
+// their id, so that consumers can drop the second one. So while a notification has a
+// reminder something may be left to do, and without one nothing is.
 //
-// A record relies on one reminder, by its name. The first event registers it, for
-// when the notification is due. An event that changes a record with an outcome
-// registers another one, for the old one may be going. And one that is far ahead is
-// advanced before an outcome relies on it. None is registered again from inside its
-// own firing, for Dapr's scheduler may lose it then: the firing's answer meets the
-// new registration, which closes the job that was just scheduled
-// (diagridio/go-etcd-cron 0.9.1, counters.handleExecuteResponse and
-// router.handleCloseJob).
+// A record names one reminder. The first event registers it, for when the notification
+// is due. An event that changes a record with an outcome registers another one, for
+// the old one may be on its way out. An outcome does not wait for a reminder that is
+// far ahead: the same one is registered again, sooner. See actor.Reminders for what
+// may not be done inside a firing.
 //
 // Package conformance plays all of that through.
 package notification
@@ -57,72 +51,78 @@ const ActorType = "Notification"
 // methodAdd is the one method of the actor.
 const methodAdd = "Add"
 
-// followTimeout is how long what follows the reply may take: longer, and it is left
-// for the reminder. Meanwhile the actor's next turn waits, and an event that waits for
-// longer than CallTimeout is queued. It leaves a broker the second or two that its
-// first connection takes.
-const followTimeout = CallTimeout - 500*time.Millisecond
+const (
+	// Period is the time between two firings of the reminder, once it is due. Whole
+	// seconds, because Dapr's scheduler counts in them.
+	Period = 30 * time.Second
 
-// Index finds notifications by their image.
+	// Soon is how far ahead the reminder is set where a publication follows at once: if
+	// a crash prevents that, it is late by no more.
+	Soon = 10 * time.Second
+
+	// farAhead is how far ahead a reminder may be and still repeat a publication.
+	farAhead = 3 * time.Minute
+
+	// followTimeout bounds what follows the reply; the reminder does the remainder.
+	// Meanwhile the actor's next turn waits, and an event that waits for longer than
+	// CallTimeout is queued. A broker's first connection takes a second or two.
+	followTimeout = CallTimeout - 500*time.Millisecond
+
+	// eventLogTimeout bounds the reading of ACR's event log. Nobody waits for the
+	// reminder's turn.
+	eventLogTimeout = 8 * time.Second
+)
+
+// Index leads from images to notifications.
 type Index interface {
-	// Send has the entries written soon. The nil error of settled means that each
-	// leads to its notification or to a newer one, and survives a kill -9 of every
-	// process.
+	// Send has the entries written soon. The nil error of settled means that each leads
+	// to its notification or to a newer one, and survives a kill -9 of every process.
 	Send(entries []catalog.Entry) (settled func(context.Context) error)
 }
 
-// EventLog is ACR's own record of its webhooks. Fired returns the events of a
-// notification that the webhooks of these regions have fired, and that may not
-// have reached us. An error means that not all of them could be asked.
+// EventLog is ACR's own record of its webhooks.
 type EventLog interface {
+	// Fired returns the events of a notification that the webhooks of these regions have
+	// fired, whether they reached us or not. An error means that some regions could not
+	// be asked; the events of the others are returned with it.
 	Fired(ctx context.Context, id string, regions []replication.Region) ([]replication.Event, error)
 }
 
-// Observer is told what becomes of notifications, by the process in which it does.
+// Observer counts what becomes of notifications, in the process in which it happens.
 // It must not block.
 type Observer interface {
-	// Saved is told of a decision that is saved: the state before and after it.
+	// Saved is called when a decision is saved, with the states before and after it.
 	Saved(before, after replication.State)
 
-	// Published is told of an outcome that the broker has taken, and how long
-	// after it was decided.
+	// Published is called when the broker has an outcome, with the time since it was
+	// decided.
 	Published(o replication.Outcome, lag time.Duration)
 
-	// Repeated is told of work that an earlier turn could not finish, and that the
-	// reminder has done: one of the names below.
+	// Repeated is called when the reminder has done work that an earlier turn could not
+	// finish. WorkPublish is the only such work.
 	Repeated(work string)
 }
 
 // WorkPublish is the work that a reminder repeats.
 const WorkPublish = "publish"
 
-// askTimeout is how long ACR may take to say what it has fired, before a timeout is
-// decided without it. Nobody waits for the reminder's turn.
-const askTimeout = 8 * time.Second
-
-// Actor is the server side: its methods are turns of the actor with the given
-// id. Where turns of one id overlap, those that have seen an old record fail.
+// Actor is the server side: its methods are turns of the actor with the given id. Of
+// two turns of one id that overlap, the one that loaded an old record fails.
 type Actor struct {
 	Records   actor.Records
 	Reminders actor.Reminders
 	Topic     actor.Topic
 	Index     Index
 
-	// EventLog, if set, is asked about the missing regions before a
-	// notification times out.
-	EventLog EventLog
+	EventLog EventLog      // read before a notification times out; nil for none
+	Timeout  time.Duration // how long a new notification waits for its regions
 
-	// Timeout is how long a new notification waits for its regions.
-	Timeout time.Duration
-
-	// Concluded, if set, is told of every outcome that this process saved.
-	// It must not block.
+	// Concluded, if not nil, is called with the id of each notification for which this
+	// process saved an outcome. It must not block.
 	Concluded func(id string)
 
-	Observer Observer // nil for none
-
-	// Tracer, if set, traces turns and publications.
-	Tracer trace.Tracer
+	Observer Observer     // nil for none
+	Tracer   trace.Tracer // of turns and publications; nil for none
 
 	// Now is wall time: it is compared with times that another process stored.
 	Now func() time.Time
@@ -132,9 +132,9 @@ type Actor struct {
 // Methods are the turns that Client asks for, by name.
 func (a *Actor) Methods() map[string]actor.Method { return map[string]actor.Method{methodAdd: a.add} }
 
-// loaded is a state and what is needed to replace it.
+// loaded is a record and what is needed to replace it.
 type loaded struct {
-	replication.State
+	record
 	version string
 }
 
@@ -146,7 +146,7 @@ func (a *Actor) add(ctx context.Context, id string, body []byte) (actor.Turn, er
 	if m.Event.ID != id {
 		return actor.Turn{}, fmt.Errorf("add to %s: the event is of %q", id, m.Event.ID)
 	}
-	ctx, span := a.traceTurn(ctx, id, m.Event.Region, false)
+	ctx, span := a.startTurn(ctx, id, m.Event.Region)
 	turn, d, err := a.addEvent(ctx, m.Event, replication.Plan{Expected: m.Expected, Timeout: a.Timeout})
 	endTurn(span, d, err)
 	if err != nil {
@@ -156,95 +156,81 @@ func (a *Actor) add(ctx context.Context, id string, body []byte) (actor.Turn, er
 }
 
 // addEvent is the turn of an event. Its nil error means that the decision is saved.
-func (a *Actor) addEvent(ctx context.Context, e replication.Event, plan replication.Plan) (actor.Turn, replication.Decision, error) {
-	fail := func(err error) (actor.Turn, replication.Decision, error) {
-		return actor.Turn{}, replication.Decision{}, err
-	}
+func (a *Actor) addEvent(ctx context.Context, e replication.Event, plan replication.Plan) (turn actor.Turn, d replication.Decision, err error) {
 	before, err := a.load(ctx, e.ID) // 1
 	if err != nil {
-		return fail(err)
+		return turn, d, err
 	}
 	now := a.Now()
-	s, d := replication.Add(before.State, e, plan, now)
+	r := before.record
+	r.State, d = replication.Add(before.State, e, plan, now)
 	if d.Changed {
-		s = s.Traced(before.State, traceOf(ctx))
-		if s, err = a.rely(ctx, before.State, s, now); err != nil { // 2
-			return fail(err)
+		r.State = r.Traced(before.State, traceOf(ctx))
+		if r.Reminder, err = a.setReminder(ctx, before.record, r.State, now); err != nil { // 2
+			return turn, d, err
 		}
-		if err := a.save(ctx, before, s, d); err != nil { // 3
-			return fail(err)
+		if err := a.save(ctx, before, r, d); err != nil { // 3
+			return turn, d, err
 		}
 	}
-	a.log(ctx, e.ID, e.Region, false, d)
-	reply, err := answer(s, d, plan)
-	if err != nil {
-		return fail(err)
-	}
-	turn := actor.Turn{Reply: reply} // 4
-	if d.Changed {
+	a.logDecision(ctx, slog.LevelInfo, e.ID, d, slog.String("region", string(e.Region)))
+	turn.Reply, err = encodeReply(r.State, d, plan) // 4
+	if err == nil && d.Changed {
 		turn.After = func(after context.Context) {
 			after, cancel := context.WithTimeout(trace.ContextWithSpan(after, trace.SpanFromContext(ctx)), followTimeout)
 			defer cancel()
-			if err := a.follow(after, s, len(d.New) > 0); err != nil {
-				a.leave(after, e.ID, err)
-			}
+			a.logUnfinished(after, e.ID, a.followEvent(after, r, len(d.New) > 0))
 		}
 	}
-	return turn, d, nil
+	return turn, d, err
 }
 
-// rely registers the reminder that s relies on, where that is not the one of before.
-// The result names it.
-func (a *Actor) rely(ctx context.Context, before, s replication.State, now time.Time) (replication.State, error) {
-	due := now.Add(replication.Soon)
-	switch {
-	case !before.Exists() && s.Status() == replication.Collecting:
+// setReminder registers the reminder of a record that is to be saved with this state,
+// where that is not the one of the record before, and returns its name.
+func (a *Actor) setReminder(ctx context.Context, before record, s replication.State, now time.Time) (name string, err error) {
+	name, due := actor.ReminderName(now, before.Reminder), now.Add(Soon)
+	collecting := s.Status() == replication.Collecting
+	if before.Exists() && before.Status() == replication.Collecting {
+		if collecting || s.Due.Sub(now) <= farAhead {
+			return before.Reminder, nil
+		}
+		name = before.Reminder // the same one, sooner
+	}
+	if collecting {
 		due = s.Due
-		s.ReminderName = actor.ReminderName(now, before.ReminderName)
-	case !before.Exists() || before.Status() != replication.Collecting:
-		s.ReminderName = actor.ReminderName(now, before.ReminderName)
-	case len(s.Outcomes) == 0 || !before.Advance(now):
-		return s, nil
 	}
-	if err := a.Reminders.Register(ctx, s.First.ID, s.ReminderName, due, replication.Period); err != nil {
-		return s, fmt.Errorf("register reminder: %w", err)
+	if err := a.Reminders.Register(ctx, s.First.ID, name, due, Period); err != nil {
+		return "", fmt.Errorf("register reminder: %w", err)
 	}
-	return s, nil
+	return name, nil
 }
 
-// follow does what follows the save of an event. Nothing of it is an error of the
-// turn: its own error means that the reminder has to do the rest.
-func (a *Actor) follow(ctx context.Context, s replication.State, publish bool) error {
-	settled := a.Index.Send(entries(s))
-	if s.Status() == replication.Collecting {
+// followEvent does 5 to 7 for the turn of an event. Its error is not the turn's: it
+// means that something is left for the reminder. A turn that adds no outcome publishes
+// nothing, so that a broker that is down costs each webhook nothing.
+func (a *Actor) followEvent(ctx context.Context, r record, publish bool) error {
+	settled := a.Index.Send(entries(r.State))
+	if r.Status() == replication.Collecting {
 		return nil
 	}
-	// Who adds no outcome leaves what an earlier turn could not publish, so that a
-	// broker that is down costs each webhook nothing.
 	if publish {
-		published, err := a.publishAll(ctx, s)
-		for _, o := range published {
-			s = s.Published(o)
-		}
-		if err != nil {
+		var err error
+		if r.State, err = a.publishAll(ctx, r.State); err != nil { // 5
 			return err
 		}
 	}
-	if len(s.Unpublished()) > 0 {
+	if len(r.Unpublished()) > 0 {
 		return nil
 	}
-	if err := settled(ctx); err != nil { // 6
-		return err
-	}
-	return a.unregister(ctx, s.First.ID, s.ReminderName) // 7
+	return a.settle(ctx, r, settled)
 }
 
 // Remind is the turn of the reminder with that name: it decides what is due, and
-// repeats what an earlier turn could not finish. Firings that were missed may
-// all come at once; a second one finds nothing to do. A reminder that the
-// notification does not rely on only goes, in time. An error makes Dapr try again.
+// repeats what an earlier turn could not finish. Firings that were missed may all come
+// at once; a second one finds nothing to do. A reminder that the record does not name
+// removes itself, in time. After an error Dapr tries again.
 func (a *Actor) Remind(ctx context.Context, id, name string) error {
-	ctx, span := a.traceTurn(ctx, id, "", true)
+	ctx, span := a.startReminder(ctx, id)
 	d, err := a.remind(ctx, id, name)
 	endTurn(span, d, err)
 	if err != nil {
@@ -253,38 +239,43 @@ func (a *Actor) Remind(ctx context.Context, id, name string) error {
 	return nil
 }
 
-func (a *Actor) remind(ctx context.Context, id, name string) (replication.Decision, error) {
-	before, err := a.load(ctx, id)
+func (a *Actor) remind(ctx context.Context, id, name string) (d replication.Decision, err error) {
+	before, err := a.load(ctx, id) // 1
 	if err != nil {
-		return replication.Decision{}, err
+		return d, err
 	}
 	now := a.Now()
-	if name != before.ReminderName {
-		return replication.Decision{}, a.dismiss(ctx, id, name, now)
+	if name != before.Reminder {
+		if actor.Orphaned(name, now) {
+			err = a.unregister(ctx, id, name)
+		}
+		return d, err
 	}
-	s, d := a.decideDue(ctx, before.State, now)
+	r := before.record
+	r.State, d = a.decideDue(ctx, before.State, now)
 	if d.Changed {
-		s = s.Traced(before.State, traceOf(ctx))
-		if err := a.save(ctx, before, s, d); err != nil { // 3
-			return replication.Decision{}, err
+		r.State = r.Traced(before.State, traceOf(ctx))
+		if err := a.save(ctx, before, r, d); err != nil { // 3
+			return d, err
 		}
 	}
-	a.log(ctx, id, "", true, d)
-	if s.Status() == replication.Collecting {
-		return d, nil
+	level := slog.LevelDebug // a firing that decides nothing is not worth a line
+	if len(d.New) > 0 {
+		level = slog.LevelInfo
 	}
-	if err := a.finish(ctx, before.State, s, name); err != nil {
-		a.leave(ctx, id, err)
+	a.logDecision(ctx, level, id, d, byReminder)
+	if r.Status() != replication.Collecting {
+		a.logUnfinished(ctx, id, a.followReminder(ctx, len(before.Unpublished()), r))
 	}
 	return d, nil
 }
 
-// decideDue decides what the time decides. Before a timeout it asks what ACR has
-// fired and we have not got.
+// decideDue decides what the time decides. Before a timeout it reads what ACR has fired
+// and has not reached us.
 func (a *Actor) decideDue(ctx context.Context, before replication.State, now time.Time) (replication.State, replication.Decision) {
 	s := before
 	if a.EventLog != nil && s.Status() == replication.Collecting && !now.Before(s.Due) {
-		s = a.ask(ctx, s, now)
+		s = a.addFired(ctx, s, now)
 	}
 	found := len(s.Arrivals) > len(before.Arrivals)
 	s, d := replication.Tick(s, now)
@@ -293,74 +284,10 @@ func (a *Actor) decideDue(ctx context.Context, before replication.State, now tim
 	return s, d
 }
 
-// finish is follow for the reminder's turn. It saves that the outcomes are
-// published, before the reminder may go: a firing that finds them unpublished
-// publishes them again. Before is what the turn has loaded.
-func (a *Actor) finish(ctx context.Context, before, s replication.State, name string) error {
-	settled := a.Index.Send(entries(s))
-	published, err := a.publishAll(ctx, s) // 5
-	for i := range published {
-		if a.Observer != nil && i < len(before.Unpublished()) {
-			a.Observer.Repeated(WorkPublish)
-		}
-	}
-	if len(published) > 0 {
-		err = errors.Join(err, a.savePublished(ctx, s.First.ID, published))
-	}
-	if err != nil {
-		return err
-	}
-	if err := settled(ctx); err != nil { // 6
-		return err
-	}
-	return a.unregister(ctx, s.First.ID, name) // 7
-}
-
-// savePublished loads the record once more, for the answer to a save does not tell
-// its version, and marks the outcomes as published.
-func (a *Actor) savePublished(ctx context.Context, id string, published []replication.Outcome) error {
-	before, err := a.load(ctx, id)
-	if err != nil {
-		return err
-	}
-	if !before.Exists() {
-		return errors.New("save what is published: the record is gone")
-	}
-	s := before.State
-	for _, o := range published {
-		s = s.Published(o)
-	}
-	return a.store(ctx, before, s)
-}
-
-func entries(s replication.State) []catalog.Entry {
-	e := s.First
-	return catalog.Entries(catalog.Image{Repository: e.Repository, Digest: e.Digest, Tag: e.Tag}, e.ID, s.StartedAt)
-}
-
-// dismiss removes a reminder that no record relies on, once none ever will.
-func (a *Actor) dismiss(ctx context.Context, id, name string, now time.Time) error {
-	if !actor.Orphaned(name, now) {
-		return nil
-	}
-	return a.unregister(ctx, id, name)
-}
-
-func (a *Actor) unregister(ctx context.Context, id, name string) error {
-	if err := a.Reminders.Unregister(ctx, id, name); err != nil {
-		return fmt.Errorf("unregister %s: %w", name, err)
-	}
-	return nil
-}
-
-func (a *Actor) leave(ctx context.Context, id string, err error) {
-	a.Log.LogAttrs(ctx, slog.LevelWarn, "left for the reminder", slog.String("notification", id), slog.Any("err", err))
-}
-
-// ask adds to s what ACR has fired for it and we have not got. Trouble with ACR
-// only costs time.
-func (a *Actor) ask(ctx context.Context, s replication.State, now time.Time) replication.State {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+// addFired adds to s the events that ACR's log has and s has not. If the log cannot be
+// read, that costs time only.
+func (a *Actor) addFired(ctx context.Context, s replication.State, now time.Time) replication.State {
+	ctx, cancel := context.WithTimeout(ctx, eventLogTimeout)
 	defer cancel()
 	id := s.First.ID
 	fired, err := a.EventLog.Fired(ctx, id, s.Missing())
@@ -373,9 +300,70 @@ func (a *Actor) ask(ctx context.Context, s replication.State, now time.Time) rep
 		}
 		var d replication.Decision
 		s, d = replication.Add(s, e, replication.Plan{Expected: s.Expected}, now)
-		a.log(ctx, id, e.Region, true, d)
+		a.logDecision(ctx, slog.LevelInfo, id, d, slog.String("region", string(e.Region)), byReminder)
 	}
 	return s
+}
+
+// followReminder does 5 to 7 for the reminder's turn, of which unfinished outcomes were
+// decided by an earlier one. It saves that outcomes are published before the reminder
+// may go: a firing that finds them unpublished publishes them again.
+func (a *Actor) followReminder(ctx context.Context, unfinished int, r record) error {
+	settled := a.Index.Send(entries(r.State))
+	s, err := a.publishAll(ctx, r.State) // 5
+	published := len(r.Unpublished()) - len(s.Unpublished())
+	for range min(published, unfinished) {
+		if a.Observer != nil {
+			a.Observer.Repeated(WorkPublish)
+		}
+	}
+	if published > 0 {
+		err = errors.Join(err, a.savePublished(ctx, s))
+	}
+	if err != nil {
+		return err
+	}
+	return a.settle(ctx, r, settled)
+}
+
+// savePublished saves which outcomes s shows as published. It loads the record again,
+// because the answer to a save does not have the new version.
+func (a *Actor) savePublished(ctx context.Context, s replication.State) error {
+	before, err := a.load(ctx, s.First.ID)
+	if err != nil {
+		return err
+	}
+	if !before.Exists() {
+		return errors.New("save what is published: the record is gone")
+	}
+	r := before.record
+	for _, o := range s.Outcomes {
+		if o.Published {
+			r.State = r.Published(o)
+		}
+	}
+	return a.store(ctx, before, r)
+}
+
+// settle waits until the index is written, and removes the reminder.
+func (a *Actor) settle(ctx context.Context, r record, settled func(context.Context) error) error {
+	if err := settled(ctx); err != nil { // 6
+		return err
+	}
+	return a.unregister(ctx, r.First.ID, r.Reminder) // 7
+}
+
+func (a *Actor) unregister(ctx context.Context, id, name string) error {
+	if err := a.Reminders.Unregister(ctx, id, name); err != nil {
+		return fmt.Errorf("unregister %s: %w", name, err)
+	}
+	return nil
+}
+
+// entries are those of the index that lead to s.
+func entries(s replication.State) []catalog.Entry {
+	e := s.First
+	return catalog.Entries(catalog.Image{Repository: e.Repository, Digest: e.Digest, Tag: e.Tag}, e.ID, s.StartedAt)
 }
 
 func (a *Actor) load(ctx context.Context, id string) (loaded, error) {
@@ -383,45 +371,45 @@ func (a *Actor) load(ctx context.Context, id string) (loaded, error) {
 	if err != nil {
 		return loaded{}, fmt.Errorf("load: %w", err)
 	}
-	s, err := decodeRecord(data)
-	return loaded{s, version}, err
+	r, err := decodeRecord(data)
+	return loaded{r, version}, err
 }
 
 // save stores a decision in place of before.
-func (a *Actor) save(ctx context.Context, before loaded, s replication.State, d replication.Decision) error {
-	if err := a.store(ctx, before, s); err != nil {
+func (a *Actor) save(ctx context.Context, before loaded, r record, d replication.Decision) error {
+	if err := a.store(ctx, before, r); err != nil {
 		return err
 	}
 	if a.Observer != nil {
-		a.Observer.Saved(before.State, s)
+		a.Observer.Saved(before.State, r.State)
 	}
 	if len(d.New) > 0 && a.Concluded != nil {
-		a.Concluded(s.First.ID)
+		a.Concluded(r.First.ID)
 	}
 	return nil
 }
 
-func (a *Actor) store(ctx context.Context, before loaded, s replication.State) error {
-	data, err := encodeRecord(s)
+func (a *Actor) store(ctx context.Context, before loaded, r record) error {
+	data, err := r.encode()
 	if err != nil {
 		return fmt.Errorf("encode record: %w", err)
 	}
-	if err := a.Records.Save(ctx, s.First.ID, data, before.version); err != nil {
+	if err := a.Records.Save(ctx, r.First.ID, data, before.version); err != nil {
 		return fmt.Errorf("save: %w", err)
 	}
 	return nil
 }
 
-// publishAll publishes what s does not show as published, in order, and returns what
-// the broker has taken before an error.
-func (a *Actor) publishAll(ctx context.Context, s replication.State) (published []replication.Outcome, err error) {
+// publishAll publishes what s does not show as published, in order. The result shows
+// what the broker has, also after an error.
+func (a *Actor) publishAll(ctx context.Context, s replication.State) (replication.State, error) {
 	for _, o := range s.Unpublished() {
 		if err := a.publish(ctx, s, o); err != nil {
-			return published, err
+			return s, err
 		}
-		published = append(published, o)
+		s = s.Published(o)
 	}
-	return published, nil
+	return s, nil
 }
 
 func (a *Actor) publish(ctx context.Context, s replication.State, o replication.Outcome) error {
@@ -429,7 +417,7 @@ func (a *Actor) publish(ctx context.Context, s replication.State, o replication.
 	if err != nil {
 		return err
 	}
-	ctx, span := a.tracePublication(ctx, eventID, o)
+	ctx, span := a.startPublication(ctx, eventID, o)
 	err = a.Topic.Publish(ctx, eventID, data)
 	end(span, err)
 	if err != nil {
@@ -441,34 +429,29 @@ func (a *Actor) publish(ctx context.Context, s replication.State, o replication.
 	return nil
 }
 
-func answer(s replication.State, d replication.Decision, plan replication.Plan) ([]byte, error) {
+func encodeReply(s replication.State, d replication.Decision, plan replication.Plan) ([]byte, error) {
 	r := reply{Reason: d.Reason}
 	if s.Exists() {
-		st := statusOf(s)
-		r.Status = &st
+		r.Status = new(statusOf(s))
+		plan.Expected = s.Expected
 	}
 	if d.Reason == replication.Refused {
 		r.Expected = plan.Expected
-		if s.Exists() {
-			r.Expected = s.Expected
-		}
 	}
 	return json.Marshal(r)
 }
 
-// log writes the decision. What decides nothing is not worth a line above
-// debug: a reminder that finds nothing due.
-func (a *Actor) log(ctx context.Context, id string, region replication.Region, reminded bool, d replication.Decision) {
-	level := slog.LevelInfo
-	if region == "" && len(d.New) == 0 {
-		level = slog.LevelDebug
-	}
+// byReminder marks the decisions of a reminder's turn in the log.
+var byReminder = slog.Bool("reminder", true)
+
+func (a *Actor) logDecision(ctx context.Context, level slog.Level, id string, d replication.Decision, more ...slog.Attr) {
 	attrs := []slog.Attr{slog.String("notification", id), slog.String("decision", d.String())}
-	if region != "" {
-		attrs = append(attrs, slog.String("region", string(region)))
+	a.Log.LogAttrs(ctx, level, "decided", append(attrs, more...)...)
+}
+
+// logUnfinished logs why the reminder has something left to do, if it has.
+func (a *Actor) logUnfinished(ctx context.Context, id string, err error) {
+	if err != nil {
+		a.Log.LogAttrs(ctx, slog.LevelWarn, "left for the reminder", slog.String("notification", id), slog.Any("err", err))
 	}
-	if reminded {
-		attrs = append(attrs, slog.Bool("reminder", true))
-	}
-	a.Log.LogAttrs(ctx, level, "decided", attrs...)
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -121,7 +122,7 @@ func (w *world) pass(t *testing.T, d time.Duration) {
 	for _, err := range w.Pass(d, "n1", func(name string) error { return w.actor().Remind(t.Context(), "n1", name) }) {
 		t.Errorf("reminder: %v", err)
 	}
-	if w.Period != 0 && w.Period != replication.Period {
+	if w.Period != 0 && w.Period != Period {
 		t.Errorf("the reminder's period is %v", w.Period)
 	}
 }
@@ -142,7 +143,7 @@ func (w *world) status(t *testing.T) Status {
 }
 
 // state is what is stored.
-func (w *world) state(t *testing.T) replication.State {
+func (w *world) state(t *testing.T) record {
 	t.Helper()
 	s, err := decodeRecord(w.Records["n1"])
 	if err != nil {
@@ -286,8 +287,8 @@ func TestReminderOfAFirstEvent(t *testing.T) {
 		{"a long timeout", 30 * 24 * time.Hour, plan.Expected, 0, 30*24*time.Hour + 30*time.Second},
 		{"it had to wait", plan.Timeout, plan.Expected, time.Minute, 90 * time.Second},
 		{"it had to wait for longer than the timeout", plan.Timeout, plan.Expected, time.Hour, 30 * time.Second},
-		{"the only region", plan.Timeout, one, 0, replication.Soon},
-		{"the only region, after an hour", plan.Timeout, one, time.Hour, replication.Soon},
+		{"the only region", plan.Timeout, one, 0, Soon},
+		{"the only region, after an hour", plan.Timeout, one, time.Hour, Soon},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			w := newWorld()
@@ -296,8 +297,8 @@ func TestReminderOfAFirstEvent(t *testing.T) {
 			if _, err := w.client().Add(t.Context(), accepted("westeurope", t0.Add(-tt.waited)), tt.expected); err != nil {
 				t.Fatal(err)
 			}
-			w.reminders(t, map[string]time.Time{w.state(t).ReminderName: t0.Add(tt.want)})
-			if w.Period != replication.Period || w.Writes[0] != "register" || w.Writes[1] != "save" {
+			w.reminders(t, map[string]time.Time{w.state(t).Reminder: t0.Add(tt.want)})
+			if w.Period != Period || w.Writes[0] != "register" || w.Writes[1] != "save" {
 				t.Errorf("period %v, writes %q", w.Period, w.Writes)
 			}
 		})
@@ -341,7 +342,7 @@ func TestTimeoutThenRecovery(t *testing.T) {
 func TestFiringBeforeDue(t *testing.T) {
 	w := newWorld()
 	w.add(t, "westeurope")
-	name := w.state(t).ReminderName
+	name := w.state(t).Reminder
 	w.wrote(t, "register", "save")
 	for _, after := range []time.Duration{0, plan.Timeout, plan.Timeout + plan.Grace() - 1} {
 		w.Now = t0.Add(after)
@@ -434,20 +435,20 @@ func TestAcceptedInTime(t *testing.T) {
 // registered before the save, and fires soon.
 func TestLateAfterTimedOut(t *testing.T) {
 	w := timedOut(t)
-	old := w.state(t).ReminderName
+	old := w.state(t).Reminder
 	w.Now = w.Now.Add(time.Minute)
 	w.Fail = fake.At(2, fake.Crashed)
 	if !w.add(t, "eastus") {
 		t.Fatal("refused")
 	}
 	w.wrote(t, "register", "save", "index")
-	name := w.state(t).ReminderName
+	name := w.state(t).Reminder
 	if name == old {
 		t.Errorf("the new reminder is called %s like the old one", name)
 	}
-	w.reminders(t, map[string]time.Time{name: w.Now.Add(replication.Soon)})
+	w.reminders(t, map[string]time.Time{name: w.Now.Add(Soon)})
 	w.Fail = nil
-	w.pass(t, replication.Soon)
+	w.pass(t, Soon)
 	w.wrote(t, "index", "unregister")
 	w.reminders(t, nil)
 	w.published(t, replication.TimedOut)
@@ -455,7 +456,7 @@ func TestLateAfterTimedOut(t *testing.T) {
 	// Two in one instant have two.
 	w.add(t, "japaneast")
 	w.wrote(t, "register", "save", "publish n1/recovered", "index", "unregister")
-	if next := w.state(t).ReminderName; next == name || next == old {
+	if next := w.state(t).Reminder; next == name || next == old {
 		t.Errorf("the third reminder is called %s, as one of %s, %s", next, old, name)
 	}
 }
@@ -487,7 +488,7 @@ func TestRemovalAndALateEvent(t *testing.T) {
 							return tt.removal
 						}
 					}
-					if !broker && what == "publish n1/recovered" && w.Now.Before(due.Add(time.Second+replication.Soon)) {
+					if !broker && what == "publish n1/recovered" && w.Now.Before(due.Add(time.Second+Soon)) {
 						return fake.Lost
 					}
 					return fake.None
@@ -496,7 +497,7 @@ func TestRemovalAndALateEvent(t *testing.T) {
 				if !w.add(t, "japaneast") {
 					t.Fatal("refused")
 				}
-				soon := w.Now.Add(replication.Soon)
+				soon := w.Now.Add(Soon)
 				w.passTo(t, soon)
 				w.published(t, replication.TimedOut, replication.Recovered)
 				if at := w.PublishedAt["n1/recovered"]; at.After(soon) {
@@ -525,7 +526,7 @@ func TestPublicationLostAfterTheLastSave(t *testing.T) {
 			}
 			w.wrote(t, "save", "publish n1/replicated")
 			w.Fail = nil
-			w.reminders(t, map[string]time.Time{w.state(t).ReminderName: due})
+			w.reminders(t, map[string]time.Time{w.state(t).Reminder: due})
 			w.passTo(t, due)
 			w.wrote(t, "publish n1/replicated", "save", "index", "unregister")
 			if s := w.state(t); len(s.Unpublished()) != 0 || s.Status() != replication.Replicated {
@@ -563,7 +564,7 @@ func TestReminderGoesOn(t *testing.T) {
 				if how == fake.Crashed { // it was done
 					again = map[int][]string{0: all[1:], 1: all[1:], 2: all[3:], 3: all[3:], 4: nil}[tt.lost]
 				}
-				w.pass(t, replication.Period-1)
+				w.pass(t, Period-1)
 				w.wrote(t)
 				w.pass(t, 1)
 				w.wrote(t, again...)
@@ -593,7 +594,7 @@ func TestReminderFarAhead(t *testing.T) {
 			w := newWorld()
 			w.timeout = timeout
 			w.add(t, "westeurope")
-			name := w.state(t).ReminderName
+			name := w.state(t).Reminder
 			w.Now = due.Add(-tt.before)
 			w.addTo(t, w.actor(), accepted("eastus", t0.Add(time.Second))) // decides nothing, and advances nothing
 			w.wrote(t, "register", "save", "save")
@@ -605,14 +606,14 @@ func TestReminderFarAhead(t *testing.T) {
 					return
 				}
 				if tt.want[0] == "register" {
-					fires = w.Now.Add(replication.Soon)
+					fires = w.Now.Add(Soon)
 				}
 				w.reminders(t, map[string]time.Time{name: fires})
 			}
 			w.addTo(t, w.actor(), accepted("japaneast", t0.Add(time.Second)))
 			w.wrote(t, tt.want...)
 			w.reminders(t, nil)
-			if got := w.state(t).ReminderName; got != name {
+			if got := w.state(t).Reminder; got != name {
 				t.Errorf("relies on %s, not on %s", got, name)
 			}
 		})
@@ -641,7 +642,7 @@ func TestOutcomeAdvancesTheReminder(t *testing.T) {
 				if w.Writes[after] != what && !strings.HasPrefix(w.Writes[after], what+" ") {
 					t.Fatalf("writes %q", w.Writes)
 				}
-				w.pass(t, replication.Soon)
+				w.pass(t, Soon)
 				if got := slices.Compact(slices.Clone(w.Topic)); !slices.Equal(got, []string{"n1/replicated"}) {
 					t.Errorf("topic %v after %q", w.Topic, w.Writes)
 				}
@@ -681,17 +682,17 @@ func TestLateEventWithoutAnOutcome(t *testing.T) {
 	w.passTo(t, due)
 	w.Fail = nil
 	w.wrote(t, "register", "save", "save", "publish n1/timedOut")
-	old := w.state(t).ReminderName
+	old := w.state(t).Reminder
 	if !w.add(t, "eastus") {
 		t.Fatal("refused")
 	}
 	w.wrote(t, "register", "save")
-	name := w.state(t).ReminderName
-	w.reminders(t, map[string]time.Time{old: due.Add(replication.Period), name: due.Add(replication.Soon)})
-	w.pass(t, replication.Soon)
+	name := w.state(t).Reminder
+	w.reminders(t, map[string]time.Time{old: due.Add(Period), name: due.Add(Soon)})
+	w.pass(t, Soon)
 	w.wrote(t, "publish n1/timedOut", "save", "index", "unregister")
 	w.missing(t, replication.TimedOut, "eastus", "japaneast")
-	w.pass(t, replication.Period)
+	w.pass(t, Period)
 	w.wrote(t, "unregister") // the old one, which nobody relies on
 	w.reminders(t, nil)
 	w.published(t, replication.TimedOut)
@@ -809,7 +810,7 @@ func TestTheSameReminderTwiceAtOnce(t *testing.T) {
 		t.Run("before "+what, func(t *testing.T) {
 			w := newWorld()
 			w.add(t, "westeurope")
-			name := w.state(t).ReminderName
+			name := w.state(t).Reminder
 			w.Now = due
 			w.Writes, w.Calls = nil, nil
 			var second error
@@ -907,12 +908,12 @@ func TestPublishedIsSavedInWhatIsThere(t *testing.T) {
 	}
 	w.Fail = nil
 	w.FailRead = func(n int, _ string) fake.Failure { return map[int]fake.Failure{2: fake.Stale}[n] }
-	w.pass(t, replication.Soon)
+	w.pass(t, Soon)
 	if len(w.Records) != 1 || len(w.Reminders) != 1 {
 		t.Errorf("after a read of nothing: records %q, reminders %v", slices.Collect(maps.Keys(w.Records)), w.Reminders)
 	}
 	w.FailRead = nil
-	w.pass(t, replication.Period)
+	w.pass(t, Period)
 	w.check(t, one)
 }
 
@@ -927,7 +928,7 @@ func TestLoadFails(t *testing.T) {
 	w.FailRead = nil
 	w.add(t, "westeurope")
 	w.wrote(t, "register", "save")
-	name := w.state(t).ReminderName
+	name := w.state(t).Reminder
 	w.Now = due
 	w.FailRead = fake.At(0, fake.Lost)
 	if err := w.actor().Remind(t.Context(), "n1", name); !errors.Is(err, fake.Err) {
@@ -943,7 +944,7 @@ func TestLoadFails(t *testing.T) {
 	if len(w.Reminders) != 1 {
 		t.Errorf("reminders %v", w.Reminders)
 	}
-	w.pass(t, replication.Period)
+	w.pass(t, Period)
 	w.check(t, plan.Expected[:1])
 }
 
@@ -973,7 +974,7 @@ func TestIndexIsSentByEveryTurnThatSaves(t *testing.T) {
 	differs.Digest = "sha256:bb"
 	w.addTo(t, a, differs)
 	sent("a region that says something else", true)
-	if err := a.Remind(t.Context(), "n1", w.state(t).ReminderName); err != nil {
+	if err := a.Remind(t.Context(), "n1", w.state(t).Reminder); err != nil {
 		t.Fatal(err)
 	}
 	sent("a firing before it is due", false)
@@ -993,15 +994,15 @@ func TestIndexIsNotSettled(t *testing.T) {
 		}
 	}
 	w.wrote(t, "register", "save", "save", "save", "publish n1/replicated", "index")
-	name := w.state(t).ReminderName
+	name := w.state(t).Reminder
 	w.reminders(t, map[string]time.Time{name: due})
 	w.passTo(t, due)
 	w.wrote(t, "publish n1/replicated", "save", "index") // the record did not show it
-	w.reminders(t, map[string]time.Time{name: due.Add(replication.Period)})
-	w.pass(t, 2*replication.Period)
+	w.reminders(t, map[string]time.Time{name: due.Add(Period)})
+	w.pass(t, 2*Period)
 	w.wrote(t, "index", "index")
 	w.Fail = nil
-	w.pass(t, replication.Period)
+	w.pass(t, Period)
 	w.wrote(t, "index", "unregister")
 	w.check(t, plan.Expected)
 }
@@ -1342,7 +1343,7 @@ func (deaf) Send([]catalog.Entry) func(context.Context) error {
 }
 
 // recorded is a state in which everything is set.
-func recorded(t *testing.T) replication.State {
+func recorded(t *testing.T) record {
 	t.Helper()
 	first := event("eastus")
 	first.Via = replication.ViaWebhook
@@ -1353,20 +1354,26 @@ func recorded(t *testing.T) replication.State {
 	s, _ = replication.Tick(s, due)
 	s = s.Traced(replication.State{}, "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01 vendor=x").Published(s.Outcomes[0])
 	s, _ = replication.Add(s, event("westeurope"), plan, due.Add(time.Second))
-	s.ReminderName = "check-1"
 	if err := s.Check(); err != nil || s.Status() != replication.Recovered || !s.Mismatch {
 		t.Fatalf("%+v, %v", s, err)
 	}
-	return s
+	return record{s, "check-1"}
 }
 
 // What a record is read as is what it was written from, and the fields that people
-// read say the same.
+// read say the same. The form of format 1 does not change, nor does that of an event
+// on its way to the actor, which may wait in the queue.
 func TestRecord(t *testing.T) {
 	s := recorded(t)
-	data, err := encodeRecord(s)
+	data, err := s.encode()
 	if err != nil {
 		t.Fatal(err)
+	}
+	for file, got := range map[string][]byte{"record-1.json": data, "add.json": addBody(t, accepted("japaneast", t0))} {
+		want, err := os.ReadFile("testdata/" + file)
+		if err != nil || string(got) != strings.TrimSuffix(string(want), "\n") {
+			t.Errorf("%s: got\n%s\nwant\n%s, %v", file, got, want, err)
+		}
 	}
 	if got, err := decodeRecord(data); err != nil || !reflect.DeepEqual(got, s) {
 		t.Errorf("got  %+v, %v\nwant %+v", got, err, s)
@@ -1597,7 +1604,7 @@ func TestEventLogIsAskedBeforeTheTimeout(t *testing.T) {
 		{"nothing was fired", eventLog{}, 0, timedOut, missing},
 		{"of another notification", eventLog{fired: []replication.Event{other}}, 0, timedOut, missing},
 		{"ARM is broken", eventLog{err: fake.Err}, 0, timedOut, missing},
-		{"ARM is silent", eventLog{slow: time.Hour}, askTimeout, timedOut, missing},
+		{"ARM is silent", eventLog{slow: time.Hour}, eventLogTimeout, timedOut, missing},
 		{"ARM is slow", eventLog{slow: 7 * time.Second}, 7 * time.Second, timedOut, missing},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -1611,7 +1618,7 @@ func TestEventLogIsAskedBeforeTheTimeout(t *testing.T) {
 				told := 0
 				a.Concluded = func(string) { told++ }
 				begin := time.Now()
-				if err := a.Remind(t.Context(), "n1", w.state(t).ReminderName); err != nil || time.Since(begin) != tt.took || tt.took > 10*time.Second {
+				if err := a.Remind(t.Context(), "n1", w.state(t).Reminder); err != nil || time.Since(begin) != tt.took || tt.took > 10*time.Second {
 					t.Errorf("%v after %v", err, time.Since(begin))
 				}
 				if want := []string{fmt.Sprint(missing)}; !slices.Equal(tt.log.asked, want) {
@@ -1651,7 +1658,7 @@ func TestWhenTheEventLogIsAsked(t *testing.T) {
 	}
 	remind := func() {
 		t.Helper()
-		if err := a.Remind(t.Context(), "n1", w.state(t).ReminderName); err != nil {
+		if err := a.Remind(t.Context(), "n1", w.state(t).Reminder); err != nil {
 			t.Error(err)
 		}
 	}

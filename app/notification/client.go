@@ -78,10 +78,15 @@ func (c *Client) Add(ctx context.Context, e replication.Event, expected []replic
 	if err != nil {
 		return Result{}, fmt.Errorf("encode event: %w", err)
 	}
-	r, err := c.invoke(ctx, e.ID, methodAdd, body)
+	data, err := c.Actors.Invoke(ctx, e.ID, methodAdd, body)
+	if err != nil {
+		return Result{}, fmt.Errorf("actor %s: %w", e.ID, err)
+	}
+	var r reply
+	if err := json.Unmarshal(data, &r); err != nil {
+		return Result{}, fmt.Errorf("actor %s: decode reply: %w", e.ID, err)
+	}
 	switch {
-	case err != nil:
-		return Result{}, err
 	case r.Reason == replication.Refused:
 		return Result{}, &RefusedError{e.Region, r.Expected}
 	case r.Status == nil:
@@ -96,18 +101,18 @@ func (c *Client) Add(ctx context.Context, e replication.Event, expected []replic
 // Status returns where the notification stands, or ErrNotFound. It reads what was
 // last saved: it decides nothing, repairs nothing, and takes no turn.
 func (c *Client) Status(ctx context.Context, id string) (Status, error) {
-	s, err := c.state(ctx, id)
+	r, err := c.load(ctx, id)
 	if err != nil {
 		return Status{}, err
 	}
-	return statusOf(s), nil
+	return statusOf(r.State), nil
 }
 
 // Original returns the body of the webhook that began the notification, as ACR
 // sent it; "" if that is not known. The error is ErrNotFound if there is none.
 func (c *Client) Original(ctx context.Context, id string) (string, error) {
-	s, err := c.state(ctx, id)
-	return s.First.Original, err
+	r, err := c.load(ctx, id)
+	return r.First.Original, err
 }
 
 // Find returns where the newest notification about the image stands, or
@@ -128,26 +133,14 @@ func (c *Client) Find(ctx context.Context, image catalog.Image) (Status, error) 
 	return st, err
 }
 
-func (c *Client) state(ctx context.Context, id string) (replication.State, error) {
+func (c *Client) load(ctx context.Context, id string) (record, error) {
 	data, _, err := c.Records.Load(ctx, id)
 	if err != nil {
-		return replication.State{}, fmt.Errorf("read notification %s: %w", id, err)
+		return record{}, fmt.Errorf("read notification %s: %w", id, err)
 	}
-	s, err := decodeRecord(data)
-	if err == nil && !s.Exists() {
+	r, err := decodeRecord(data)
+	if err == nil && !r.Exists() {
 		err = ErrNotFound
 	}
-	return s, err
-}
-
-func (c *Client) invoke(ctx context.Context, id, method string, body []byte) (reply, error) {
-	data, err := c.Actors.Invoke(ctx, id, method, body)
-	if err != nil {
-		return reply{}, fmt.Errorf("actor %s: %w", id, err)
-	}
-	var r reply
-	if err := json.Unmarshal(data, &r); err != nil {
-		return reply{}, fmt.Errorf("actor %s: decode reply: %w", id, err)
-	}
-	return r, nil
+	return r, err
 }

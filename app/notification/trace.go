@@ -33,51 +33,49 @@ const (
 	attrEvent        = attribute.Key("allregions.event")
 )
 
-// traceTurn begins the span of a turn. A reminder's turn begins a trace of its own.
-func (a *Actor) traceTurn(ctx context.Context, id string, region replication.Region, reminded bool) (context.Context, trace.Span) {
-	if a.Tracer == nil {
-		return ctx, nil
-	}
-	attributes := append(make([]attribute.KeyValue, 0, 2), attrNotification.String(id))
-	if region != "" {
-		attributes = append(attributes, attrRegion.String(string(region)))
-	}
-	if reminded {
-		return a.Tracer.Start(ctx, "reminder", trace.WithAttributes(attributes...), trace.WithNewRoot())
-	}
-	return a.Tracer.Start(ctx, "turn", trace.WithAttributes(attributes...), trace.WithSpanKind(trace.SpanKindServer))
+// startTurn begins the span of an event's turn.
+func (a *Actor) startTurn(ctx context.Context, id string, region replication.Region) (context.Context, trace.Span) {
+	return a.start(ctx, "turn", trace.WithSpanKind(trace.SpanKindServer),
+		trace.WithAttributes(attrNotification.String(id), attrRegion.String(string(region))))
 }
 
-func endTurn(span trace.Span, d replication.Decision, err error) {
-	if span != nil && span.IsRecording() && err == nil {
-		span.SetAttributes(attrDecision.String(d.String()))
-	}
-	end(span, err)
+// startReminder begins the span of a reminder's turn, which is a trace of its own.
+func (a *Actor) startReminder(ctx context.Context, id string) (context.Context, trace.Span) {
+	return a.start(ctx, "reminder", trace.WithNewRoot(), trace.WithAttributes(attrNotification.String(id)))
 }
 
-func end(span trace.Span, err error) {
-	if span == nil {
-		return
-	}
-	if err != nil {
-		span.SetStatus(codes.Error, err.Error())
-	}
-	span.End()
-}
-
-// tracePublication begins the span of a publication, in the trace in which the
-// outcome was decided. If another turn publishes it, that turn is linked.
-func (a *Actor) tracePublication(ctx context.Context, eventID string, o replication.Outcome) (context.Context, trace.Span) {
-	if a.Tracer == nil {
-		return ctx, nil
-	}
+// startPublication begins the span of a publication, in the trace in which the outcome
+// was decided. If another turn publishes it, that turn is linked.
+func (a *Actor) startPublication(ctx context.Context, eventID string, o replication.Outcome) (context.Context, trace.Span) {
 	options := []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindProducer), trace.WithAttributes(attrEvent.String(eventID))}
 	now, decided := trace.SpanContextFromContext(ctx), spanContext(o.Trace)
 	if decided.IsValid() && decided.SpanID() != now.SpanID() {
 		ctx = trace.ContextWithRemoteSpanContext(ctx, decided)
 		options = append(options, trace.WithLinks(trace.Link{SpanContext: now}))
 	}
-	return a.Tracer.Start(ctx, "publish", options...)
+	return a.start(ctx, "publish", options...)
+}
+
+// start begins a span. Without a tracer it is one that records nothing.
+func (a *Actor) start(ctx context.Context, name string, options ...trace.SpanStartOption) (context.Context, trace.Span) {
+	if a.Tracer == nil {
+		return ctx, trace.SpanFromContext(context.Background())
+	}
+	return a.Tracer.Start(ctx, name, options...)
+}
+
+func endTurn(span trace.Span, d replication.Decision, err error) {
+	if span.IsRecording() && err == nil {
+		span.SetAttributes(attrDecision.String(d.String()))
+	}
+	end(span, err)
+}
+
+func end(span trace.Span, err error) {
+	if err != nil {
+		span.SetStatus(codes.Error, err.Error())
+	}
+	span.End()
 }
 
 // traceOf is what an outcome remembers of the trace in which it is decided: the
@@ -86,19 +84,19 @@ func traceOf(ctx context.Context) string {
 	if !trace.SpanContextFromContext(ctx).IsValid() {
 		return ""
 	}
-	carrier := propagation.MapCarrier{}
-	propagation.TraceContext{}.Inject(ctx, carrier)
-	return strings.TrimSpace(carrier[traceparent] + " " + carrier[tracestate])
+	c := propagation.MapCarrier{}
+	propagation.TraceContext{}.Inject(ctx, c)
+	return strings.TrimSpace(c[traceparent] + " " + c[tracestate])
 }
 
-// spanContext is the opposite of traceOf.
-func spanContext(s string) trace.SpanContext {
-	if s == "" {
-		return trace.SpanContext{}
-	}
+// carrier is the opposite of traceOf, as headers.
+func carrier(s string) propagation.MapCarrier {
 	parent, state, _ := strings.Cut(s, " ")
-	ctx := propagation.TraceContext{}.Extract(context.Background(), propagation.MapCarrier{traceparent: parent, tracestate: state})
-	return trace.SpanContextFromContext(ctx)
+	return propagation.MapCarrier{traceparent: parent, tracestate: state}
+}
+
+func spanContext(s string) trace.SpanContext {
+	return trace.SpanContextFromContext(propagation.TraceContext{}.Extract(context.Background(), carrier(s)))
 }
 
 // setTrace tells the consumers of e where in a trace its outcome was decided.
@@ -106,10 +104,10 @@ func setTrace(e *cloudevents.Event, s string) {
 	if s == "" {
 		return
 	}
-	parent, state, _ := strings.Cut(s, " ")
-	e.SetExtension(traceparent, parent)
-	e.SetExtension(daprTrace, parent)
-	if state != "" {
-		e.SetExtension(tracestate, state)
+	c := carrier(s)
+	e.SetExtension(traceparent, c[traceparent])
+	e.SetExtension(daprTrace, c[traceparent])
+	if c[tracestate] != "" {
+		e.SetExtension(tracestate, c[tracestate])
 	}
 }

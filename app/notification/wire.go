@@ -70,7 +70,10 @@ func statusOf(s replication.State) Status {
 		Regions: []RegionStatus{}, Missing: []replication.Region{}, Mismatch: s.Mismatch,
 	}
 	for _, a := range s.Arrivals {
-		r := RegionStatus{Region: a.Region, ReceivedAt: a.ReceivedAt, EventTime: pointer(a.EventTime), Via: a.Via}
+		r := RegionStatus{Region: a.Region, ReceivedAt: a.ReceivedAt, Via: a.Via}
+		if !a.EventTime.IsZero() {
+			r.EventTime = new(a.EventTime)
+		}
 		if a.Digest != s.First.Digest {
 			r.Digest = a.Digest
 		}
@@ -82,14 +85,13 @@ func statusOf(s replication.State) Status {
 	st.Missing = append(st.Missing, s.Missing()...)
 	if n := len(s.Outcomes); n > 0 {
 		at := s.Outcomes[n-1].At
-		ms := at.Sub(s.StartedAt).Milliseconds()
-		st.ConcludedAt, st.DurationMS = &at, &ms
+		st.ConcludedAt, st.DurationMS = new(at), new(at.Sub(s.StartedAt).Milliseconds())
 	}
 	return st
 }
 
-// eventMessage is a regional event on its way to the actor.
-type eventMessage struct {
+// storedEvent is a regional event, in a record and on its way to one.
+type storedEvent struct {
 	ID         string             `json:"id"`
 	Action     string             `json:"action"`
 	Registry   string             `json:"registry,omitempty"`
@@ -97,21 +99,12 @@ type eventMessage struct {
 	Tag        string             `json:"tag,omitempty"`
 	Digest     string             `json:"digest"`
 	MediaType  string             `json:"mediaType,omitempty"`
-	Size       int64              `json:"size,omitempty,string"` // Cosmos rounds numbers above 2^53
+	Size       int64              `json:"size,omitempty,string"` // some stores keep numbers as 64-bit floats
 	Original   string             `json:"original,omitempty"`
 	Region     replication.Region `json:"region"`
-	Time       *time.Time         `json:"time,omitempty"`
-	ReceivedAt *time.Time         `json:"receivedAt,omitempty"`
+	Time       time.Time          `json:"time,omitzero"`
+	ReceivedAt time.Time          `json:"receivedAt,omitzero"`
 	Via        replication.Via    `json:"via,omitempty"`
-}
-
-func messageOf(e replication.Event) eventMessage {
-	return eventMessage{e.ID, e.Action, e.Registry, e.Repository, e.Tag, e.Digest, e.MediaType, e.Size, e.Original, e.Region, pointer(e.Time), pointer(e.ReceivedAt), e.Via}
-}
-
-func (m eventMessage) event() replication.Event {
-	return replication.Event{ID: m.ID, Action: m.Action, Registry: m.Registry, Repository: m.Repository,
-		Tag: m.Tag, Digest: m.Digest, MediaType: m.MediaType, Size: m.Size, Original: m.Original, Region: m.Region, Time: value(m.Time), ReceivedAt: value(m.ReceivedAt), Via: m.Via}
 }
 
 // Message is an event on its way to its notification's actor, directly or by a queue.
@@ -123,19 +116,19 @@ type Message struct {
 }
 
 type message struct {
-	Event    eventMessage         `json:"event"`
+	Event    storedEvent          `json:"event"`
 	Expected []replication.Region `json:"expected"`
 }
 
 // MarshalJSON is for package json, like UnmarshalJSON.
 func (m Message) MarshalJSON() ([]byte, error) {
-	return json.Marshal(message{messageOf(m.Event), m.Expected})
+	return json.Marshal(message{storedEvent(m.Event), m.Expected})
 }
 
 func (m *Message) UnmarshalJSON(data []byte) error {
 	var w message
 	err := json.Unmarshal(data, &w)
-	m.Event, m.Expected = w.Event.event(), w.Expected
+	m.Event, m.Expected = replication.Event(w.Event), w.Expected
 	return err
 }
 
@@ -146,38 +139,32 @@ type reply struct {
 	Expected []replication.Region `json:"expected,omitempty"` // with replication.Refused
 }
 
-// format is the number of the format of records that this version writes.
+// format is the number of the format of documents that this version writes.
 const format = 1
 
-// record is a notification in the store: what a person finds, and, in Actor, what the
-// actor saves and loads. Fields are added, never renamed or given another meaning.
-type record struct {
-	Format      int                  `json:"format"`
-	ID          string               `json:"id"`
-	Timestamp   time.Time            `json:"timestamp"` // ACR's, of the first event; ours where ACR gave none
-	Action      string               `json:"action"`
-	LoginServer string               `json:"loginServer"`
-	Image       string               `json:"image"` // repository
-	Tag         string               `json:"tag"`
-	Digest      string               `json:"digest"`
-	MediaType   string               `json:"mediaType"`
-	Size        int64                `json:"size"`
-	Status      replication.Status   `json:"status"`
-	StartedAt   time.Time            `json:"startedAt"`
-	Deadline    time.Time            `json:"deadline"`
-	ConcludedAt *time.Time           `json:"concludedAt,omitempty"`
-	DurationMS  *int64               `json:"durationMs,omitempty"`
-	Regions     []RegionStatus       `json:"regions"`
-	Missing     []replication.Region `json:"missing"`
-	Mismatch    bool                 `json:"mismatch"`
+// document is what the store has of a notification: what people search for, and, in
+// Actor, what the actor saves and loads. Fields are added, never renamed or given
+// another meaning. Those of Status follow Image; of two fields with one name the outer
+// one counts, which leaves out the two that people know under other names.
+type document struct {
+	Format      int       `json:"format"`
+	ID          string    `json:"id"`
+	Timestamp   time.Time `json:"timestamp"` // ACR's, of the first event; ours where ACR gave none
+	Action      string    `json:"action"`
+	LoginServer string    `json:"loginServer"`
+	Image       string    `json:"image"` // repository
 
-	Actor storedState `json:"actor"`
+	Registry   any `json:"registry,omitempty"`
+	Repository any `json:"repository,omitempty"`
+	Status
+
+	Actor storedRecord `json:"actor"`
 }
 
-// storedState is the actor's own part of a record. Times and the size are strings,
-// because Cosmos keeps numbers as 64-bit floats.
-type storedState struct {
-	First     eventMessage         `json:"first"`
+// storedRecord is a record in the store. Its types have the fields of the domain's, and
+// the names and forms that the store keeps.
+type storedRecord struct {
+	First     storedEvent          `json:"first"`
 	Expected  []replication.Region `json:"expected"`
 	StartedAt time.Time            `json:"startedAt"`
 	Deadline  time.Time            `json:"deadline"`
@@ -191,7 +178,7 @@ type storedState struct {
 type storedArrival struct {
 	Region     replication.Region `json:"region"`
 	ReceivedAt time.Time          `json:"receivedAt"`
-	EventTime  *time.Time         `json:"eventTime,omitempty"`
+	EventTime  time.Time          `json:"eventTime,omitzero"`
 	Digest     string             `json:"digest"`
 	Tag        string             `json:"tag,omitempty"`
 	Via        replication.Via    `json:"via,omitempty"`
@@ -206,73 +193,62 @@ type storedOutcome struct {
 	Trace     string             `json:"trace,omitempty"`
 }
 
-func storedOf(s replication.State) storedState {
-	st := storedState{First: messageOf(s.First), Expected: s.Expected, StartedAt: s.StartedAt, Deadline: s.Deadline, Due: s.Due,
-		Mismatch: s.Mismatch, Reminder: s.ReminderName}
-	for _, a := range s.Arrivals {
-		st.Arrivals = append(st.Arrivals, storedArrival{Region: a.Region, ReceivedAt: a.ReceivedAt,
-			EventTime: pointer(a.EventTime), Digest: a.Digest, Tag: a.Tag, Via: a.Via})
+func storedOf(r record) storedRecord {
+	s := storedRecord{First: storedEvent(r.First), Expected: r.Expected, StartedAt: r.StartedAt, Deadline: r.Deadline,
+		Due: r.Due, Mismatch: r.Mismatch, Reminder: r.Reminder}
+	for _, a := range r.Arrivals {
+		s.Arrivals = append(s.Arrivals, storedArrival(a))
 	}
-	for _, o := range s.Outcomes {
-		st.Outcomes = append(st.Outcomes, storedOutcome(o))
-	}
-	return st
-}
-
-func (st storedState) state() replication.State {
-	s := replication.State{First: st.First.event(), Expected: st.Expected, StartedAt: st.StartedAt, Deadline: st.Deadline, Due: st.Due,
-		Mismatch: st.Mismatch, ReminderName: st.Reminder}
-	for _, a := range st.Arrivals {
-		s.Arrivals = append(s.Arrivals, replication.Arrival{Region: a.Region, ReceivedAt: a.ReceivedAt,
-			EventTime: value(a.EventTime), Digest: a.Digest, Tag: a.Tag, Via: a.Via})
-	}
-	for _, o := range st.Outcomes {
-		s.Outcomes = append(s.Outcomes, replication.Outcome(o))
+	for _, o := range r.Outcomes {
+		s.Outcomes = append(s.Outcomes, storedOutcome(o))
 	}
 	return s
 }
 
-func encodeRecord(s replication.State) ([]byte, error) {
-	st := statusOf(s)
-	timestamp := s.First.Time
+func (s storedRecord) record() record {
+	r := record{Reminder: s.Reminder, State: replication.State{First: replication.Event(s.First), Expected: s.Expected,
+		StartedAt: s.StartedAt, Deadline: s.Deadline, Due: s.Due, Mismatch: s.Mismatch}}
+	for _, a := range s.Arrivals {
+		r.Arrivals = append(r.Arrivals, replication.Arrival(a))
+	}
+	for _, o := range s.Outcomes {
+		r.Outcomes = append(r.Outcomes, replication.Outcome(o))
+	}
+	return r
+}
+
+// record is what the actor knows of its notification. The zero record is that of a
+// notification that has not begun.
+type record struct {
+	replication.State
+
+	// Reminder is the name of the reminder that does what a crash leaves undone. There
+	// may be others, of attempts that failed.
+	Reminder string
+}
+
+func (r record) encode() ([]byte, error) {
+	st := statusOf(r.State)
+	timestamp := r.First.Time
 	if timestamp.IsZero() {
-		timestamp = s.StartedAt
+		timestamp = r.StartedAt
 	}
-	return json.Marshal(record{
-		Format: format, ID: st.ID, Timestamp: timestamp, Action: st.Action, LoginServer: st.Registry, Image: st.Repository,
-		Tag: st.Tag, Digest: st.Digest, MediaType: st.MediaType, Size: st.Size, Status: st.Status,
-		StartedAt: st.StartedAt, Deadline: st.Deadline, ConcludedAt: st.ConcludedAt, DurationMS: st.DurationMS,
-		Regions: st.Regions, Missing: st.Missing, Mismatch: st.Mismatch,
-		Actor: storedOf(s),
-	})
+	return json.Marshal(document{Format: format, ID: st.ID, Timestamp: timestamp, Action: st.Action,
+		LoginServer: st.Registry, Image: st.Repository, Status: st, Actor: storedOf(r)})
 }
 
-// decodeRecord reads what encodeRecord wrote; no data is the zero State. What
-// breaks the rules of a State is an error and not a State.
-func decodeRecord(data []byte) (replication.State, error) {
+// decodeRecord reads what encode wrote; no data is the zero record. A record that
+// breaks the rules of a State is an error.
+func decodeRecord(data []byte) (record, error) {
 	if len(data) == 0 {
-		return replication.State{}, nil
+		return record{}, nil
 	}
-	var r struct {
-		Actor storedState `json:"actor"`
+	var stored struct {
+		Actor storedRecord `json:"actor"`
 	}
-	if err := json.Unmarshal(data, &r); err != nil {
-		return replication.State{}, fmt.Errorf("decode record: %w", err)
+	if err := json.Unmarshal(data, &stored); err != nil {
+		return record{}, fmt.Errorf("decode record: %w", err)
 	}
-	s := r.Actor.state()
-	return s, s.Check()
-}
-
-func pointer(t time.Time) *time.Time {
-	if t.IsZero() {
-		return nil
-	}
-	return &t
-}
-
-func value(t *time.Time) time.Time {
-	if t == nil {
-		return time.Time{}
-	}
-	return *t
+	r := stored.Actor.record()
+	return r, r.Check()
 }

@@ -45,7 +45,8 @@ func NewARM(id *arm.ResourceID, credential azcore.TokenCredential, options *arm.
 	if err != nil {
 		return nil, fmt.Errorf("registry %s: %w", id.Name, err)
 	}
-	return &ARM{factory.NewRegistriesClient(), factory.NewReplicationsClient(), factory.NewWebhooksClient(), roles, id.ResourceGroupName, id.Name}, nil
+	return &ARM{registries: factory.NewRegistriesClient(), replications: factory.NewReplicationsClient(), webhooks: factory.NewWebhooksClient(),
+		roles: roles, group: id.ResourceGroupName, name: id.Name}, nil
 }
 
 // RemoveRole deletes a role assignment or a role definition, given its resource
@@ -78,22 +79,19 @@ func (a *ARM) Regions(ctx context.Context) ([]replication.Region, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read registry %s: %w", a.name, err)
 	}
-	home := replication.ParseRegion(text(registry.Location))
+	home := replication.ParseRegion(value(registry.Location))
 	if home == "" {
 		return nil, fmt.Errorf("read registry %s: it has no location", a.name)
 	}
 	var others []replication.Region
 	for pager := a.replications.NewListPager(a.group, a.name, nil); pager.More(); {
 		page, err := pager.NextPage(ctx)
-		if err != nil {
+		if err != nil { // half a list would make notifications complete too early
 			return nil, fmt.Errorf("read replications of %s: %w", a.name, err)
 		}
 		for _, r := range page.Value {
-			if r == nil || r.Properties == nil || !usable(r.Properties.ProvisioningState) {
-				continue
-			}
 			// The list has the home region, too.
-			if region := replication.ParseRegion(text(r.Location)); region != "" && region != home {
+			if region := replication.ParseRegion(value(value(r).Location)); region != "" && region != home && usable(r.Properties) {
 				others = append(others, region)
 			}
 		}
@@ -102,22 +100,23 @@ func (a *ARM) Regions(ctx context.Context) ([]replication.Region, error) {
 	return append([]replication.Region{home}, slices.Compact(others)...), nil
 }
 
-// usable tells whether a replica in this state takes part in replication. One
-// that is being created does not yet, and one that failed never will.
-func usable(state *armcontainerregistry.ProvisioningState) bool {
-	if state == nil {
-		return true
+// usable tells whether a replica takes part in replication. One that is being created
+// does not yet, and one that failed never will.
+func usable(p *armcontainerregistry.ReplicationProperties) bool {
+	if p == nil {
+		return false
 	}
-	switch *state {
-	case armcontainerregistry.ProvisioningStateSucceeded, armcontainerregistry.ProvisioningStateUpdating:
+	switch value(p.ProvisioningState) {
+	case "", armcontainerregistry.ProvisioningStateSucceeded, armcontainerregistry.ProvisioningStateUpdating:
 		return true
 	}
 	return false
 }
 
-func text(s *string) string {
-	if s == nil {
-		return ""
+// value is what p points to; of nil it is the zero value.
+func value[T any](p *T) (v T) {
+	if p != nil {
+		v = *p
 	}
-	return *s
+	return v
 }

@@ -20,6 +20,7 @@ const (
 	recheckInterval = time.Minute      // at most, when an unexpected region posts
 	readTimeout     = 10 * time.Second
 	recheckTimeout  = 1500 * time.Millisecond // a webhook waits for it
+	storeInterval   = time.Second             // while the store, whose sidecar may be starting, is away
 )
 
 // savedKey is where the last good answer is kept.
@@ -46,21 +47,17 @@ type Discovery struct {
 	fallback Static // may be empty
 	log      *slog.Logger
 	now      func() time.Time
-
-	reading chan struct{} // has room for the one who asks the source
-	news    chan struct{} // has room for one: something is there to be saved
+	reading  *shared[[]replication.Region]
 
 	mu      sync.Mutex
 	regions []replication.Region // nil until any are known
 	unsaved bool                 // regions are the source's, and not saved yet
-	asked   time.Time            // when the source was last asked
-	err     error                // of the last asking
+	err     error                // of the last reading
 }
 
 // NewDiscovery returns a Discovery that knows nothing until Run runs.
 func NewDiscovery(source Source, saved Saved, fallback Static, now func() time.Time, log *slog.Logger) *Discovery {
-	return &Discovery{source: source, saved: saved, fallback: fallback, now: now, log: log,
-		reading: make(chan struct{}, 1), news: make(chan struct{}, 1)}
+	return &Discovery{source: source, saved: saved, fallback: fallback, now: now, log: log, reading: newShared[[]replication.Region](now)}
 }
 
 // Run reads the regions now, and again every 10 minutes, until ctx ends.
@@ -74,16 +71,11 @@ func (d *Discovery) Run(ctx context.Context) {
 			}
 			next = d.now().Add(interval)
 		}
-		// The sidecar, which has what was saved, may be starting just now.
-		wait := time.Second
-		if d.restore(ctx) && d.save(ctx) {
-			wait = next.Sub(d.now())
-		}
+		d.keep(ctx)
 		select {
 		case <-ctx.Done():
 			return
-		case <-d.news:
-		case <-time.After(wait):
+		case <-time.After(storeInterval):
 		}
 	}
 }
@@ -93,10 +85,10 @@ func (d *Discovery) Run(ctx context.Context) {
 func (d *Discovery) Expected(context.Context) ([]replication.Region, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.regions != nil {
+	switch {
+	case d.regions != nil:
 		return d.regions, nil
-	}
-	if d.err != nil {
+	case d.err != nil:
 		return nil, fmt.Errorf("the registry's regions are not known: %w", d.err)
 	}
 	return nil, errors.New("the registry's regions are not known yet")
@@ -110,72 +102,34 @@ func (d *Discovery) Recheck(ctx context.Context, region replication.Region) bool
 	return err == nil && slices.Contains(regions, region)
 }
 
-// read asks the source, unless that was done less than minAge ago. It waits for
-// whoever is asking already, and has its answer then.
+// read asks the source, unless that was done less than minAge ago.
 func (d *Discovery) read(ctx context.Context, timeout, minAge time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	select {
-	case d.reading <- struct{}{}:
-		defer func() { <-d.reading }()
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-	d.mu.Lock()
-	fresh := d.now().Sub(d.asked) < minAge
-	if !fresh {
-		d.asked = d.now()
-	}
-	d.mu.Unlock()
-	if fresh {
-		return nil
-	}
-	regions, err := d.source.Regions(ctx)
-	d.mu.Lock()
-	d.err = err
-	before := d.regions
-	if err == nil {
-		d.regions = regions
-		d.unsaved = true // also when nothing is new: the store may forget what is old
-	}
-	d.mu.Unlock()
-	if err != nil {
-		d.log.LogAttrs(ctx, slog.LevelWarn, "cannot read the registry's regions", slog.Any("err", err))
-		return err
-	}
-	if !slices.Equal(before, regions) {
-		d.log.LogAttrs(ctx, slog.LevelInfo, "the registry's regions", slog.Any("regions", regions), slog.String("from", "registry"))
-	}
-	select {
-	case d.news <- struct{}{}:
-	default:
-	}
-	return nil
+	_, err := d.reading.get(ctx, func(age time.Duration, _ error) bool { return age < minAge }, d.ask)
+	return err
 }
 
-// save keeps what the source said for the next run. It tells whether nothing is
-// left to save.
-func (d *Discovery) save(ctx context.Context) bool {
-	d.mu.Lock()
-	regions, unsaved := d.regions, d.unsaved
-	d.mu.Unlock()
-	if !unsaved {
-		return true
-	}
-	doc, err := json.Marshal(savedRegions{Regions: regions, At: d.now().UTC()})
-	if err != nil {
-		return true // regions are strings
-	}
-	ctx, cancel := context.WithTimeout(ctx, readTimeout)
-	defer cancel()
-	if err := d.saved.Put(ctx, savedKey, doc); err != nil {
-		d.log.LogAttrs(ctx, slog.LevelDebug, "cannot save the registry's regions", slog.Any("err", err))
-		return false
-	}
+// ask asks the source. After an error what was known still counts.
+func (d *Discovery) ask(ctx context.Context) ([]replication.Region, error) {
+	regions, err := d.source.Regions(ctx)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.unsaved = !slices.Equal(d.regions, regions)
-	return !d.unsaved
+	if d.err = err; err != nil {
+		d.log.LogAttrs(ctx, slog.LevelWarn, "cannot read the registry's regions", slog.Any("err", err))
+		return nil, err
+	}
+	d.learn(ctx, regions, "registry")
+	d.unsaved = true // also when nothing is new: the store may forget what is old
+	return regions, nil
+}
+
+// learn takes the regions for those that are expected. The caller holds mu.
+func (d *Discovery) learn(ctx context.Context, regions []replication.Region, from string) {
+	if !slices.Equal(d.regions, regions) {
+		d.log.LogAttrs(ctx, slog.LevelInfo, "the registry's regions", slog.Any("regions", regions), slog.String("from", from))
+	}
+	d.regions = regions
 }
 
 type savedRegions struct {
@@ -183,35 +137,59 @@ type savedRegions struct {
 	At      time.Time            `json:"at"`
 }
 
-// restore takes what was saved, or else the fixed list, if nothing is known yet.
-// It tells whether anything is known now.
-func (d *Discovery) restore(ctx context.Context) bool {
-	if _, err := d.Expected(ctx); err == nil {
-		return true
-	}
+// keep restores and saves what there is to restore and to save.
+func (d *Discovery) keep(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
+	if err := errors.Join(d.restore(ctx), d.save(ctx)); err != nil {
+		d.log.LogAttrs(ctx, slog.LevelDebug, "cannot keep the registry's regions", slog.Any("err", err))
+	}
+}
+
+// save keeps what the source said for the next run.
+func (d *Discovery) save(ctx context.Context) error {
+	d.mu.Lock()
+	regions, unsaved := d.regions, d.unsaved
+	d.mu.Unlock()
+	if !unsaved {
+		return nil
+	}
+	doc, err := json.Marshal(savedRegions{Regions: regions, At: d.now().UTC()})
+	if err == nil {
+		err = d.saved.Put(ctx, savedKey, doc)
+	}
+	if err != nil {
+		return fmt.Errorf("save: %w", err)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.unsaved = !slices.Equal(d.regions, regions)
+	return nil
+}
+
+// restore takes what was saved, or else the fixed list, if nothing is known yet. An
+// error may mean that the sidecar is not there yet: the fixed list must not win over an
+// answer that can still be had.
+func (d *Discovery) restore(ctx context.Context) error {
+	if _, err := d.Expected(ctx); err == nil {
+		return nil
+	}
 	var saved savedRegions
 	data, err := d.saved.Get(ctx, savedKey)
 	if err == nil && len(data) > 0 {
 		err = json.Unmarshal(data, &saved)
 	}
-	regions, from := saved.Regions, "the last run"
 	if err != nil {
-		// Not now, which may be because the sidecar is not there yet: the
-		// fixed list must not win over an answer that can still be had.
-		d.log.LogAttrs(ctx, slog.LevelDebug, "cannot read the saved regions", slog.Any("err", err))
-		return false
+		return fmt.Errorf("read what was saved: %w", err)
 	}
+	regions, from := saved.Regions, "the last run"
 	if len(regions) == 0 {
 		regions, from = d.fallback, "WEBHOOK_REGIONS"
 	}
-	if len(regions) == 0 {
-		return false
-	}
 	d.mu.Lock()
-	d.regions = regions
-	d.mu.Unlock()
-	d.log.LogAttrs(ctx, slog.LevelInfo, "the registry's regions", slog.Any("regions", regions), slog.String("from", from))
-	return true
+	defer d.mu.Unlock()
+	if d.regions == nil && len(regions) > 0 {
+		d.learn(ctx, regions, from)
+	}
+	return nil
 }

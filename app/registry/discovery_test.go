@@ -185,6 +185,7 @@ func TestRecheck(t *testing.T) {
 		if w.asked != 2 {
 			t.Errorf("asked %d times", w.asked)
 		}
+		time.Sleep(storeInterval)
 		synctest.Wait()
 		if doc := w.saved(); !strings.Contains(doc, "eastus") {
 			t.Errorf("not saved: %s", doc)

@@ -159,19 +159,19 @@ func TestEventLogIsShared(t *testing.T) {
 // Who cannot wait does not, and the error of one is not that of the next.
 func TestSharedErrors(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var s shared[int]
+		s := newShared[int](time.Now)
 		hangs := func(ctx context.Context) (int, error) { <-ctx.Done(); return 0, ctx.Err() }
 		first, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		go s.get(first, time.Now, time.Hour, hangs)
+		go s.get(first, newerThan(time.Hour), hangs)
 		synctest.Wait()
 		brief, cancelBrief := context.WithTimeout(t.Context(), time.Second)
 		defer cancelBrief()
 		begin := time.Now()
-		if _, err := s.get(brief, time.Now, time.Hour, hangs); err == nil || time.Since(begin) != time.Second {
+		if _, err := s.get(brief, newerThan(time.Hour), hangs); err == nil || time.Since(begin) != time.Second {
 			t.Errorf("%v after %v", err, time.Since(begin))
 		}
-		got, err := s.get(t.Context(), time.Now, time.Hour, func(context.Context) (int, error) { return 7, nil })
+		got, err := s.get(t.Context(), newerThan(time.Hour), func(context.Context) (int, error) { return 7, nil })
 		if got != 7 || err != nil || time.Since(begin) != time.Minute {
 			t.Errorf("%d, %v after %v", got, err, time.Since(begin))
 		}

@@ -83,6 +83,7 @@ func (t Target) authorization() string {
 
 // webhook is what ACR has of a region's webhook, as far as it matters here.
 type webhook struct {
+	Name          string
 	Owner         string
 	Region        replication.Region
 	State         armcontainerregistry.ProvisioningState
@@ -131,22 +132,20 @@ func (t Target) plan(region replication.Region, have *webhook) step {
 	}
 	sorted := func(s []string) []string { return slices.Compact(slices.Sorted(slices.Values(s))) }
 	var why []string
-	for reason, differs := range map[string]bool{
-		"provisioning failed": have.State == armcontainerregistry.ProvisioningStateFailed || have.State == armcontainerregistry.ProvisioningStateCanceled,
-		"disabled":            !have.Enabled,
-		"scope":               have.Scope != "",
-		"actions":             !slices.Equal(sorted(have.Actions), sorted(t.Actions)),
-		"uri":                 have.URI != t.uri(region),
-		"key":                 have.Authorization != t.authorization(),
-	} {
-		if differs {
+	differs := func(reason string, yes bool) {
+		if yes {
 			why = append(why, reason)
 		}
 	}
+	differs("actions", !slices.Equal(sorted(have.Actions), sorted(t.Actions)))
+	differs("disabled", !have.Enabled)
+	differs("key", have.Authorization != t.authorization())
+	differs("provisioning failed", have.State == armcontainerregistry.ProvisioningStateFailed || have.State == armcontainerregistry.ProvisioningStateCanceled)
+	differs("scope", have.Scope != "")
+	differs("uri", have.URI != t.uri(region))
 	if len(why) == 0 {
 		return step{keep, ""}
 	}
-	slices.Sort(why)
 	return step{update, strings.Join(why, ", ")}
 }
 
@@ -154,10 +153,9 @@ func (t Target) plan(region replication.Region, have *webhook) step {
 // the target. It needs the rights Microsoft.ContainerRegistry/registries/webhooks/
 // read, write and getCallbackConfig/action, and delete to remove them.
 type Registration struct {
-	webhooks        *armcontainerregistry.WebhooksClient
-	group, registry string
-	target          Target
-	log             *slog.Logger
+	arm    *ARM
+	target Target
+	log    *slog.Logger
 }
 
 // NewRegistration returns one for the registry that a reads. The target's owner
@@ -166,7 +164,7 @@ func NewRegistration(a *ARM, target Target, log *slog.Logger) (*Registration, er
 	if target.Owner == "" {
 		return nil, errors.New("webhooks without an owner")
 	}
-	return &Registration{webhooks: a.webhooks, group: a.group, registry: a.name, target: target, log: log}, nil
+	return &Registration{a, target, log}, nil
 }
 
 // Run looks at the webhooks as soon as the regions are known, when they change,
@@ -194,17 +192,21 @@ func (r *Registration) Run(ctx context.Context, expected func(context.Context) (
 }
 
 // Ensure makes the webhooks of these regions what they must be. After a nil
-// error they are. One that cannot be mended does not keep the others from it.
+// error they are. One that cannot be corrected does not stop the others.
 func (r *Registration) Ensure(ctx context.Context, regions []replication.Region) error {
 	ctx, cancel := context.WithTimeout(ctx, registerTimeout)
 	defer cancel()
-	listed, err := r.list(ctx)
+	listed, err := r.arm.listWebhooks(ctx)
 	if err != nil {
 		return err
 	}
 	var errs []error
 	for _, region := range regions {
-		if err := r.ensure(ctx, region, listed[r.target.name(region)]); err != nil {
+		var have *webhook
+		if i := slices.IndexFunc(listed, func(w webhook) bool { return w.Name == r.target.name(region) }); i >= 0 {
+			have = &listed[i]
+		}
+		if err := r.ensure(ctx, region, have); err != nil {
 			errs = append(errs, fmt.Errorf("webhook of %s: %w", region, r.redact(err)))
 		}
 	}
@@ -212,30 +214,26 @@ func (r *Registration) Ensure(ctx context.Context, regions []replication.Region)
 }
 
 // ensure does what plan says. The other headers of the webhook stay.
-func (r *Registration) ensure(ctx context.Context, region replication.Region, listed *armcontainerregistry.Webhook) error {
+func (r *Registration) ensure(ctx context.Context, region replication.Region, have *webhook) error {
 	name := r.target.name(region)
-	var have *webhook
 	headers := map[string]*string{}
-	if listed != nil {
-		have = fromARM(listed)
-		// Only of our own do we read where it points: that has secrets in it.
-		if have.Owner == r.target.Owner {
-			config, err := r.webhooks.GetCallbackConfig(ctx, r.group, r.registry, name, nil)
-			if err != nil {
-				return fmt.Errorf("read %s: %w", name, err)
-			}
-			have.URI = text(config.ServiceURI)
-			for header, value := range config.CustomHeaders {
-				if strings.EqualFold(header, "Authorization") {
-					have.Authorization = text(value)
-				} else {
-					headers[header] = value
-				}
+	// Where a webhook points, and its headers, may be secrets: only ours is read.
+	if have != nil && have.Owner == r.target.Owner {
+		config, err := r.arm.webhooks.GetCallbackConfig(ctx, r.arm.group, r.arm.name, name, nil)
+		if err != nil {
+			return fmt.Errorf("read %s: %w", name, err)
+		}
+		have.URI = value(config.ServiceURI)
+		for header, content := range config.CustomHeaders {
+			if strings.EqualFold(header, "Authorization") {
+				have.Authorization = value(content)
+			} else {
+				headers[header] = content
 			}
 		}
 	}
-	if value := r.target.authorization(); value != "" {
-		headers["Authorization"] = to.Ptr(value)
+	if authorization := r.target.authorization(); authorization != "" {
+		headers["Authorization"] = &authorization
 	}
 
 	todo := r.target.plan(region, have)
@@ -256,9 +254,9 @@ func (r *Registration) ensure(ctx context.Context, region replication.Region, li
 }
 
 func (r *Registration) create(ctx context.Context, region replication.Region, headers map[string]*string) error {
-	poller, err := r.webhooks.BeginCreate(ctx, r.group, r.registry, r.target.name(region), armcontainerregistry.WebhookCreateParameters{
+	poller, err := r.arm.webhooks.BeginCreate(ctx, r.arm.group, r.arm.name, r.target.name(region), armcontainerregistry.WebhookCreateParameters{
 		Location: to.Ptr(string(region)),
-		Tags:     map[string]*string{ownerTag: to.Ptr(r.target.Owner)},
+		Tags:     map[string]*string{ownerTag: &r.target.Owner},
 		Properties: &armcontainerregistry.WebhookPropertiesCreateParameters{
 			ServiceURI:    to.Ptr(r.target.uri(region)),
 			Actions:       r.target.actions(),
@@ -270,7 +268,7 @@ func (r *Registration) create(ctx context.Context, region replication.Region, he
 }
 
 func (r *Registration) update(ctx context.Context, region replication.Region, headers map[string]*string) error {
-	poller, err := r.webhooks.BeginUpdate(ctx, r.group, r.registry, r.target.name(region), armcontainerregistry.WebhookUpdateParameters{
+	poller, err := r.arm.webhooks.BeginUpdate(ctx, r.arm.group, r.arm.name, r.target.name(region), armcontainerregistry.WebhookUpdateParameters{
 		Properties: &armcontainerregistry.WebhookPropertiesUpdateParameters{
 			ServiceURI:    to.Ptr(r.target.uri(region)),
 			Actions:       r.target.actions(),
@@ -287,43 +285,25 @@ func (r *Registration) update(ctx context.Context, region replication.Region, he
 func (r *Registration) Remove(ctx context.Context) ([]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, registerTimeout)
 	defer cancel()
-	listed, err := r.list(ctx)
+	listed, err := r.arm.listWebhooks(ctx)
 	if err != nil {
 		return nil, err
 	}
 	var removed []string
 	var errs []error
-	for name, w := range listed {
-		if fromARM(w).Owner != r.target.Owner {
+	for _, w := range listed {
+		if w.Owner != r.target.Owner {
 			continue
 		}
-		poller, err := r.webhooks.BeginDelete(ctx, r.group, r.registry, name, nil)
+		poller, err := r.arm.webhooks.BeginDelete(ctx, r.arm.group, r.arm.name, w.Name, nil)
 		if err := completed(ctx, "delete", poller, err); err != nil {
-			errs = append(errs, fmt.Errorf("webhook %s: %w", name, err))
+			errs = append(errs, fmt.Errorf("webhook %s: %w", w.Name, err))
 			continue
 		}
-		removed = append(removed, name)
+		removed = append(removed, w.Name)
 	}
 	slices.Sort(removed)
 	return removed, errors.Join(errs...)
-}
-
-// list returns all webhooks of the registry by name, ours or not. Half a list is
-// an error: what is not on it would be created.
-func (r *Registration) list(ctx context.Context) (map[string]*armcontainerregistry.Webhook, error) {
-	found := map[string]*armcontainerregistry.Webhook{}
-	for pager := r.webhooks.NewListPager(r.group, r.registry, nil); pager.More(); {
-		page, err := pager.NextPage(ctx)
-		if err != nil {
-			return nil, fmt.Errorf("list the webhooks of %s: %w", r.registry, err)
-		}
-		for _, w := range page.Value {
-			if w != nil {
-				found[text(w.Name)] = w
-			}
-		}
-	}
-	return found, nil
 }
 
 // completed waits for an operation that was begun, unless it could not be.
@@ -345,28 +325,44 @@ func (r *Registration) redact(err error) error {
 	return errors.New(strings.ReplaceAll(err.Error(), r.target.Key, "[key]"))
 }
 
-func (t Target) actions() []*armcontainerregistry.WebhookAction {
-	var actions []*armcontainerregistry.WebhookAction
+func (t Target) actions() (actions []*armcontainerregistry.WebhookAction) {
 	for _, a := range t.Actions {
 		actions = append(actions, to.Ptr(armcontainerregistry.WebhookAction(a)))
 	}
 	return actions
 }
 
-// fromARM has no URI and no Authorization: those are read apart.
-func fromARM(w *armcontainerregistry.Webhook) *webhook {
-	have := &webhook{Region: replication.ParseRegion(text(w.Location)), Owner: text(w.Tags[ownerTag])}
-	if p := w.Properties; p != nil {
-		have.Scope = text(p.Scope)
-		have.Enabled = p.Status != nil && *p.Status == armcontainerregistry.WebhookStatusEnabled
-		if p.ProvisioningState != nil {
-			have.State = *p.ProvisioningState
+// listWebhooks returns all webhooks of the registry, whoever owns them, without URI and
+// Authorization, which are read apart. Half a list is an error: what is not on it would
+// be created.
+func (a *ARM) listWebhooks(ctx context.Context) ([]webhook, error) {
+	var found []webhook
+	for pager := a.webhooks.NewListPager(a.group, a.name, nil); pager.More(); {
+		page, err := pager.NextPage(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("list the webhooks of %s: %w", a.name, err)
 		}
-		for _, a := range p.Actions {
-			if a != nil {
-				have.Actions = append(have.Actions, string(*a))
+		for _, w := range page.Value {
+			if w != nil {
+				found = append(found, webhookOf(*w))
 			}
 		}
+	}
+	return found, nil
+}
+
+func webhookOf(w armcontainerregistry.Webhook) webhook {
+	p := value(w.Properties)
+	have := webhook{
+		Name:    value(w.Name),
+		Owner:   value(w.Tags[ownerTag]),
+		Region:  replication.ParseRegion(value(w.Location)),
+		State:   value(p.ProvisioningState),
+		Enabled: value(p.Status) == armcontainerregistry.WebhookStatusEnabled,
+		Scope:   value(p.Scope),
+	}
+	for _, action := range p.Actions {
+		have.Actions = append(have.Actions, string(value(action)))
 	}
 	return have
 }

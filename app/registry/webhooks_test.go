@@ -210,7 +210,7 @@ func TestWebhooksAreMadeAndMended(t *testing.T) {
 			t.Fatalf("%q, want %q", got, want)
 		}
 		w, config := f.webhooks[west], f.configs[west]
-		if *w.Location != "westeurope" || *w.Tags[ownerTag] != "prod" || *w.Properties.Status != "enabled" || text(w.Properties.Scope) != "" || len(w.Properties.Actions) != 2 {
+		if *w.Location != "westeurope" || *w.Tags[ownerTag] != "prod" || *w.Properties.Status != "enabled" || value(w.Properties.Scope) != "" || len(w.Properties.Actions) != 2 {
 			t.Errorf("%+v", w)
 		}
 		if *config.ServiceURI != "https://allregions.example.com/acr/webhooks/acr?region=westeurope" || len(config.CustomHeaders) != 1 || *config.CustomHeaders["Authorization"] != "Bearer "+testKey {
@@ -340,7 +340,7 @@ func TestWebhooksFail(t *testing.T) {
 		}
 
 		// Who may not list them changes none.
-		r.webhooks = reader(t, &transport{answers: []int{403, 403}}, nil).webhooks
+		r.arm = reader(t, &transport{answers: []int{403, 403}}, nil)
 		if err := r.Ensure(t.Context(), []replication.Region{"eastus"}); err == nil || !strings.Contains(err.Error(), "list the webhooks of contoso: ") {
 			t.Errorf("%v", err)
 		}

@@ -59,8 +59,8 @@ type Event struct {
 	Region     Region    // the region that reported
 	Time       time.Time // when ACR says that it happened; zero where it does not say
 
-	// ReceivedAt is when it was accepted, if that was not just now: an event that
-	// had to wait on its way here is judged by when it was accepted.
+	// ReceivedAt is when the event was accepted, if that was not just now. An event
+	// that waited in a queue is judged by when it was accepted.
 	ReceivedAt time.Time
 	Via        Via // how it came
 }
@@ -117,15 +117,15 @@ type Outcome struct {
 	Mismatch  bool // whether regions disagreed by then
 	Published bool // whether the topic is known to have it
 
-	// Trace is where in a trace it was decided, in the caller's words; "" if it
-	// was not traced. It is part of what is published, and so is frozen, too.
+	// Trace is where in a trace it was decided, in the caller's form; "" if it was
+	// not traced. It is published with the outcome, and so does not change either.
 	Trace string
 }
 
 // State is everything that is known of one notification. The zero State means
 // that nothing is.
 type State struct {
-	First     Event // the first accepted event; its Region and Time are those of Arrivals[0], which also has how and when it came
+	First     Event // the first accepted event; how and when it came is in Arrivals[0]
 	Expected  []Region
 	StartedAt time.Time // when its first event was accepted
 	Deadline  time.Time
@@ -133,10 +133,6 @@ type State struct {
 	Arrivals  []Arrival // in the order in which they reached the notification
 	Mismatch  bool      // a region reported another digest or tag than the first one
 	Outcomes  []Outcome // none while collecting; at most timedOut and then recovered
-
-	// ReminderName is that of the reminder that this state relies on, while anything
-	// may be left to do. There may be others, of attempts that failed.
-	ReminderName string
 }
 
 // Exists tells whether any event was ever accepted.
@@ -153,13 +149,7 @@ func (s State) Status() Status {
 // Missing lists the expected regions that have not reported, in the order in
 // which they are expected.
 func (s State) Missing() []Region {
-	var missing []Region
-	for _, r := range s.Expected {
-		if s.arrival(r) < 0 {
-			missing = append(missing, r)
-		}
-	}
-	return missing
+	return slices.DeleteFunc(slices.Clone(s.Expected), func(r Region) bool { return s.arrival(r) >= 0 })
 }
 
 // As returns the state as it was when o was decided: later arrivals, outcomes
@@ -179,20 +169,11 @@ func (s State) As(o Outcome) State {
 
 // Unpublished lists the outcomes that the topic is not known to have.
 func (s State) Unpublished() []Outcome {
-	var out []Outcome
-	for _, o := range s.Outcomes {
-		if !o.Published {
-			out = append(out, o)
-		}
-	}
-	return out
+	return slices.DeleteFunc(slices.Clone(s.Outcomes), func(o Outcome) bool { return o.Published })
 }
 
 // late tells whether an arrival was not in time.
 func (s State) late(a Arrival) bool { return !a.ReceivedAt.Before(s.Deadline) }
-
-// Final tells whether nothing can be decided any more.
-func (s State) Final() bool { return s.Status() == Replicated || s.Status() == Recovered }
 
 // Published returns the state in which o is known to be on the topic.
 func (s State) Published(o Outcome) State {
@@ -344,13 +325,14 @@ func begin(e Event, plan Plan, now time.Time) (State, Decision) {
 	accepted := e.accepted(now).UTC()
 	deadline := accepted.Add(plan.Timeout)
 	s := State{
-		First:     first(e),
+		First:     e,
 		Expected:  slices.Clone(plan.Expected),
 		StartedAt: accepted,
 		Deadline:  deadline,
 		Due:       later(deadline, now.UTC()).Add(plan.Grace()), // it may have waited for longer than that
 		Arrivals:  []Arrival{arrivalOf(e, accepted)},
 	}
+	s.First.ReceivedAt, s.First.Via = time.Time{}, ViaWebhook
 	d := Decision{Reason: Started, Changed: true, Missing: s.Missing()}
 	if len(d.Missing) == 0 {
 		return s.complete(d, now)
@@ -373,11 +355,6 @@ func (s State) conclude(d Decision, status Status, now time.Time) (State, Decisi
 	return s, d
 }
 
-func first(e Event) Event {
-	e.ReceivedAt, e.Via = time.Time{}, ViaWebhook
-	return e
-}
-
 func arrivalOf(e Event, accepted time.Time) Arrival {
 	return Arrival{Region: e.Region, ReceivedAt: accepted.UTC(), EventTime: e.Time, Digest: e.Digest, Tag: e.Tag, Via: e.Via}
 }
@@ -389,11 +366,7 @@ func (s State) arrival(r Region) int {
 
 // lastAccepted is when the newest arrival was accepted.
 func (s State) lastAccepted() time.Time {
-	var last time.Time
-	for _, a := range s.Arrivals {
-		last = later(last, a.ReceivedAt)
-	}
-	return last
+	return slices.MaxFunc(s.Arrivals, func(a, b Arrival) int { return a.ReceivedAt.Compare(b.ReceivedAt) }).ReceivedAt
 }
 
 // notBefore keeps the times of one notification in order even if the clock was
@@ -433,15 +406,13 @@ func (s State) Check() error {
 	if len(s.Arrivals) == 0 {
 		fail("began without an event")
 	}
-	seen := map[Region]bool{}
-	for _, a := range s.Arrivals {
-		if seen[a.Region] {
+	for i, a := range s.Arrivals {
+		if s.arrival(a.Region) != i {
 			fail("region %s arrived twice", a.Region)
 		}
 		if !slices.Contains(s.Expected, a.Region) {
 			fail("region %s arrived but is not expected", a.Region)
 		}
-		seen[a.Region] = true
 	}
 	var path []Status
 	for _, o := range s.Outcomes {
@@ -464,23 +435,4 @@ func (s State) Check() error {
 		fail("has the outcomes %v", path)
 	}
 	return errors.Join(errs...)
-}
-
-// Period is the time between two firings of the reminder, once it is due. Whole
-// seconds, because the Dapr scheduler counts in them.
-const Period = 30 * time.Second
-
-const (
-	// Soon is when a reminder fires that is registered for a publication that is to
-	// follow at once: if a crash prevents it, it is late by no more.
-	Soon = 10 * time.Second
-
-	// farAhead is from when on a reminder is too far ahead to repeat a publication.
-	farAhead = 3 * time.Minute
-)
-
-// Advance tells whether the reminder of s, which collects, is so far ahead that an
-// outcome must not rely on it.
-func (s State) Advance(now time.Time) bool {
-	return s.Status() == Collecting && s.Due.Sub(now) > farAhead
 }

@@ -320,20 +320,6 @@ func TestPublished(t *testing.T) {
 	}
 }
 
-// A reminder that is far ahead does not repeat a publication soon enough.
-func TestAdvance(t *testing.T) {
-	s, _ := Add(State{}, event("eastus"), Plan{Expected: plan.Expected, Timeout: time.Hour}, at(0))
-	due := 3600 + 30
-	for now, want := range map[int]bool{0: true, due - 181: true, due - 180: false, due: false, due + 60: false} {
-		if got := s.Advance(at(now)); got != want {
-			t.Errorf("%d s before it is due: got %v, want %v", due-now, got, want)
-		}
-	}
-	if s, _ = Tick(s, at(due)); s.Advance(at(0)) {
-		t.Error("what is concluded is not advanced")
-	}
-}
-
 func TestCheckFindsWhatCannotBe(t *testing.T) {
 	good, _ := Add(State{}, event("eastus"), plan, at(0))
 	good, _ = Tick(good, at(150))

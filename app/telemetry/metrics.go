@@ -18,15 +18,10 @@ import (
 // else that callers choose: results, outcomes and ways are a few words, regions are
 // those that somebody expects, targets those in the settings.
 type Metrics struct {
-	events        metric.Int64Counter
-	started       metric.Int64Counter
-	notifications metric.Int64Counter
-	missing       metric.Int64Counter
-	open          metric.Int64UpDownCounter
-	latency       metric.Float64Histogram
-	lag           metric.Float64Histogram
-	recoveries    metric.Int64Counter
-	attempts      metric.Int64Counter
+	events, started, notifications, missing, recoveries, attempts metric.Int64Counter
+
+	open         metric.Int64UpDownCounter
+	latency, lag metric.Float64Histogram
 }
 
 // The labels.
@@ -40,13 +35,9 @@ const (
 )
 
 const (
-	viaWebhook = "webhook" // replication.ViaWebhook has no name
-
-	// otherRegion stands for all that nobody expects.
-	otherRegion = "other"
-
-	// resultFound is that of an event which nobody sent: it was asked for.
-	resultFound = "found"
+	viaWebhook  = "webhook" // replication.ViaWebhook is ""
+	otherRegion = "other"   // any region that nobody expects
+	resultFound = "found"   // of an event that ACR's log had, and no webhook brought
 )
 
 // Upper bounds, in seconds. Replication takes seconds, or minutes for a large

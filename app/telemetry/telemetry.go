@@ -158,9 +158,9 @@ func logErrors(log *slog.Logger) otel.ErrorHandlerFunc {
 type withoutValues struct{ slog.Handler }
 
 func (h withoutValues) Handle(ctx context.Context, r slog.Record) error {
-	told := slog.NewRecord(r.Time, r.Level, "a setting of OpenTelemetry cannot be read, and does not count", r.PC)
-	told.AddAttrs(slog.String("at", r.Message))
-	return h.Handler.Handle(ctx, told)
+	without := slog.NewRecord(r.Time, r.Level, "a setting of OpenTelemetry cannot be read, and does not count", r.PC)
+	without.AddAttrs(slog.String("at", r.Message))
+	return h.Handler.Handle(ctx, without)
 }
 
 func (h withoutValues) WithAttrs([]slog.Attr) slog.Handler { return h }

@@ -245,6 +245,9 @@ func TestIdentity(t *testing.T) {
 // 2 s. The log has a line of it, and no secret; nor has it of headers that cannot be
 // read.
 func TestCollectorAway(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes more than 2 s")
+	}
 	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
 	t.Setenv("OTEL_EXPORTER_OTLP_HEADERS", "api-key=s3cr3t-1,s3cr3t-2,x=%zzs3cr3t-3")
 	t.Setenv("OTEL_METRIC_EXPORT_INTERVAL", "20")

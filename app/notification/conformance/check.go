@@ -209,9 +209,9 @@ func (r *run) latest(was notification.Status) time.Time {
 	if due := r.due(was, r.lastReached()); at.Before(due) && due.Sub(at) <= 3*time.Minute+time.Second {
 		at = due
 	} else {
-		at = at.Add(replication.Soon)
+		at = at.Add(notification.Soon)
 	}
-	return at.Add(time.Duration(1+r.world.Failed+r.world.Refused)*replication.Period + r.delay)
+	return at.Add(time.Duration(1+r.world.Failed+r.world.Refused)*notification.Period + r.delay)
 }
 
 // checkMissing checks that what is missing is what was not accepted in time.
@@ -324,8 +324,8 @@ func (r *run) checkRecord(st notification.Status) {
 func (r *run) checkIndex() {
 	for _, image := range []catalog.Image{{Digest: "sha256:aa"}, {Tag: "v1"}} {
 		image.Repository = "shop/" + r.id
-		if found, err := r.client().Find(r.ctx, image); err != nil || found.ID != r.id {
-			r.complain("%+v leads to %q, %v", image, found.ID, err)
+		if found, err := r.world.Find(r.ctx, image); err != nil || found != r.id {
+			r.complain("%+v leads to %q, %v", image, found, err)
 		}
 	}
 }

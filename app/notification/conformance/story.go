@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"allregions/app/notification"
 	"allregions/app/replication"
 )
 
@@ -58,10 +59,10 @@ func (s story) String() string {
 
 // pauses are longer than the reminder's period; in the last minute; and just before
 // the deadline.
-var pauses = []time.Duration{replication.Period + time.Second, 75 * time.Second, timeout - 2500*time.Millisecond}
+var pauses = []time.Duration{notification.Period + time.Second, 75 * time.Second, timeout - 2500*time.Millisecond}
 
 // overdue is when the deadline has passed, and when the grace has, too.
-var overdue = []time.Duration{timeout + time.Second, timeout + replication.Period + time.Second}
+var overdue = []time.Duration{timeout + time.Second, timeout + notification.Period + time.Second}
 
 // stories are all orders of three events, a pause and the passing of the deadline.
 func stories() iter.Seq[story] {
@@ -84,7 +85,7 @@ func stories() iter.Seq[story] {
 func longStories() iter.Seq[story] {
 	return func(yield func(story) bool) {
 		n := 0
-		for s := range orders(&n, 10*time.Minute, longTimeout+replication.Period+time.Second) {
+		for s := range orders(&n, 10*time.Minute, longTimeout+notification.Period+time.Second) {
 			s.timeout = longTimeout
 			if !yield(s) {
 				return
