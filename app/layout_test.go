@@ -13,7 +13,7 @@ import (
 	"strings"
 	"testing"
 
-	"gopkg.in/yaml.v3"
+	"go.yaml.in/yaml/v3"
 )
 
 const root = ".."
@@ -85,7 +85,7 @@ var others = map[string][]string{
 	"google.golang.org/grpc":             {"allregions/app/sidecar", "allregions/app/local/dapr"},
 	"github.com/kelseyhightower/":        {"allregions/app"},
 	"github.com/Azure/":                  {"allregions/app", "allregions/app/registry"},
-	"gopkg.in/yaml.v3":                   {"allregions/app/target", "allregions/app/local/cosmos"},
+	"go.yaml.in/yaml/v3":                 {"allregions/app/target", "allregions/app/local/cosmos"},
 	"github.com/google/cel-go/":          {"allregions/app/target"},
 	"github.com/cloudevents/":            {"allregions/app/notification", "allregions/app/delivery"},
 	"go.opentelemetry.io/":               {"allregions/app/telemetry", "allregions/app/notification", "allregions/app/notification/conformance", "allregions/app/sidecar", "allregions/app/webhook"},
