@@ -20,7 +20,6 @@ import (
 	"allregions/app/catalog"
 	"allregions/app/delivery"
 	"allregions/app/notification"
-	"allregions/app/outbox"
 	"allregions/app/registry"
 	"allregions/app/sidecar"
 	"allregions/app/target"
@@ -231,14 +230,15 @@ func serve(ctx context.Context, config Config, log *slog.Logger) error {
 	}
 	deliveries := dapr.Actors(delivery.ActorType)
 	deliveryRecords := dapr.Records(string(config.StateStore), delivery.ActorType+"-")
-	outbox := &outbox.Outbox{Targets: config.Targets, Attempts: target.NewClient(nil, time.Now), Deliveries: &delivery.Client{Actors: deliveries, Records: deliveryRecords},
-		Notifications: client, Attempted: telemetry.Attempted, Now: actor.Now, Log: log}
-	deliverer := &delivery.Actor{Records: deliveryRecords, Reminders: deliveries, Topic: actor.Topic, Sender: outbox,
+	targets := target.NewSet(config.Targets, nil, actor.Now)
+	targets.Attempted = telemetry.Attempted
+	dispatcher := &delivery.Dispatcher{Targets: targets, Actors: deliveries, Records: deliveryRecords, Notifications: client, Log: log}
+	deliverer := &delivery.Actor{Records: deliveryRecords, Reminders: deliveries, Topic: actor.Topic, Sender: targets,
 		Now: actor.Now, Random: rand.Float64, Log: log}
 	if len(config.Targets) > 0 {
 		log.Info("telling", "targets", config.Targets)
 	}
-	subscriptions = append(subscriptions, sidecar.Subscription{PubSub: string(config.PubSub), Topic: string(config.Topic), Take: outbox.Take,
+	subscriptions = append(subscriptions, sidecar.Subscription{PubSub: string(config.PubSub), Topic: string(config.Topic), Take: dispatcher.Dispatch,
 		// Without targets, too: what waits in the subscription would reach targets that
 		// are switched on later, and some of them deploy old images then. Only a broker
 		// that keeps nothing has nothing to drain.
@@ -247,7 +247,7 @@ func serve(ctx context.Context, config Config, log *slog.Logger) error {
 	public := webhook.New(webhook.Config{
 		Notifications: intake,
 		Statuses:      client,
-		Deliveries:    outbox,
+		Deliveries:    dispatcher,
 		Waiters:       waiters,
 		Regions:       azure.regions,
 		Keys:          webhook.NewKeys(config.Keys),

@@ -3,78 +3,92 @@ package delivery
 import (
 	"slices"
 	"time"
+
+	"allregions/app/target"
 )
 
 // Phase is where a delivery stands. Its values are those of the JSON status.
 type Phase string
 
-// The phases. All but Pending are final, until somebody asks for it again.
+// The phases. All but Pending are final, until somebody restarts the delivery.
 const (
 	Pending   Phase = "pending"
 	Delivered Phase = "delivered"
 	Failed    Phase = "failed"
 )
 
-// Verdict is what an attempt amounts to.
-type Verdict string
-
-// The verdicts.
-const (
-	Accepted Verdict = "delivered" // the target has it
-	Again    Verdict = "again"     // it may have it later
-	Never    Verdict = "never"     // it will never take this
-	Gone     Verdict = "gone"      // it takes nothing any more
-)
+// Message is what a target gets. The event is text, and not JSON in JSON: a store
+// that understands JSON may write it anew, and what is signed and sent must be the
+// same at every attempt.
+type Message struct {
+	EventID  string `json:"eventId"`
+	Event    string `json:"event"`              // the whole CloudEvent, as JSON
+	Original string `json:"original,omitempty"` // the webhook that began it, as ACR sent it; "" if the target does not want it
+}
 
 // Attempt is one try.
 type Attempt struct {
-	At     time.Time
-	Status int    // HTTP; 0 without an answer
-	Error  string // "" for a delivery; holds no secret
+	At     time.Time `json:"at"`
+	Status int       `json:"status,omitempty"` // HTTP; 0 without a response
+	Error  string    `json:"error,omitempty"`  // "" if delivered; holds no secret
 }
 
-// State is everything that is known of the delivery of one event to one target.
-// The zero State means that there is none.
+// State is everything that is known of the delivery of one event to one target, and
+// the record in the store: fields are added, never renamed or given another meaning.
+// The zero State means that there is no such delivery.
 type State struct {
-	Target    string
-	EventID   string
-	CreatedAt time.Time
-	Phase     Phase
-	Next      time.Time // of the next attempt, while Pending
-	Tried     int       // attempts since the beginning, or since it was asked for again
-	Attempts  []Attempt // the newest keptAttempts, oldest first
-	Total     int       // attempts ever made
-	Error     string    // why it failed before its first attempt; "" otherwise
+	Message   Message   `json:"message"`
+	Target    string    `json:"target"`
+	CreatedAt time.Time `json:"createdAt"`
+	Phase     Phase     `json:"phase"`
+	Next      time.Time `json:"next"`               // of the next attempt, while Pending
+	Tried     int       `json:"tried"`              // attempts since the beginning, or the last restart
+	Total     int       `json:"total"`              // attempts ever made
+	Attempts  []Attempt `json:"attempts,omitempty"` // the newest keptAttempts, oldest first
+	Error     string    `json:"error,omitempty"`    // why it failed before its first attempt; "" otherwise
 
-	// Reported tells whether the topic is known to have the news of its failure.
-	Reported bool
+	// Reported tells whether its failure is known to be on the topic.
+	Reported bool `json:"reported,omitempty"`
 
-	// ReminderName is that of the reminder that this state relies on.
-	ReminderName string
+	// ReminderName is the reminder of the next step. No other one may take it.
+	ReminderName string `json:"reminder,omitempty"`
 }
 
-// keptAttempts bounds the state of a delivery that is asked for again and again.
+// Status is the JSON status of a delivery. Times are UTC.
+type Status struct {
+	Event     string     `json:"event"` // the CloudEvent's id
+	Target    string     `json:"target"`
+	Phase     Phase      `json:"status"` // pending, delivered, failed
+	CreatedAt time.Time  `json:"createdAt,omitzero"`
+	Total     int        `json:"attemptsMade"`
+	Attempts  []Attempt  `json:"attempts"` // the newest 30, oldest first
+	Next      *time.Time `json:"nextAttempt,omitempty"`
+	Error     string     `json:"error,omitempty"` // why it failed before its first attempt
+}
+
+// Exists tells whether there is such a delivery.
+func (s Status) Exists() bool { return s.Event != "" }
+
+// keptAttempts bounds the state of a delivery that is restarted again and again.
 const keptAttempts = 30
 
 // delays are the times between one attempt and the next. The first is at once.
 var delays = []time.Duration{0, 5 * time.Second, 15 * time.Second, time.Minute, 5 * time.Minute, 30 * time.Minute, 2 * time.Hour, 8 * time.Hour, 24 * time.Hour}
 
-// jitter is by how much a delay may be longer, as a part of it: so that what
-// failed at the same time does not come back at the same time.
+// jitter is the largest part by which a delay is longer, so that attempts that failed
+// together do not return together.
 const jitter = 0.2
 
 // Exists tells whether there is such a delivery.
-func (s State) Exists() bool { return s.EventID != "" }
+func (s State) Exists() bool { return s.Message.EventID != "" }
 
-// Begin is a delivery whose first attempt is due.
-func Begin(target, eventID string, now time.Time) State {
-	return State{Target: target, EventID: eventID, CreatedAt: now.UTC(), Phase: Pending, Next: now.UTC()}
-}
-
-// BeginFailed is a delivery that fails before its first attempt.
-func BeginFailed(target, eventID, err string, now time.Time) State {
-	s := Begin(target, eventID, now)
-	s.Phase, s.Error = Failed, err
+// Begin is a delivery whose first attempt is due. With a failure, it has failed
+// before its first attempt.
+func Begin(name string, m Message, failure string, now time.Time) State {
+	s := State{Message: m, Target: name, CreatedAt: now.UTC(), Phase: Pending, Next: now.UTC(), Error: failure}
+	if failure != "" {
+		s.Phase = Failed
+	}
 	return s
 }
 
@@ -86,8 +100,8 @@ func (s State) FailedAt() time.Time {
 	return s.Attempts[len(s.Attempts)-1].At
 }
 
-// Restart makes the next attempt due, whatever became of the last one. The
-// schedule begins anew; what was tried stays on record.
+// Restart makes the next attempt due in any phase. The schedule begins anew; the
+// attempts that were made stay on record.
 func (s State) Restart(now time.Time) State {
 	s.Phase, s.Next, s.Tried, s.Error, s.Reported = Pending, now.UTC(), 0, "", false
 	return s
@@ -102,37 +116,42 @@ type Reason string
 // The reasons.
 const (
 	Arrived   Reason = "delivered"
-	Retry     Reason = "retry"     // and when is in Next
-	Refused   Reason = "refused"   // the target will never take it
-	Exhausted Reason = "exhausted" // that was the last try
-	Disabled  Reason = "disabled"  // the target is gone, until a restart
+	Retry     Reason = "retry"     // the time is in Next
+	Refused   Reason = "refused"   // the target will never accept it
+	Exhausted Reason = "exhausted" // that was the last attempt
+	Disabled  Reason = "disabled"  // the target is gone, until the process restarts
 )
 
-// After records an attempt and decides what follows from its verdict. The target
-// may have asked for a pause. Random is in [0, 1).
-func (s State) After(a Attempt, v Verdict, pause time.Duration, random float64) (State, Reason) {
-	s.Attempts = append(slices.Clone(s.Attempts), a)
-	if n := len(s.Attempts); n > keptAttempts {
-		s.Attempts = s.Attempts[n-keptAttempts:]
-	}
+// After records an attempt that ended at now, and decides what follows from its
+// result. Random is in [0, 1).
+func (s State) After(r target.Result, now time.Time, random float64) (State, Reason) {
+	s.Attempts = append(slices.Clone(s.Attempts), Attempt{now.UTC(), r.Status, r.Error})
+	s.Attempts = s.Attempts[max(0, len(s.Attempts)-keptAttempts):]
 	s.Tried++
 	s.Total++
+	s.Phase = Failed
 	switch {
-	case v == Accepted:
+	case r.Verdict == target.Delivered:
 		s.Phase = Delivered
 		return s, Arrived
-	case v == Never:
-		s.Phase = Failed
+	case r.Verdict == target.Never:
 		return s, Refused
-	case v == Gone:
-		s.Phase = Failed
+	case r.Verdict == target.Gone:
 		return s, Disabled
 	case s.Tried >= len(delays):
-		s.Phase = Failed
 		return s, Exhausted
 	}
 	delay := delays[s.Tried]
 	delay += time.Duration(float64(delay) * jitter * random)
-	s.Next = a.At.Add(max(delay, min(pause, delays[len(delays)-1])))
+	s.Phase, s.Next = Pending, now.UTC().Add(max(delay, min(r.RetryAfter, delays[len(delays)-1])))
 	return s, Retry
+}
+
+func (s State) status() Status {
+	st := Status{Event: s.Message.EventID, Target: s.Target, Phase: s.Phase, CreatedAt: s.CreatedAt, Total: s.Total,
+		Attempts: append([]Attempt{}, s.Attempts...), Error: s.Error}
+	if s.Phase == Pending {
+		st.Next = &s.Next
+	}
+	return st
 }

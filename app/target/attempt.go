@@ -6,156 +6,195 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
 const (
-	timeout       = 10 * time.Second // of an attempt, answer included
+	timeout       = 10 * time.Second // of an attempt, response included
 	maxRetryAfter = 24 * time.Hour
-	maxAnswer     = 1024     // bytes
-	maxHeader     = 64 << 10 // bytes, of an answer
+	maxAnswer     = 1024     // bytes that are shown of a response's body, or of an error
+	maxHeader     = 64 << 10 // bytes of a response
 )
 
-// Verdict is what follows from a Result.
+// Verdict is what follows from an attempt. Its values are those of the metric.
 type Verdict string
 
 // The verdicts.
 const (
 	Delivered Verdict = "delivered"
-	Again     Verdict = "again" // it may work later
+	Again     Verdict = "again" // a later attempt may succeed
 	Never     Verdict = "never" // the same attempt will fail again
 	Gone      Verdict = "gone"  // the target says that it wants nothing any more
 )
 
-func (v Verdict) String() string { return string(v) }
-
 // Result is how one attempt went.
 type Result struct {
-	Status     int           // of HTTP; 0 if there was no answer
-	Err        error         // why there was none
+	Verdict    Verdict
+	Status     int           // HTTP; 0 without a response
+	Error      string        // one line without secrets, and of the URL the host at most; "" if delivered
 	RetryAfter time.Duration // what the target asked for; at most 24 h
-	Answer     string        // the beginning of the answer's body, at most 1 KiB, printable, in one line
 }
 
-// permanent is an attempt that was not made, because it cannot succeed.
-type permanent struct{ error }
-
-// failure is an attempt without an answer. It keeps nothing of the error that
-// it was made of but its cleaned text and, for errors.Is, whether the time was
-// up or the caller had enough: who unwraps it finds no URL.
-type failure struct {
-	text  string
-	cause error // context.DeadlineExceeded, context.Canceled or nil
+// Health is how a target does, as far as this replica has tried it. It has no secret,
+// and no address: the path of one may be a secret.
+type Health struct {
+	Name     string     `json:"name"`
+	Type     string     `json:"type"`
+	Disabled bool       `json:"disabled"` // it answered 410; until a restart
+	Failures int        `json:"failuresInARow"`
+	Last     *time.Time `json:"lastAttempt,omitempty"`
+	Error    string     `json:"lastError,omitempty"` // "" after a success
 }
 
-func (f failure) Error() string { return f.text }
-func (f failure) Unwrap() error { return f.cause }
+// Set is the targets that there are, and their health. It may be used from several
+// goroutines.
+type Set struct {
+	All []*Target // not to be changed
 
-// Verdict says what to do next. A status that HTTP does not know is worth
-// another attempt.
-func (r Result) Verdict() Verdict {
-	if _, ok := errors.AsType[permanent](r.Err); ok {
-		return Never
-	}
-	switch {
-	case r.Err != nil:
-		return Again
-	case r.Status >= 200 && r.Status <= 299:
-		return Delivered
-	case r.Status == http.StatusGone:
-		return Gone
-	case r.Status == http.StatusRequestTimeout, r.Status == http.StatusTooEarly, r.Status == http.StatusTooManyRequests:
-		return Again
-	case r.Status == http.StatusForbidden && r.RetryAfter > 0:
-		return Again // so GitHub says that it was too much at once
-	case r.Status >= 400 && r.Status <= 499:
-		return Never
-	}
-	return Again
-}
+	// Attempted, if set, is called after each attempt. It must not block.
+	Attempted func(target string, v Verdict)
 
-// String is one line for logs and statuses. It has no secret, and of the URL
-// the host at most.
-func (r Result) String() string {
-	if r.Err != nil {
-		return r.Err.Error()
-	}
-	var b strings.Builder
-	fmt.Fprintf(&b, "%d", r.Status)
-	if text := http.StatusText(r.Status); text != "" {
-		b.WriteString(" " + text)
-	}
-	if r.RetryAfter > 0 {
-		fmt.Fprintf(&b, ", try again after %s", r.RetryAfter)
-	}
-	if r.Answer != "" {
-		b.WriteString(": " + r.Answer)
-	}
-	return b.String()
-}
-
-// Client makes attempts. It may be used from several goroutines.
-type Client struct {
 	transport http.RoundTripper
 	now       func() time.Time
+	mu        sync.Mutex
+	health    []Health // of the target with the same index
 }
 
-// NewClient makes a client. Without a transport it has one of its own, which
-// verifies certificates and heeds HTTPS_PROXY. The clock dates signatures and
-// tells how far away the date in a Retry-After is.
-func NewClient(transport http.RoundTripper, now func() time.Time) *Client {
+// NewSet makes a set. Without a transport it has one of its own, which verifies
+// certificates and uses HTTPS_PROXY. The clock dates attempts and their signatures,
+// and gives a date in Retry-After its meaning.
+func NewSet(targets []*Target, transport http.RoundTripper, now func() time.Time) *Set {
 	if transport == nil {
 		own := http.DefaultTransport.(*http.Transport).Clone()
 		own.MaxResponseHeaderBytes = maxHeader
 		transport = own
 	}
-	return &Client{transport, now}
+	s := &Set{All: targets, transport: transport, now: now, health: make([]Health, len(targets))}
+	for i, t := range targets {
+		s.health[i] = Health{Name: t.Name, Type: t.Type}
+	}
+	return s
 }
 
-// Send makes one attempt to tell t of e, of at most 10 s. It asks the transport
-// and not an http.Client: that would follow redirects, and with them send the
-// event, and keys in headers, to where nobody has configured it.
-func (c *Client) Send(ctx context.Context, t *Target, e Event) Result {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	request, err := t.request(ctx, e, c.now())
-	if err != nil {
-		return Result{Err: permanent{err}}
+// Has tells whether there is a target with that name.
+func (s *Set) Has(name string) bool { return s.index(name) >= 0 }
+
+func (s *Set) index(name string) int {
+	return slices.IndexFunc(s.All, func(t *Target) bool { return t.Name == name })
+}
+
+// Health returns the health of all targets, in the order of the settings.
+func (s *Set) Health() []Health {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.health)
+}
+
+// Send makes one attempt, of at most 10 s, to deliver an event to a target. Original
+// is the webhook that ACR sent, where the target wants it.
+func (s *Set) Send(ctx context.Context, name string, event, original []byte) Result {
+	i := s.index(name)
+	if i < 0 {
+		return Result{Verdict: Never, Error: "the target is not in NOTIFY_TARGETS any more"}
 	}
-	hidden := t.s().hidden
-	response, err := c.transport.RoundTrip(request)
-	if err != nil {
-		return Result{Err: t.failed(err)}
+	if s.Health()[i].Disabled {
+		return Result{Verdict: Gone, Error: "the target has answered 410, and gets nothing until a restart"}
 	}
-	defer response.Body.Close()
-	// The answer counts, not whether all of its body comes. What is hidden and
-	// begins before the cut has to be read to its end.
-	body, _ := io.ReadAll(io.LimitReader(response.Body, int64(maxAnswer+hidden.longest())))
-	result := Result{Status: response.StatusCode, Answer: hidden.clean(string(body), maxAnswer)}
-	if result.Verdict() != Delivered {
-		result.RetryAfter = retryAfter(response.Header.Get("Retry-After"), c.now())
+	e, err := ParseEvent(event)
+	if err != nil {
+		return Result{Verdict: Never, Error: err.Error()}
+	}
+	e.Original = original
+	result := s.attempt(ctx, s.All[i], e)
+	s.record(i, result)
+	if s.Attempted != nil {
+		s.Attempted(name, result.Verdict)
 	}
 	return result
 }
 
-// failed is err without what it must not say.
-func (t *Target) failed(err error) error {
-	f := failure{text: err.Error()}
-	for _, cause := range []error{context.DeadlineExceeded, context.Canceled} {
-		if errors.Is(err, cause) {
-			f.cause = cause
-		}
+func (s *Set) record(i int, r Result) {
+	now := s.now().UTC()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h := &s.health[i]
+	h.Last, h.Error = &now, r.Error
+	h.Failures++
+	if r.Verdict == Delivered {
+		h.Failures = 0
 	}
-	if errors.Is(err, context.DeadlineExceeded) {
-		f.text = "no answer in time"
-	}
-	f.text = "POST " + t.s().url.Host + ": " + t.s().hidden.clean(f.text, maxAnswer)
-	return f
+	h.Disabled = h.Disabled || r.Verdict == Gone
 }
 
-// retryAfter reads seconds or a date. What is neither, or is over, is nothing.
+// attempt asks the transport and not an http.Client. A client would follow redirects,
+// and so send the event, and keys in headers, to a place that nobody has configured.
+func (s *Set) attempt(ctx context.Context, t *Target, e Event) Result {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	request, err := t.request(ctx, e, s.now())
+	if err != nil {
+		return Result{Verdict: Never, Error: err.Error()}
+	}
+	hidden := t.s().hidden
+	response, err := s.transport.RoundTrip(request)
+	if err != nil {
+		text := err.Error()
+		if errors.Is(err, context.DeadlineExceeded) {
+			text = "no answer in time"
+		}
+		return Result{Verdict: Again, Error: "POST " + request.URL.Host + ": " + hidden.clean(text, maxAnswer)}
+	}
+	defer response.Body.Close()
+	// The status decides, even if the body does not come whole. A hidden string that
+	// begins before the cut must be read to its end.
+	body, _ := io.ReadAll(io.LimitReader(response.Body, int64(maxAnswer+hidden.longest())))
+	wait := retryAfter(response.Header.Get("Retry-After"), s.now())
+	verdict := verdictOf(response.StatusCode, wait)
+	if verdict == Delivered {
+		return Result{Verdict: verdict, Status: response.StatusCode}
+	}
+	return Result{
+		Verdict:    verdict,
+		Status:     response.StatusCode,
+		Error:      failure(response.StatusCode, wait, hidden.clean(string(body), maxAnswer)),
+		RetryAfter: wait,
+	}
+}
+
+// verdictOf is Again for a status that HTTP does not know.
+func verdictOf(status int, wait time.Duration) Verdict {
+	switch {
+	case status >= 200 && status <= 299:
+		return Delivered
+	case status == http.StatusGone:
+		return Gone
+	case status == http.StatusRequestTimeout, status == http.StatusTooEarly, status == http.StatusTooManyRequests:
+		return Again
+	case status == http.StatusForbidden && wait > 0:
+		return Again // GitHub's answer to too many requests
+	case status >= 400 && status <= 499:
+		return Never
+	}
+	return Again
+}
+
+// failure says in one line what the target answered.
+func failure(status int, wait time.Duration, answer string) string {
+	text := strings.TrimSpace(strconv.Itoa(status) + " " + http.StatusText(status))
+	if wait > 0 {
+		text += fmt.Sprintf(", try again after %s", wait)
+	}
+	if answer != "" {
+		text += ": " + answer
+	}
+	return text
+}
+
+// retryAfter reads seconds or a date. Anything else, and a date in the past, is 0.
 func retryAfter(value string, now time.Time) time.Duration {
 	value = strings.TrimSpace(value)
 	var wait time.Duration

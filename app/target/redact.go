@@ -25,11 +25,13 @@ const (
 )
 
 func hide(u *url.URL, secrets []string, header http.Header) hidden {
-	words := map[string]bool{}
-	add := func(atLeast int, found ...string) {
-		for _, w := range found {
+	all := map[string]bool{}
+	add := func(atLeast int, words ...string) {
+		for _, w := range words {
 			if len(w) >= atLeast {
-				words[w] = true
+				for _, s := range spellings(w) {
+					all[s] = true
+				}
 			}
 		}
 	}
@@ -66,13 +68,6 @@ func hide(u *url.URL, secrets []string, header http.Header) hidden {
 	}
 	for _, values := range u.Query() {
 		add(minPiece, values...)
-	}
-
-	all := map[string]bool{}
-	for w := range words {
-		for _, s := range spellings(w) {
-			all[s] = true
-		}
 	}
 	return slices.SortedFunc(maps.Keys(all), func(a, b string) int { return len(b) - len(a) })
 }
@@ -129,7 +124,7 @@ func (h hidden) clean(text string, limit int) string {
 func (h hidden) mask(text string, limit int) string {
 	covered := make([]bool, len(text))
 	for _, w := range h {
-		for from := 0; ; {
+		for from := 0; ; from++ {
 			i := strings.Index(text[from:], w)
 			if i < 0 {
 				break
@@ -138,7 +133,6 @@ func (h hidden) mask(text string, limit int) string {
 			for j := range w {
 				covered[from+j] = true
 			}
-			from++
 		}
 	}
 	var b strings.Builder

@@ -16,9 +16,9 @@ import (
 	"go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 
-	"allregions/app/delivery"
 	"allregions/app/notification"
 	"allregions/app/replication"
+	"allregions/app/target"
 	"allregions/app/webhook"
 )
 
@@ -59,7 +59,7 @@ func story(m *Metrics) {
 	m.Received("", webhook.ResultRefused)
 	m.Delivered("japaneast", string(replication.CameAfter))
 	m.Repeated(notification.WorkPublish)
-	m.Attempted("ops", delivery.Again)
+	m.Attempted("ops", target.Again)
 }
 
 // measured is what story makes.
