@@ -129,7 +129,7 @@ func TestImports(t *testing.T) {
 
 // The domain and the actor are told the time.
 func TestNoClock(t *testing.T) {
-	for _, dir := range []string{"replication", "actor", "notification"} {
+	for _, dir := range []string{"replication", "actor", "notification", "delivery", "target"} {
 		files, _ := filepath.Glob(filepath.Join(dir, "*.go"))
 		for _, file := range files {
 			if strings.HasSuffix(file, "_test.go") {

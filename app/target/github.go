@@ -10,16 +10,10 @@ import (
 
 // githubKind gets a repository_dispatch.
 var githubKind = kind{
-	outcomes: choices,
 	secret:   bearerToken,
 	path:     regexp.MustCompile(`^(/api/v3)?/repos/[^/]+/[^/]+/dispatches$`),
 	example:  "https://api.github.com/repos/OWNER/REPO/dispatches",
-	header: map[string]string{
-		"Content-Type":         "application/json",
-		"User-Agent":           userAgent,
-		"Accept":               "application/vnd.github+json",
-		"X-GitHub-Api-Version": "2022-11-28",
-	},
+	header:   map[string]string{"Accept": "application/vnd.github+json", "X-GitHub-Api-Version": "2022-11-28"},
 	reserved: []string{"Accept", "Authorization", "X-Github-Api-Version"},
 	body:     githubMessage,
 }

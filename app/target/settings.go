@@ -140,17 +140,6 @@ func resolve(n *yaml.Node) *yaml.Node {
 	return n
 }
 
-// pairs yields the keys and values of a mapping, aliases resolved.
-func pairs(n *yaml.Node) func(yield func(key, value *yaml.Node) bool) {
-	return func(yield func(key, value *yaml.Node) bool) {
-		for i := 0; i+1 < len(n.Content); i += 2 {
-			if !yield(resolve(n.Content[i]), resolve(n.Content[i+1])) {
-				return
-			}
-		}
-	}
-}
-
 // entry reads one entry, and collects everything that is wrong with it. It takes
 // values from YAML's nodes and not by way of a struct: the errors of yaml quote a
 // value that does not fit its field.
@@ -185,7 +174,8 @@ func (e *entry) read(n *yaml.Node) {
 		return
 	}
 	fields := map[string]*yaml.Node{}
-	for key, value := range pairs(n) {
+	for pair := range slices.Chunk(n.Content, 2) {
+		key, value := resolve(pair[0]), resolve(pair[1])
 		switch {
 		case !slices.Contains(names, key.Value):
 			e.wrong("", "%s in line %d: there is no such key; there are %s", shown(key, value), key.Line, strings.Join(names, ", "))
@@ -222,9 +212,9 @@ func shown(n, value *yaml.Node) string {
 	return "what is there"
 }
 
-// text is the value of a key, without space around it. If it is not ok, that
-// was reported.
-func (e *entry) text(key string, n *yaml.Node) (s string, ok bool) {
+// text is the value of a key, without space around it. It is "" only after an error,
+// which text has collected.
+func (e *entry) text(key string, n *yaml.Node) string {
 	switch {
 	case n == nil:
 		e.wrong(key, "is missing")
@@ -233,9 +223,9 @@ func (e *entry) text(key string, n *yaml.Node) (s string, ok bool) {
 	case strings.TrimSpace(n.Value) == "" || n.ShortTag() == "!!null":
 		e.wrong(key, "is empty")
 	default:
-		return strings.TrimSpace(n.Value), true
+		return strings.TrimSpace(n.Value)
 	}
-	return "", false
+	return ""
 }
 
 // reference matches ${NAME}, ${ that begins none, and the escape $${.
@@ -243,12 +233,9 @@ var reference = regexp.MustCompile(`\$\$\{|\$\{(?:[A-Za-z_][A-Za-z0-9_]*\})?`)
 
 // expanded is text with ${NAME} replaced. A variable that is empty counts as not
 // set, as in all settings.
-func (e *entry) expanded(key string, n *yaml.Node) (s string, ok bool) {
-	if s, ok = e.text(key, n); !ok {
-		return "", false
-	}
-	malformed := false
-	s = reference.ReplaceAllStringFunc(s, func(found string) string {
+func (e *entry) expanded(key string, n *yaml.Node) string {
+	ok, malformed := true, false
+	s := reference.ReplaceAllStringFunc(e.text(key, n), func(found string) string {
 		switch found {
 		case "$${":
 			return "${"
@@ -268,18 +255,21 @@ func (e *entry) expanded(key string, n *yaml.Node) (s string, ok bool) {
 	if malformed {
 		e.wrong(key, "${ without the name of a variable and }; write $${ for ${ itself")
 	}
-	return strings.TrimSpace(s), ok && !malformed
+	if !ok || malformed {
+		return ""
+	}
+	return strings.TrimSpace(s)
 }
 
 var validName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,39}$`)
 
 func (e *entry) readName(n *yaml.Node) {
-	name, ok := e.text("name", n)
-	if ok && !validName.MatchString(name) {
-		e.wrong("name", `must be 1 to 40 of a-z, 0-9 and "-", and not begin with "-"`)
-	} else if ok {
+	name := e.text("name", n)
+	if validName.MatchString(name) {
 		e.target.Name = name
 		e.label += " (" + name + ")"
+	} else if name != "" {
+		e.wrong("name", `must be 1 to 40 of a-z, 0-9 and "-", and not begin with "-"`)
 	}
 }
 
@@ -289,22 +279,18 @@ func (e *entry) readType(n *yaml.Node) {
 		e.wrong("type", "is missing; it is one of %s", names)
 		return
 	}
-	name, ok := e.text("type", n)
-	if !ok {
-		return
-	}
-	k, ok := kinds[name]
-	if !ok {
+	name := e.text("type", n)
+	if k, ok := kinds[name]; ok {
+		e.target.Type, e.settings.kind = name, k
+	} else if name != "" {
 		e.wrong("type", "%s is none of %s", shown(n, n), names)
-		return
 	}
-	e.target.Type, e.settings.kind = name, k
 }
 
 // readURL repeats nothing of the URL, not even an error of net/url: it quotes.
 func (e *entry) readURL(n *yaml.Node) {
-	text, ok := e.expanded("url", n)
-	if !ok {
+	text := e.expanded("url", n)
+	if text == "" {
 		return
 	}
 	u, err := url.Parse(text)
@@ -342,26 +328,23 @@ func isLoopback(host string) bool {
 }
 
 func (e *entry) readSecret(n *yaml.Node) {
-	typ, take := e.target.Type, e.settings.kind.secret
+	typ, store := e.target.Type, e.settings.kind.secret
 	switch {
-	case n == nil && take != nil:
-		e.wrong("secret", "is missing; type %s needs one", typ)
+	case n == nil && store == nil:
 		return
 	case n == nil:
+		e.wrong("secret", "is missing; type %s needs one", typ)
 		return
-	case typ != "" && take == nil:
+	case typ != "" && store == nil:
 		e.wrong("secret", "there is none for type %s", typ)
 		return
 	}
-	text, ok := e.expanded("secret", n)
-	if !ok {
-		return
-	}
+	text := e.expanded("secret", n)
 	e.secrets = append(e.secrets, strings.Fields(text)...)
-	if take == nil { // the type is wrong
+	if text == "" || store == nil { // without store, the type is wrong
 		return
 	}
-	if err := take(e.settings, text); err != nil {
+	if err := store(e.settings, text); err != nil {
 		e.wrong("secret", "%w", err)
 	}
 }
@@ -381,7 +364,8 @@ func (e *entry) readHeaders(n *yaml.Node) {
 		e.wrong("headers", "must be a mapping of names to values")
 		return
 	}
-	for key, value := range pairs(n) {
+	for pair := range slices.Chunk(n.Content, 2) {
+		key, value := resolve(pair[0]), resolve(pair[1])
 		switch {
 		case key.Kind != yaml.ScalarNode || value.ShortTag() == "!!null":
 			e.wrong("headers", "in line %d: a name without a value", key.Line)
@@ -395,18 +379,15 @@ func (e *entry) readHeaders(n *yaml.Node) {
 
 func (e *entry) readHeader(name string, n *yaml.Node) {
 	s, at := e.settings, "headers: "+name
-	if slices.Contains(reserved, name) || slices.Contains(s.kind.reserved, name) {
+	switch {
+	case slices.Contains(reserved, name), slices.Contains(s.kind.reserved, name):
 		e.wrong(at, "is set by the service")
 		return
-	}
-	if _, twice := s.header[name]; twice {
+	case s.header[name] != nil:
 		e.wrong(at, "is there twice")
 		return
 	}
-	value, ok := e.expanded(at, n)
-	if !ok {
-		return
-	}
+	value := e.expanded(at, n)
 	if len(value) > maxValue {
 		e.wrong(at, "is longer than %d bytes", maxValue)
 	}
@@ -418,11 +399,11 @@ func (e *entry) readHeader(name string, n *yaml.Node) {
 
 // readFilter compiles the expression, or without one that of the kind.
 func (e *entry) readFilter(n *yaml.Node) {
-	text, ok := e.settings.kind.filter, true
+	text := e.settings.kind.filter
 	if n != nil {
-		text, ok = e.text("filter", n)
+		text = e.text("filter", n)
 	}
-	if !ok || text == "" {
+	if text == "" {
 		return
 	}
 	if len(text) > maxFilter {
@@ -441,7 +422,10 @@ var choices = []replication.Status{replication.Replicated, replication.TimedOut,
 func (e *entry) readOutcomes(n *yaml.Node) {
 	s := e.settings
 	if n == nil {
-		s.outcomes = s.kind.outcomes
+		s.outcomes = choices
+		if s.kind.outcomes != nil {
+			s.outcomes = s.kind.outcomes
+		}
 		return
 	}
 	if n.Kind != yaml.SequenceNode {

@@ -71,7 +71,7 @@ func ParseEvent(data []byte) (Event, error) {
 }
 
 // Target is one receiver of outcomes. Load makes them; the zero Target is none.
-// Printed in any way, it shows its name and type and nothing else.
+// Printed in any way, it shows its name and type, and nothing of its settings.
 type Target struct {
 	Name string `json:"name"`
 	Type string `json:"type"`
@@ -97,13 +97,13 @@ type settings struct {
 
 // kind is what sets the targets of one type apart.
 type kind struct {
-	outcomes []replication.Status          // by default
+	outcomes []replication.Status          // by default; nil takes all
 	filter   string                        // by default; empty takes everything
 	secret   func(*settings, string) error // stores the secret; nil if the kind has none
 	path     *regexp.Regexp                // what the URL's path must match; nil for any path
 	example  string                        // of a URL, where path is set
 	original bool                          // the body is what ACR sent
-	header   map[string]string             // of every request
+	header   map[string]string             // of every request, beside defaultHeader and in its place
 	reserved []string                      // headers that cannot be configured, beside those of all kinds
 	body     func(Event) ([]byte, error)
 
@@ -113,10 +113,7 @@ type kind struct {
 
 var kinds = map[string]kind{"webhook": webhookKind, "acr": acrKind, "slack": slackKind, "teams": teamsKind, "github": githubKind}
 
-const userAgent = "allregions"
-
-// jsonHeader are the headers of a request with a message of our own.
-var jsonHeader = map[string]string{"Content-Type": "application/json", "User-Agent": userAgent}
+var defaultHeader = map[string]string{"Content-Type": "application/json", "User-Agent": "allregions"}
 
 // WantsOriginal tells whether the target gets what ACR sent, and not the CloudEvent.
 func (t *Target) WantsOriginal() bool { return t.s().kind.original }
@@ -155,16 +152,15 @@ func (t *Target) request(ctx context.Context, e Event, now time.Time) (*http.Req
 	if err != nil {
 		return nil, errors.New("the request cannot be made") // the error quotes the URL
 	}
-	request.Header = s.header.Clone()
-	for name, value := range s.kind.header {
-		request.Header.Set(name, value)
-	}
+	var signed map[string]string
 	if s.kind.sign != nil {
-		signed, err := s.kind.sign(s, e, now)
-		if err != nil {
+		if signed, err = s.kind.sign(s, e, now); err != nil {
 			return nil, err
 		}
-		for name, value := range signed {
+	}
+	request.Header = s.header.Clone()
+	for _, header := range []map[string]string{defaultHeader, s.kind.header, signed} {
+		for name, value := range header {
 			request.Header.Set(name, value)
 		}
 	}

@@ -13,9 +13,8 @@ import (
 
 // webhookKind gets the CloudEvent, signed after Standard Webhooks.
 var webhookKind = kind{
-	outcomes: choices,
 	secret:   signingSecrets,
-	header:   map[string]string{"Content-Type": "application/cloudevents+json", "User-Agent": userAgent},
+	header:   map[string]string{"Content-Type": "application/cloudevents+json"},
 	reserved: []string{"Webhook-Id", "Webhook-Timestamp", "Webhook-Signature"},
 	body:     func(e Event) ([]byte, error) { return e.Body, nil },
 	sign:     signWebhook,
