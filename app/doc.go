@@ -29,10 +29,9 @@
 //   - [allregions/app/registry] knows the expected regions: from a list, or from
 //     Azure Resource Manager. There it also keeps the registry's webhooks as they
 //     must be, and reads what they have fired.
-//   - [allregions/app/target] knows who is told of outcomes beside the topic, and
-//     how each wants to hear it; [allregions/app/delivery] is the actor that
-//     tries until it works or is given up; [allregions/app/outbox] joins them to
-//     the topic.
+//   - [allregions/app/delivery] takes outcomes from the topic to targets: its actor
+//     tries until a target accepts one, or the schedule ends.
+//     [allregions/app/target] knows who gets outcomes and how, and makes one attempt.
 //   - [allregions/app/telemetry] is what operators look at: metrics, and where
 //     traces go. Nobody but main imports it; the others have hooks.
 //   - main (this package) reads the settings (config.go: the operator's manual)

@@ -13,7 +13,7 @@ import (
 	"strings"
 	"testing"
 
-	"gopkg.in/yaml.v3"
+	"go.yaml.in/yaml/v3"
 )
 
 const root = ".."
@@ -54,17 +54,16 @@ var imports = map[string][]string{
 	"allregions/app/actor":        {},
 	"allregions/app/catalog":      {"actor"},
 	"allregions/app/notification": {"actor", "catalog", "replication"},
-	"allregions/app/delivery":     {"actor"},
+	"allregions/app/delivery":     {"actor", "notification", "replication", "target"},
 	"allregions/app/api":          {"actor", "catalog", "delivery", "intake", "notification", "replication"},
 	"allregions/app/intake":       {"actor", "notification", "replication"},
 	"allregions/app/target":       {"notification", "replication"},
-	"allregions/app/outbox":       {"delivery", "notification", "replication", "target"},
 
 	"allregions/app/notification/fake":        {"actor", "catalog"},
 	"allregions/app/notification/conformance": {"actor", "catalog", "notification", "notification/fake", "replication"},
 	"allregions/app/sidecar":                  {"actor"},
-	"allregions/app/telemetry":                {"actor", "delivery", "notification", "replication"},
-	"allregions/app":                          {"api", "catalog", "delivery", "intake", "notification", "outbox", "registry", "replication", "sidecar", "target", "telemetry"},
+	"allregions/app/telemetry":                {"actor", "intake", "notification", "replication", "target"},
+	"allregions/app":                          {"api", "catalog", "delivery", "intake", "notification", "registry", "replication", "sidecar", "target", "telemetry"},
 
 	"allregions/app/local/process": {},
 	"allregions/app/local/dapr":    {"local/process"},
@@ -86,9 +85,9 @@ var others = map[string][]string{
 	"google.golang.org/grpc":             {"allregions/app/sidecar", "allregions/app/local/dapr"},
 	"github.com/kelseyhightower/":        {"allregions/app"},
 	"github.com/Azure/":                  {"allregions/app", "allregions/app/registry"},
-	"gopkg.in/yaml.v3":                   {"allregions/app/target", "allregions/app/local/cosmos"},
+	"go.yaml.in/yaml/v3":                 {"allregions/app/target", "allregions/app/local/cosmos"},
 	"github.com/google/cel-go/":          {"allregions/app/target"},
-	"github.com/cloudevents/":            {"allregions/app/intake", "allregions/app/notification", "allregions/app/delivery"},
+	"github.com/cloudevents/":            {"allregions/app/intake", "allregions/app/notification", "allregions/app/delivery", "allregions/app/target"},
 	"go.opentelemetry.io/":               {"allregions/app/telemetry", "allregions/app/notification", "allregions/app/notification/conformance", "allregions/app/sidecar", "allregions/app/api"},
 	"net/http":                           {"allregions/app", "allregions/app/telemetry", "allregions/app/api", "allregions/app/target", "allregions/app/sidecar", "allregions/app/local", "allregions/app/local/acr", "allregions/app/local/chaos", "allregions/app/local/cosmos", "allregions/app/local/stack"},
 	"os":                                 {"allregions/app", "allregions/app/sidecar", "allregions/app/local", "allregions/app/local/chaos", "allregions/app/local/cosmos", "allregions/app/local/dapr", "allregions/app/local/process", "allregions/app/local/stack"},
@@ -131,7 +130,7 @@ func TestImports(t *testing.T) {
 
 // The domain and the actor are told the time.
 func TestNoClock(t *testing.T) {
-	for _, dir := range []string{"replication", "actor", "notification"} {
+	for _, dir := range []string{"replication", "actor", "notification", "delivery", "target"} {
 		files, _ := filepath.Glob(filepath.Join(dir, "*.go"))
 		for _, file := range files {
 			if strings.HasSuffix(file, "_test.go") {

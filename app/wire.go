@@ -15,7 +15,6 @@ import (
 	"allregions/app/delivery"
 	"allregions/app/intake"
 	"allregions/app/notification"
-	"allregions/app/outbox"
 	"allregions/app/registry"
 	"allregions/app/sidecar"
 	"allregions/app/target"
@@ -56,7 +55,8 @@ func (w wiring) service(ctx context.Context) (*service, error) {
 		Index:   index,
 	}
 	in := w.intake(client)
-	out := w.outbox(client)
+	targets := w.targets()
+	out := w.dispatcher(targets, client)
 	public := api.New(api.Config{
 		Intake:     in,
 		Statuses:   client,
@@ -72,7 +72,7 @@ func (w wiring) service(ctx context.Context) (*service, error) {
 		Propagator: w.telemetry.Propagator,
 		Log:        w.log,
 	})
-	actors := []sidecar.Actor{w.notifications(index, acr.eventLog, public.Concluded), w.deliveries(out)}
+	actors := []sidecar.Actor{w.notifications(index, acr.eventLog, public.Concluded), w.deliveries(targets)}
 	host := sidecar.NewHost(w.log, w.telemetry.Propagator, actors, w.subscriptions(in, out), w.dapr.Broker)
 	return &service{public: public, host: host, index: index}, nil
 }
@@ -153,29 +153,40 @@ func (w wiring) deliveryRecords() *sidecar.Records {
 	return w.dapr.Records(string(w.config.StateStore), delivery.ActorType+"-")
 }
 
-func (w wiring) outbox(client *notification.Client) *outbox.Outbox {
+func (w wiring) targets() *target.Set {
 	if len(w.config.Targets) > 0 {
-		w.log.Info("telling", "targets", w.config.Targets)
+		w.log.Info("outcomes are sent to", "targets", w.config.Targets)
 	}
-	return &outbox.Outbox{
-		Targets:       w.config.Targets,
-		Attempts:      target.NewClient(nil, time.Now),
-		Deliveries:    &delivery.Client{Actors: w.dapr.Actors(delivery.ActorType), Records: w.deliveryRecords()},
+	set := target.NewSet(w.config.Targets, nil, now)
+	set.Attempted = w.telemetry.Attempted
+	return set
+}
+
+func (w wiring) dispatcher(targets *target.Set, client *notification.Client) *delivery.Dispatcher {
+	return &delivery.Dispatcher{
+		Targets:       targets,
+		Actors:        w.dapr.Actors(delivery.ActorType),
+		Records:       w.deliveryRecords(),
 		Notifications: client,
-		Attempted:     w.telemetry.Attempted,
-		Now:           now,
 		Log:           w.log,
 	}
 }
 
-func (w wiring) deliveries(sender delivery.Sender) sidecar.Actor {
-	a := &delivery.Actor{Records: w.deliveryRecords(), Reminders: w.dapr.Actors(delivery.ActorType), Topic: w.topic(w.config.Topic),
-		Sender: sender, Now: now, Random: rand.Float64, Log: w.log}
+func (w wiring) deliveries(targets *target.Set) sidecar.Actor {
+	a := &delivery.Actor{
+		Records:   w.deliveryRecords(),
+		Reminders: w.dapr.Actors(delivery.ActorType),
+		Topic:     w.topic(w.config.Topic),
+		Sender:    targets,
+		Now:       now,
+		Random:    rand.Float64,
+		Log:       w.log,
+	}
 	return sidecar.Actor{Type: delivery.ActorType, Methods: a.Methods(), Remind: a.Remind}
 }
 
-func (w wiring) subscriptions(in *intake.Intake, out *outbox.Outbox) []sidecar.Subscription {
-	outcomes := sidecar.Subscription{PubSub: string(w.config.PubSub), Topic: string(w.config.Topic), Take: out.Take,
+func (w wiring) subscriptions(in *intake.Intake, out *delivery.Dispatcher) []sidecar.Subscription {
+	outcomes := sidecar.Subscription{PubSub: string(w.config.PubSub), Topic: string(w.config.Topic), Take: out.Dispatch,
 		// Without targets, too: what waits in the subscription would reach targets that
 		// are switched on later, and some of them deploy old images then. Only a broker
 		// that keeps nothing has nothing to drain.

@@ -69,7 +69,7 @@ func (d *deliveries) List(_ context.Context, id string) ([]delivery.Status, erro
 	if id != "a" {
 		return nil, notification.ErrNotFound
 	}
-	return []delivery.Status{{Event: "a/replicated", Target: "ops", Phase: delivery.Delivered, Attempts: []delivery.AttemptStatus{}}}, nil
+	return []delivery.Status{{Event: "a/replicated", Target: "ops", Phase: delivery.Delivered, Attempts: []delivery.Attempt{}}}, nil
 }
 
 func (d *deliveries) Again(_ context.Context, id, target string) (delivery.Status, error) {

@@ -1,6 +1,7 @@
 package target
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strings"
@@ -12,9 +13,9 @@ import (
 	"allregions/app/notification"
 )
 
-// What a filter may cost. Comparing, and calling startsWith, costs about 1, and
-// every element of a list that is looked at again as much. The limit is
-// reached long before a second is over.
+// Limits of a filter. A comparison or a call of startsWith costs about 1, for each
+// element of a list that it reads. An evaluation reaches the limit long before a
+// second is over.
 const (
 	maxFilter     = 4096 // bytes
 	maxFilterCost = 100_000
@@ -38,18 +39,11 @@ var variables = []struct {
 	{"status", cel.StringType, func(s notification.Status) any { return string(s.Status) }},
 	{"startedAt", cel.TimestampType, func(s notification.Status) any { return s.StartedAt }},
 	{"deadline", cel.TimestampType, func(s notification.Status) any { return s.Deadline }},
-	{"concludedAt", cel.TimestampType, func(s notification.Status) any { return orZero[time.Time](s.ConcludedAt) }},
-	{"durationMs", cel.IntType, func(s notification.Status) any { return orZero[int64](s.DurationMS) }},
+	{"concludedAt", cel.TimestampType, func(s notification.Status) any { return *cmp.Or(s.ConcludedAt, &time.Time{}) }},
+	{"durationMs", cel.IntType, func(s notification.Status) any { return *cmp.Or(s.DurationMS, new(int64)) }},
 	{"regions", cel.ListType(cel.StringType), func(s notification.Status) any { return regionNames(s) }},
 	{"missing", cel.ListType(cel.StringType), func(s notification.Status) any { return missingNames(s) }},
 	{"mismatch", cel.BoolType, func(s notification.Status) any { return s.Mismatch }},
-}
-
-func orZero[T any](p *T) (v T) {
-	if p != nil {
-		v = *p
-	}
-	return v
 }
 
 func regionNames(s notification.Status) []string {
@@ -79,7 +73,7 @@ var environment = sync.OnceValues(func() (*cel.Env, error) {
 // filter is a compiled expression. It may be used from several goroutines.
 type filter struct{ program cel.Program }
 
-// compileFilter checks the expression's types, too. Its error is one line.
+// compileFilter also checks the expression's types. Its error is one line.
 func compileFilter(expression string) (*filter, error) {
 	env, err := environment()
 	if err != nil {
@@ -112,11 +106,7 @@ func (f *filter) takes(s notification.Status) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	ok, isBool := result.Value().(bool)
-	if !isBool {
-		return false, fmt.Errorf("is of type %s", result.Type())
-	}
-	return ok, nil
+	return result.Value() == true, nil // compileFilter has checked the type
 }
 
 func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }

@@ -14,22 +14,25 @@ import (
 	"unicode"
 )
 
-// hidden are the strings that a target shows nobody, in every spelling in which
-// the other side may send them back; the longest comes first.
+// hidden are the strings that must not be shown, in every spelling in which the
+// other side may send them back; the longest comes first.
 type hidden []string
 
 const (
-	minHidden = 4 // bytes; less guards nothing
+	minHidden = 4 // bytes; a shorter string protects nothing
 	minPiece  = 8 // bytes, for a part of a path, a query or a header's value
 	mark      = "[hidden]"
 )
 
+// hide collects what must be hidden of the settings of a target.
 func hide(u *url.URL, secrets []string, header http.Header) hidden {
-	words := map[string]bool{}
-	add := func(atLeast int, found ...string) {
-		for _, w := range found {
+	all := map[string]bool{}
+	add := func(atLeast int, words ...string) {
+		for _, w := range words {
 			if len(w) >= atLeast {
-				words[w] = true
+				for _, s := range spellings(w) {
+					all[s] = true
+				}
 			}
 		}
 	}
@@ -40,14 +43,13 @@ func hide(u *url.URL, secrets []string, header http.Header) hidden {
 	}
 	for _, values := range header {
 		for _, v := range values {
-			add(minHidden, v)
 			scheme, credentials, _ := strings.Cut(v, " ")
-			add(minHidden, strings.TrimSpace(credentials))
+			credentials = strings.TrimSpace(credentials)
+			add(minHidden, v, credentials)
 			if strings.EqualFold(scheme, "Basic") {
-				if raw, err := base64.StdEncoding.DecodeString(strings.TrimSpace(credentials)); err == nil {
-					_, password, _ := strings.Cut(string(raw), ":")
-					add(minHidden, string(raw), password)
-				}
+				raw, _ := base64.StdEncoding.DecodeString(credentials) // user:password
+				_, password, _ := strings.Cut(string(raw), ":")
+				add(minHidden, string(raw), password)
 			}
 			add(minPiece, strings.FieldsFunc(v, func(c rune) bool { return strings.ContainsRune(" \t,;=", c) })...)
 		}
@@ -66,13 +68,6 @@ func hide(u *url.URL, secrets []string, header http.Header) hidden {
 	}
 	for _, values := range u.Query() {
 		add(minPiece, values...)
-	}
-
-	all := map[string]bool{}
-	for w := range words {
-		for _, s := range spellings(w) {
-			all[s] = true
-		}
 	}
 	return slices.SortedFunc(maps.Keys(all), func(a, b string) int { return len(b) - len(a) })
 }
@@ -97,7 +92,8 @@ func spellings(s string) []string {
 	}
 }
 
-// longest is how much has to be read beyond a cut to know what it cuts.
+// longest is how much must be read beyond a cut, to find a hidden string that the cut
+// divides.
 func (h hidden) longest() int {
 	if len(h) == 0 {
 		return 0
@@ -105,9 +101,8 @@ func (h hidden) longest() int {
 	return len(h[0])
 }
 
-// clean is the beginning of text, at most limit bytes of it, printable, in one
-// line, and without anything that is hidden. What is hidden may overlap, and may
-// go on behind the cut.
+// clean is the beginning of text: at most limit bytes, printable, in one line, and
+// without the hidden strings. Those may overlap, and may extend beyond the limit.
 func (h hidden) clean(text string, limit int) string {
 	text = h.mask(text, limit)
 	text = strings.ToValidUTF8(text, "\uFFFD")
@@ -118,18 +113,19 @@ func (h hidden) clean(text string, limit int) string {
 		return ' '
 	}, text)
 	text = oneLine(text)
-	text = h.mask(text, len(text)) // spaces that were other space may have made something whole
+	text = h.mask(text, len(text)) // a line break within a hidden string is a space now
 	if len(text) > limit {
 		text = strings.ToValidUTF8(text[:limit], "")
 	}
 	return text
 }
 
-// mask replaces what is hidden in the first limit bytes of text, and drops the rest.
+// mask replaces hidden strings in the first limit bytes of text, and drops all that
+// follows.
 func (h hidden) mask(text string, limit int) string {
 	covered := make([]bool, len(text))
 	for _, w := range h {
-		for from := 0; ; {
+		for from := 0; ; from++ {
 			i := strings.Index(text[from:], w)
 			if i < 0 {
 				break
@@ -138,7 +134,6 @@ func (h hidden) mask(text string, limit int) string {
 			for j := range w {
 				covered[from+j] = true
 			}
-			from++
 		}
 	}
 	var b strings.Builder

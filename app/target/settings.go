@@ -2,7 +2,6 @@ package target
 
 import (
 	"bytes"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,29 +16,18 @@ import (
 	"strconv"
 	"strings"
 
-	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
-	"gopkg.in/yaml.v3"
+	"go.yaml.in/yaml/v3"
 
 	"allregions/app/replication"
 )
 
-// The keys of an entry.
-var keys = []string{"name", "type", "url", "secret", "headers", "filter", "outcomes"}
-
-// Limits of the settings. What is redacted is searched for in every answer, so
-// it must not be endless.
+// Limits of the settings. Every response is searched for the secrets in them, so
+// they must be short.
 const (
 	maxSettings = 1 << 20 // bytes
 	maxURL      = 2048
 	maxSecret   = 1024
 	maxValue    = 4096 // of a header
-)
-
-var (
-	validName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,39}$`)
-	envName   = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
-	fieldName = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}$") // of a header, RFC 9110
-	word      = regexp.MustCompile(`^[A-Za-z_]{1,20}$`)
 )
 
 // Load reads the setting: the targets themselves, or the path of a file that has
@@ -51,6 +39,34 @@ func Load(setting string, env func(string) (string, bool), readFile func(string)
 	if setting == "" {
 		return nil, nil
 	}
+	list, err := parse(setting, readFile)
+	if err != nil {
+		return nil, err
+	}
+	var (
+		targets []*Target
+		errs    []error
+		names   = map[string]bool{}
+	)
+	for i, node := range list {
+		s := &settings{header: http.Header{}}
+		e := entry{label: "target " + strconv.Itoa(i+1), env: env, target: &Target{s: func() *settings { return s }}, settings: s}
+		e.read(resolve(node))
+		name := e.target.Name
+		if names[name] {
+			e.wrong("name", "an earlier target has it as well")
+		}
+		names[name] = name != ""
+		targets, errs = append(targets, e.target), append(errs, e.errs...)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	return targets, nil
+}
+
+// parse returns the entries of the list that the setting is, or whose path it is.
+func parse(setting string, readFile func(string) ([]byte, error)) ([]*yaml.Node, error) {
 	text := []byte(setting)
 	if isPath(setting) {
 		var err error
@@ -65,53 +81,8 @@ func Load(setting string, env func(string) (string, bool), readFile func(string)
 	if len(text) > maxSettings {
 		return nil, fmt.Errorf("larger than %d bytes", maxSettings)
 	}
-	list, err := parse(text)
-	if err != nil {
-		return nil, err
-	}
-	var (
-		targets []*Target
-		errs    []error
-		names   = map[string]bool{}
-	)
-	for i, node := range list {
-		r := reader{label: "target " + strconv.Itoa(i+1), env: env}
-		t := r.target(node)
-		if names[t.Name] {
-			r.wrong("name", "an earlier target has it as well")
-		}
-		if t.Name != "" {
-			names[t.Name] = true
-		}
-		targets, errs = append(targets, t), append(errs, r.errs...)
-	}
-	if err := errors.Join(errs...); err != nil {
-		return nil, err
-	}
-	return targets, nil
-}
-
-// isPath tells a path from a list, also from one that went wrong.
-func isPath(setting string) bool {
-	return !strings.ContainsAny(setting[:1], "[{-#'\"&!") && !strings.Contains(setting, "\n") && !strings.Contains(setting, ": ")
-}
-
-// notYAML are the escapes of JSON that YAML, or our reader of it, lacks.
-var notYAML = regexp.MustCompile(`\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\.`)
-
-// parse reads the list of entries. JSON is YAML, but for its escapes.
-func parse(text []byte) ([]*yaml.Node, error) {
-	if json.Valid(text) {
-		text = notYAML.ReplaceAllFunc(text, func(escape []byte) []byte {
-			var s string
-			if len(escape) == 2 && escape[1] != '/' || json.Unmarshal([]byte(`"`+string(escape)+`"`), &s) != nil {
-				return escape
-			}
-			return []byte(s)
-		})
-	}
-	decoder := yaml.NewDecoder(bytes.NewReader(text))
 	var document yaml.Node
+	decoder := yaml.NewDecoder(bytes.NewReader(yamlOf(text)))
 	if err := decoder.Decode(&document); errors.Is(err, io.EOF) {
 		return nil, errors.New("there is nothing in it; [] stands for no targets")
 	} else if err != nil {
@@ -129,6 +100,29 @@ func parse(text []byte) ([]*yaml.Node, error) {
 	return list.Content, nil
 }
 
+// isPath tells a path from a list, also from one that went wrong.
+func isPath(setting string) bool {
+	return !strings.ContainsAny(setting[:1], "[{-#'\"&!") && !strings.Contains(setting, "\n") && !strings.Contains(setting, ": ")
+}
+
+// notYAML matches the escapes of JSON that our reader of YAML does not know: the
+// slash and surrogate pairs. The other escapes match so that they are skipped.
+var notYAML = regexp.MustCompile(`\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\.`)
+
+// yamlOf makes YAML of JSON, which it is but for some escapes.
+func yamlOf(text []byte) []byte {
+	if !json.Valid(text) {
+		return text
+	}
+	return notYAML.ReplaceAllFunc(text, func(escape []byte) []byte {
+		var s string
+		if len(escape) == 2 && escape[1] != '/' || json.Unmarshal([]byte(`"`+string(escape)+`"`), &s) != nil {
+			return escape
+		}
+		return []byte(s)
+	})
+}
+
 // wrongYAML repeats what YAML says, unless that may quote the text.
 func wrongYAML(err error) error {
 	problem := strings.TrimPrefix(err.Error(), "yaml: ")
@@ -138,7 +132,7 @@ func wrongYAML(err error) error {
 	return fmt.Errorf("neither YAML nor JSON: %s", problem)
 }
 
-// resolve follows an alias, once: what an alias stands for is none itself.
+// resolve follows an alias, once: an alias never stands for another one.
 func resolve(n *yaml.Node) *yaml.Node {
 	if n.Kind == yaml.AliasNode {
 		return n.Alias
@@ -146,108 +140,68 @@ func resolve(n *yaml.Node) *yaml.Node {
 	return n
 }
 
-// reader reads one entry, and collects what is wrong with it. Values come from
-// YAML's nodes and not by way of a struct, because yaml quotes what does not
-// fit one.
-type reader struct {
-	label string // the entry, as errors call it
-	env   func(string) (string, bool)
-	errs  []error
-
-	secrets []string // what came from the environment, and from secret
+// entry reads one entry, and collects everything that is wrong with it. It takes
+// values from YAML's nodes and not by way of a struct: the errors of yaml quote a
+// value that does not fit its field.
+type entry struct {
+	label    string // what errors call the entry
+	env      func(string) (string, bool)
+	target   *Target
+	settings *settings
+	secrets  []string // the values of environment variables, and of the secret
+	errs     []error
 }
 
-func (r *reader) wrong(key, format string, args ...any) {
-	at := r.label
-	if key != "" {
-		at += ": " + key
+// keys has the keys of an entry, in the order in which they are read. Without the
+// key, read gets no node.
+var keys = []struct {
+	name string
+	read func(*entry, *yaml.Node)
+}{
+	{"name", (*entry).readName}, {"type", (*entry).readType}, {"url", (*entry).readURL}, {"secret", (*entry).readSecret},
+	{"headers", (*entry).readHeaders}, {"filter", (*entry).readFilter}, {"outcomes", (*entry).readOutcomes},
+}
+
+// read reads an entry. Without errors, the target is complete; with them, it may
+// have a name.
+func (e *entry) read(n *yaml.Node) {
+	var names []string
+	for _, k := range keys {
+		names = append(names, k.name)
 	}
-	r.errs = append(r.errs, fmt.Errorf("%s: %w", at, fmt.Errorf(format, args...)))
-}
-
-// target reads an entry. Without errors, the result is complete; with them, it
-// may have a name.
-func (r *reader) target(n *yaml.Node) *Target {
-	s := &settings{header: http.Header{}}
-	t := &Target{s: func() *settings { return s }}
-	n = resolve(n)
 	if n.Kind != yaml.MappingNode {
-		r.wrong("", "in line %d: not a mapping with the keys %s", n.Line, strings.Join(keys, ", "))
-		return t
+		e.wrong("", "in line %d: not a mapping with the keys %s", n.Line, strings.Join(names, ", "))
+		return
 	}
 	fields := map[string]*yaml.Node{}
-	for key, value := range pairs(n) {
+	for pair := range slices.Chunk(n.Content, 2) {
+		key, value := resolve(pair[0]), resolve(pair[1])
 		switch {
-		case !slices.Contains(keys, key.Value):
-			r.wrong("", "%s in line %d: there is no such key; there are %s", shown(key, value), key.Line, strings.Join(keys, ", "))
+		case !slices.Contains(names, key.Value):
+			e.wrong("", "%s in line %d: there is no such key; there are %s", shown(key, value), key.Line, strings.Join(names, ", "))
 		case fields[key.Value] != nil:
-			r.wrong(key.Value, "is there twice")
+			e.wrong(key.Value, "is there twice")
 		default:
 			fields[key.Value] = value
 		}
 	}
-	if n, ok := fields["name"]; !ok {
-		r.wrong("name", "is missing")
-	} else if name, ok := r.text("name", n); ok {
-		if validName.MatchString(name) {
-			t.Name = name
-			r.label += " (" + name + ")"
-		} else {
-			r.wrong("name", "must be 1 to 40 of a-z, 0-9 and \"-\", and not begin with \"-\"")
-		}
+	for _, k := range keys {
+		k.read(e, fields[k.name])
 	}
-	if n, ok := fields["type"]; !ok {
-		r.wrong("type", "is missing; it is one of %s", strings.Join(kindNames(), ", "))
-	} else if name, ok := r.text("type", n); ok {
-		if k, ok := kinds[name]; ok {
-			t.Type, s.kind = name, k
-		} else {
-			r.wrong("type", "%s is none of %s", shown(n, n), strings.Join(kindNames(), ", "))
-		}
+	if len(e.errs) == 0 {
+		e.settings.hidden = hide(e.settings.url, e.secrets, e.settings.header)
 	}
-	if n, ok := fields["url"]; !ok {
-		r.wrong("url", "is missing")
-	} else if text, ok := r.expanded("url", n); ok {
-		s.url = r.url(text, s.kind)
-	}
-	if n, ok := fields["secret"]; ok {
-		if t.Type != "" && s.kind.secret == nil {
-			r.wrong("secret", "there is none for type %s", t.Type)
-		} else if text, ok := r.expanded("secret", n); ok {
-			r.secrets = append(r.secrets, strings.Fields(text)...)
-			if t.Type != "" {
-				if err := s.kind.secret(s, text); err != nil {
-					r.wrong("secret", "%w", err)
-				}
-			}
-		}
-	} else if s.kind.secret != nil {
-		r.wrong("secret", "is missing; type %s needs one", t.Type)
-	}
-	if n, ok := fields["headers"]; ok {
-		r.headers(s, n)
-	}
-	s.filter = r.filter(fields["filter"], s.kind)
-	s.outcomes = s.kind.outcomes
-	if n, ok := fields["outcomes"]; ok {
-		s.outcomes = r.outcomes(n)
-	}
-	if len(r.errs) == 0 {
-		s.hidden = hide(s.url, r.secrets, s.header)
-	}
-	return t
 }
 
-// pairs are the keys and values of a mapping, aliases resolved.
-func pairs(n *yaml.Node) func(yield func(key, value *yaml.Node) bool) {
-	return func(yield func(key, value *yaml.Node) bool) {
-		for i := 0; i+1 < len(n.Content); i += 2 {
-			if !yield(resolve(n.Content[i]), resolve(n.Content[i+1])) {
-				return
-			}
-		}
+func (e *entry) wrong(key, format string, args ...any) {
+	at := e.label
+	if key != "" {
+		at += ": " + key
 	}
+	e.errs = append(e.errs, fmt.Errorf("%s: %w", at, fmt.Errorf(format, args...)))
 }
+
+var word = regexp.MustCompile(`^[A-Za-z_]{1,20}$`)
 
 // shown quotes what can only be a misspelt word. A key without a value may be
 // a secret whose key, or the space behind it, was forgotten.
@@ -258,76 +212,106 @@ func shown(n, value *yaml.Node) string {
 	return "what is there"
 }
 
-// text is the value of a key, without space around it. If it is not ok, that
-// was reported.
-func (r *reader) text(key string, n *yaml.Node) (s string, ok bool) {
-	if n.Kind != yaml.ScalarNode {
-		r.wrong(key, "must be text")
-		return "", false
+// text is the value of a key, without space around it. It is "" only after an error,
+// which text has collected.
+func (e *entry) text(key string, n *yaml.Node) string {
+	switch {
+	case n == nil:
+		e.wrong(key, "is missing")
+	case n.Kind != yaml.ScalarNode:
+		e.wrong(key, "must be text")
+	case strings.TrimSpace(n.Value) == "" || n.ShortTag() == "!!null":
+		e.wrong(key, "is empty")
+	default:
+		return strings.TrimSpace(n.Value)
 	}
-	if s = strings.TrimSpace(n.Value); s == "" || n.ShortTag() == "!!null" {
-		r.wrong(key, "is empty")
-		return "", false
-	}
-	return s, true
+	return ""
 }
 
-// expanded is text with ${NAME} replaced. A variable that is empty is one that
-// is not set, as in all settings.
-func (r *reader) expanded(key string, n *yaml.Node) (string, bool) {
-	s, ok := r.text(key, n)
-	if !ok {
-		return "", false
-	}
-	var b strings.Builder
-	for {
-		before, rest, found := strings.Cut(s, "${")
-		b.WriteString(before)
-		if !found {
-			break
+// reference matches ${NAME}, ${ that begins none, and the escape $${.
+var reference = regexp.MustCompile(`\$\$\{|\$\{(?:[A-Za-z_][A-Za-z0-9_]*\})?`)
+
+// expanded is text with ${NAME} replaced. A variable that is empty counts as not
+// set, as in all settings.
+func (e *entry) expanded(key string, n *yaml.Node) string {
+	ok, malformed := true, false
+	s := reference.ReplaceAllStringFunc(e.text(key, n), func(found string) string {
+		switch found {
+		case "$${":
+			return "${"
+		case "${":
+			malformed = true
+			return ""
 		}
-		if strings.HasSuffix(before, "$") {
-			b.WriteByte('{') // behind the $ that is there already
-			s = rest
-			continue
-		}
-		name, after, closed := strings.Cut(rest, "}")
-		if !closed || !envName.MatchString(name) {
-			r.wrong(key, "${ without the name of a variable and }; write $${ for ${ itself")
-			return "", false
-		}
-		value, set := r.env(name)
-		if value = strings.TrimSpace(value); !set || value == "" {
-			r.wrong(key, "the environment variable %s is not set", name)
+		name := found[2 : len(found)-1]
+		value, _ := e.env(name)
+		if value = strings.TrimSpace(value); value == "" {
+			e.wrong(key, "the environment variable %s is not set", name)
 			ok = false
 		}
-		r.secrets = append(r.secrets, value)
-		b.WriteString(value)
-		s = after
+		e.secrets = append(e.secrets, value)
+		return value
+	})
+	if malformed {
+		e.wrong(key, "${ without the name of a variable and }; write $${ for ${ itself")
 	}
-	return strings.TrimSpace(b.String()), ok
+	if !ok || malformed {
+		return ""
+	}
+	return strings.TrimSpace(s)
 }
 
-// url checks a URL. Not even an error of net/url is repeated: it quotes.
-func (r *reader) url(s string, k kind) *url.URL {
-	u, err := url.Parse(s)
-	switch {
-	case len(s) > maxURL:
-		r.wrong("url", "is longer than %d bytes", maxURL)
-	case err != nil || u.Opaque != "" || u.Hostname() == "" || !validPort(u):
-		r.wrong("url", "is not a URL such as https://example.com/path")
-	case u.User != nil:
-		r.wrong("url", "must not have a user or password in it; use headers")
-	case u.Fragment != "":
-		r.wrong("url", "must not have a fragment (#)")
-	case u.Scheme != "https" && u.Scheme != "http":
-		r.wrong("url", "must begin with https://")
-	case u.Scheme == "http" && !isLoopback(u.Hostname()):
-		r.wrong("url", "must begin with https://; http:// is for localhost, 127.0.0.0/8 and ::1 only")
-	case k.path != nil && !k.path.MatchString(u.Path):
-		r.wrong("url", "must be as %s", k.example)
+var validName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,39}$`)
+
+func (e *entry) readName(n *yaml.Node) {
+	name := e.text("name", n)
+	if validName.MatchString(name) {
+		e.target.Name = name
+		e.label += " (" + name + ")"
+	} else if name != "" {
+		e.wrong("name", `must be 1 to 40 of a-z, 0-9 and "-", and not begin with "-"`)
 	}
-	return u
+}
+
+func (e *entry) readType(n *yaml.Node) {
+	names := strings.Join(slices.Sorted(maps.Keys(kinds)), ", ")
+	if n == nil {
+		e.wrong("type", "is missing; it is one of %s", names)
+		return
+	}
+	name := e.text("type", n)
+	if k, ok := kinds[name]; ok {
+		e.target.Type, e.settings.kind = name, k
+	} else if name != "" {
+		e.wrong("type", "%s is none of %s", shown(n, n), names)
+	}
+}
+
+// readURL repeats nothing of the URL, not even an error of net/url: it quotes.
+func (e *entry) readURL(n *yaml.Node) {
+	text := e.expanded("url", n)
+	if text == "" {
+		return
+	}
+	u, err := url.Parse(text)
+	k := e.settings.kind
+	switch {
+	case len(text) > maxURL:
+		e.wrong("url", "is longer than %d bytes", maxURL)
+	case err != nil || u.Opaque != "" || u.Hostname() == "" || !validPort(u):
+		e.wrong("url", "is not a URL such as https://example.com/path")
+	case u.User != nil:
+		e.wrong("url", "must not have a user or password in it; use headers")
+	case u.Fragment != "":
+		e.wrong("url", "must not have a fragment (#)")
+	case u.Scheme != "https" && u.Scheme != "http":
+		e.wrong("url", "must begin with https://")
+	case u.Scheme == "http" && !isLoopback(u.Hostname()):
+		e.wrong("url", "must begin with https://; http:// is for localhost, 127.0.0.0/8 and ::1 only")
+	case k.path != nil && !k.path.MatchString(u.Path):
+		e.wrong("url", "must be as %s", k.example)
+	}
+	e.settings.url = u
 }
 
 func validPort(u *url.URL) bool {
@@ -343,126 +327,123 @@ func isLoopback(host string) bool {
 	return strings.EqualFold(host, "localhost") || err == nil && addr.Unmap().IsLoopback()
 }
 
-// filter compiles the expression in n, or without n the one of the kind.
-func (r *reader) filter(n *yaml.Node, k kind) *filter {
-	text := k.filter
-	if n != nil {
-		var ok bool
-		if text, ok = r.text("filter", n); !ok {
-			return nil
-		}
+func (e *entry) readSecret(n *yaml.Node) {
+	typ, store := e.target.Type, e.settings.kind.secret
+	switch {
+	case n == nil && store == nil:
+		return
+	case n == nil:
+		e.wrong("secret", "is missing; type %s needs one", typ)
+		return
+	case typ != "" && store == nil:
+		e.wrong("secret", "there is none for type %s", typ)
+		return
 	}
-	if text == "" {
-		return nil
+	text := e.expanded("secret", n)
+	e.secrets = append(e.secrets, strings.Fields(text)...)
+	if text == "" || store == nil { // without store, the type is wrong
+		return
 	}
-	if len(text) > maxFilter {
-		r.wrong("filter", "is longer than %d bytes", maxFilter)
-		return nil
+	if err := store(e.settings, text); err != nil {
+		e.wrong("secret", "%w", err)
 	}
-	f, err := compileFilter(text)
-	if err != nil {
-		r.wrong("filter", "%w", err)
-	}
-	return f
 }
 
-// reserved are headers that are the service's own, or the connection's.
+// reserved are the headers that nobody can configure: they are the service's own, or
+// the connection's.
 var reserved = []string{"Accept-Encoding", "Connection", "Content-Encoding", "Content-Length", "Content-Type", "Expect", "Host",
 	"Keep-Alive", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade", "User-Agent"}
 
-func (r *reader) headers(s *settings, n *yaml.Node) {
-	if n.Kind != yaml.MappingNode {
-		r.wrong("headers", "must be a mapping of names to values")
+var fieldName = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}$") // of a header, RFC 9110
+
+func (e *entry) readHeaders(n *yaml.Node) {
+	if n == nil {
 		return
 	}
-	for key, value := range pairs(n) {
-		if key.Kind != yaml.ScalarNode || value.ShortTag() == "!!null" {
-			r.wrong("headers", "in line %d: a name without a value", key.Line)
-			continue
+	if n.Kind != yaml.MappingNode {
+		e.wrong("headers", "must be a mapping of names to values")
+		return
+	}
+	for pair := range slices.Chunk(n.Content, 2) {
+		key, value := resolve(pair[0]), resolve(pair[1])
+		switch {
+		case key.Kind != yaml.ScalarNode || value.ShortTag() == "!!null":
+			e.wrong("headers", "in line %d: a name without a value", key.Line)
+		case !fieldName.MatchString(key.Value):
+			e.wrong("headers", "in line %d: not the name of a header", key.Line)
+		default:
+			e.readHeader(http.CanonicalHeaderKey(key.Value), value)
 		}
-		if !fieldName.MatchString(key.Value) {
-			r.wrong("headers", "in line %d: not the name of a header", key.Line)
-			continue
-		}
-		name := http.CanonicalHeaderKey(key.Value)
-		at := "headers: " + name
-		if slices.Contains(reserved, name) || slices.Contains(s.kind.reserved, name) {
-			r.wrong(at, "is set by the service")
-			continue
-		}
-		if _, twice := s.header[name]; twice {
-			r.wrong(at, "is there twice")
-			continue
-		}
-		v, ok := r.expanded(at, value)
-		if !ok {
-			continue
-		}
-		if len(v) > maxValue {
-			r.wrong(at, "is longer than %d bytes", maxValue)
-		}
-		if strings.ContainsFunc(v, func(c rune) bool { return c < ' ' && c != '\t' || c == 0x7f }) {
-			r.wrong(at, "has a line break or another control character in it")
-		}
-		s.header.Set(name, v)
 	}
 }
 
-// choices are the outcomes there are.
+func (e *entry) readHeader(name string, n *yaml.Node) {
+	s, at := e.settings, "headers: "+name
+	switch {
+	case slices.Contains(reserved, name), slices.Contains(s.kind.reserved, name):
+		e.wrong(at, "is set by the service")
+		return
+	case s.header[name] != nil:
+		e.wrong(at, "is there twice")
+		return
+	}
+	value := e.expanded(at, n)
+	if len(value) > maxValue {
+		e.wrong(at, "is longer than %d bytes", maxValue)
+	}
+	if strings.ContainsFunc(value, func(c rune) bool { return c < ' ' && c != '\t' || c == 0x7f }) {
+		e.wrong(at, "has a line break or another control character in it")
+	}
+	s.header.Set(name, value)
+}
+
+// readFilter compiles the expression, or without one that of the kind.
+func (e *entry) readFilter(n *yaml.Node) {
+	text := e.settings.kind.filter
+	if n != nil {
+		text = e.text("filter", n)
+	}
+	if text == "" {
+		return
+	}
+	if len(text) > maxFilter {
+		e.wrong("filter", "is longer than %d bytes", maxFilter)
+		return
+	}
+	var err error
+	if e.settings.filter, err = compileFilter(text); err != nil {
+		e.wrong("filter", "%w", err)
+	}
+}
+
+// choices are the outcomes that there are.
 var choices = []replication.Status{replication.Replicated, replication.TimedOut, replication.Recovered}
 
-func (r *reader) outcomes(n *yaml.Node) []replication.Status {
+func (e *entry) readOutcomes(n *yaml.Node) {
+	s := e.settings
+	if n == nil {
+		s.outcomes = choices
+		if s.kind.outcomes != nil {
+			s.outcomes = s.kind.outcomes
+		}
+		return
+	}
 	if n.Kind != yaml.SequenceNode {
-		r.wrong("outcomes", "must be a list, such as [replicated, recovered]")
-		return nil
+		e.wrong("outcomes", "must be a list, such as [replicated, recovered]")
+		return
 	}
 	if len(n.Content) == 0 {
-		r.wrong("outcomes", "is empty; without the key, there are all that make sense")
+		e.wrong("outcomes", "is empty; without the key, there are all that make sense")
 	}
-	var outcomes []replication.Status
 	for _, item := range n.Content {
 		item = resolve(item)
 		switch outcome := replication.Status(item.Value); {
 		case !slices.Contains(choices, outcome):
-			r.wrong("outcomes", "%s is none of replicated, timedOut, recovered", shown(item, item))
-		case slices.Contains(outcomes, outcome):
-			r.wrong("outcomes", "%s is there twice", outcome)
+			e.wrong("outcomes", "%s is none of replicated, timedOut, recovered", shown(item, item))
+		case slices.Contains(s.outcomes, outcome):
+			e.wrong("outcomes", "%s is there twice", outcome)
 		default:
-			outcomes = append(outcomes, outcome)
+			s.outcomes = append(s.outcomes, outcome)
 		}
 	}
-	return outcomes
-}
-
-func kindNames() []string { return slices.Sorted(maps.Keys(kinds)) }
-
-// signingSecrets takes one secret of Standard Webhooks, or two during a
-// rotation.
-func signingSecrets(s *settings, secret string) error {
-	secrets := strings.Fields(secret)
-	if len(secrets) > 2 {
-		return fmt.Errorf("there are %d; there can be two, during a rotation", len(secrets))
-	}
-	for i, secret := range secrets {
-		key, ok := strings.CutPrefix(secret, "whsec_")
-		raw, err := base64.StdEncoding.DecodeString(key)
-		if !ok || err != nil || len(raw) < 24 || len(raw) > 64 {
-			return fmt.Errorf("number %d is not whsec_ and the base64 of 24 to 64 bytes; echo whsec_$(openssl rand -base64 32) makes one", i+1)
-		}
-		signer, err := standardwebhooks.NewWebhookRaw(raw)
-		if err != nil {
-			return errors.New("cannot be used to sign") // the error may quote it
-		}
-		s.signers = append(s.signers, signer)
-	}
-	return nil
-}
-
-// bearerToken takes a token that goes into a header.
-func bearerToken(s *settings, secret string) error {
-	if len(secret) > maxSecret || strings.ContainsFunc(secret, func(c rune) bool { return c <= ' ' || c > '~' }) {
-		return fmt.Errorf("is not a token: printable characters without spaces, at most %d", maxSecret)
-	}
-	s.token = secret
-	return nil
 }

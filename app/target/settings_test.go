@@ -2,6 +2,7 @@ package target
 
 import (
 	"io/fs"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -45,70 +46,60 @@ var exampleEnv = map[string]string{
 	"GITHUB_TOKEN": "ghp_x",
 }
 
+// readExample is the example in the documentation.
 func readExample(t testing.TB) string {
 	t.Helper()
-	data, err := os.ReadFile("testdata/targets.yaml")
+	data, err := os.ReadFile("README.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	return string(data)
+	_, after, _ := strings.Cut(string(data), "\n```yaml\n")
+	example, _, found := strings.Cut(after, "\n```\n")
+	if !found {
+		t.Fatal("README.md has no example")
+	}
+	return example
 }
 
-// The example of the package's documentation works, from a file as well.
+// The example of the documentation works, from a file as well.
 func TestExample(t *testing.T) {
 	example := readExample(t)
-	doc, err := os.ReadFile("doc.go")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var block strings.Builder
-	_, after, _ := strings.Cut(string(doc), "A complete example:\n//\n")
-	for line := range strings.Lines(after) {
-		line, isCode := strings.CutPrefix(line, "//\t")
-		if !isCode && line != "//\n" {
-			break
+	readFile := func(path string) ([]byte, error) {
+		if path != "targets.yaml" {
+			return nil, fs.ErrNotExist
 		}
-		block.WriteString(strings.TrimPrefix(line, "//"))
+		return []byte(example), nil
 	}
-	if strings.TrimSpace(block.String()) != strings.TrimSpace(example) {
-		t.Errorf("the documentation's example is not testdata/targets.yaml:\n%s", block.String())
-	}
-
 	want := []string{"deployer (webhook)", "flux (acr)", "ops-slack (slack)", "ops-teams (teams)", "release (github)"}
-	for _, setting := range []string{example, " testdata/targets.yaml\n"} {
-		targets, err := Load(setting, lookup(exampleEnv), os.ReadFile)
-		var got []string
-		for _, target := range targets {
-			got = append(got, target.String())
-		}
-		if err != nil || !slices.Equal(got, want) {
-			t.Fatalf("%q, %v", got, err)
-		}
-		var types []string
-		for _, target := range targets {
-			types = append(types, target.Type)
-		}
-		if slices.Sort(types); !slices.Equal(types, kindNames()) {
-			t.Errorf("examples of %q", types)
-		}
-		e := event(t, notification.TypeTimedOut, nil)
-		var wants []bool
-		for _, target := range targets {
-			ok, err := target.Wants(e)
-			if err != nil {
-				t.Error(err)
+	for name, setting := range map[string]string{"text": example, "a path": " targets.yaml\n"} {
+		t.Run(name, func(t *testing.T) {
+			targets, err := Load(setting, lookup(exampleEnv), readFile)
+			var got, types []string
+			var wants []bool
+			for _, target := range targets {
+				got, types = append(got, target.String()), append(types, target.Type)
+				ok, err := target.Wants(event(t, notification.TypeTimedOut, nil))
+				if err != nil {
+					t.Error(err)
+				}
+				wants = append(wants, ok)
 			}
-			wants = append(wants, ok)
-		}
-		if !slices.Equal(wants, []bool{true, false, true, true, false}) {
-			t.Errorf("told of a timeout: %v", wants)
-		}
-		if n := len(targets[0].s().signers); n != 2 {
-			t.Errorf("%d signers", n)
-		}
-		if got := targets[1].s().header.Get("Authorization"); got != "Bearer flux-token" {
-			t.Errorf("Authorization %q", got)
-		}
+			if err != nil || !slices.Equal(got, want) {
+				t.Fatalf("got %q, %v, want %q", got, err, want)
+			}
+			if slices.Sort(types); !slices.Equal(types, slices.Sorted(maps.Keys(kinds))) {
+				t.Errorf("examples of %q", types)
+			}
+			if want := []bool{true, false, true, true, false}; !slices.Equal(wants, want) {
+				t.Errorf("who wants a timeout: got %v, want %v", wants, want)
+			}
+			if n := len(targets[0].s().signers); n != 2 {
+				t.Errorf("got %d signers, want 2", n)
+			}
+			if got, want := targets[1].s().header.Get("Authorization"), "Bearer flux-token"; got != want {
+				t.Errorf("got Authorization %q, want %q", got, want)
+			}
+		})
 	}
 }
 
@@ -136,14 +127,15 @@ func TestLoadNotations(t *testing.T) {
 		{"a variable within", "[{name: a, type: slack, url: 'https://example.com/${ID}/y'}]", "https://example.com/42/y"},
 		{"an escaped variable", "[{name: a, type: slack, url: 'https://example.com/?x=$${ID}$y'}]", "https://example.com/?x=${ID}$y"},
 	} {
-		targets, err := Load(c.setting, lookup(map[string]string{"URL": " https://example.com/env\n", "ID": "42"}), noFile)
-		if err != nil {
-			t.Errorf("%s: %v", c.name, err)
-			continue
-		}
-		if got := targets[len(targets)-1].s().url.String(); got != c.url {
-			t.Errorf("%s: %s", c.name, got)
-		}
+		t.Run(c.name, func(t *testing.T) {
+			targets, err := Load(c.setting, lookup(map[string]string{"URL": " https://example.com/env\n", "ID": "42"}), noFile)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := targets[len(targets)-1].s().url.String(); got != c.url {
+				t.Errorf("got %s, want %s", got, c.url)
+			}
+		})
 	}
 }
 
@@ -201,6 +193,7 @@ func TestLoadErrors(t *testing.T) {
 		{"two missing variables", entry(webhook + `, secret: "${NO_ONE} ${NO_TWO}"`), []string{"target 1 (ops): secret: the environment variable NO_ONE is not set", "target 1 (ops): secret: the environment variable NO_TWO is not set"}},
 		{"a missing variable in a header", entry(good + `, headers: {x-key: "${NO_KEY}"}`), []string{"target 1 (ops): headers: X-Key: the environment variable NO_KEY is not set"}},
 		{"a variable that does not end", entry(`name: ops, type: slack, url: "${` + secret + `"`), []string{"target 1 (ops): url: ${ without the name of a variable and }; write $${ for ${ itself"}},
+		{"a variable that does not end, behind one that is not set", entry(`name: ops, type: slack, url: "${NO_URL}${` + secret + `"`), []string{"target 1 (ops): url: the environment variable NO_URL is not set", "target 1 (ops): url: ${ without the name of a variable and }; write $${ for ${ itself"}},
 		{"a variable without a name", entry(`name: ops, type: slack, url: "${` + secret + `}"`), []string{"target 1 (ops): url: ${ without the name of a variable and }; write $${ for ${ itself"}},
 
 		{"no secret", entry(webhook), []string{"target 1 (ops): secret: is missing; type webhook needs one"}},
@@ -241,30 +234,25 @@ func TestLoadErrors(t *testing.T) {
 		{"errors in several entries", "[{" + good + ", outcomes: []}, {" + strings.Replace(good, "ops", "dev", 1) + "}, {name: last, type: teams}]",
 			[]string{"target 1 (ops): outcomes: is empty; without the key, there are all that make sense", "target 3 (last): url: is missing"}},
 	} {
-		readFile := func(path string) ([]byte, error) {
-			if path == "empty" {
-				return nil, nil
+		t.Run(c.name, func(t *testing.T) {
+			readFile := func(path string) ([]byte, error) {
+				if path == "empty" {
+					return nil, nil
+				}
+				return nil, &fs.PathError{Op: "open", Path: path, Err: fs.ErrNotExist}
 			}
-			return nil, &fs.PathError{Op: "open", Path: path, Err: fs.ErrNotExist}
-		}
-		targets, err := Load(c.setting, lookup(map[string]string{"EMPTY": " \n"}), readFile)
-		if err == nil || targets != nil {
-			t.Errorf("%s: no error: %v", c.name, targets)
-			continue
-		}
-		got := strings.Split(err.Error(), "\n")
-		for i, want := range c.want {
-			if i >= len(got) || !strings.HasPrefix(got[i], want) {
-				t.Errorf("%s:\n got %q\nwant %q", c.name, got, c.want)
-				break
+			targets, err := Load(c.setting, lookup(map[string]string{"EMPTY": " \n"}), readFile)
+			if err == nil || targets != nil {
+				t.Fatalf("no error: %v", targets)
 			}
-		}
-		if len(got) != len(c.want) {
-			t.Errorf("%s: %d lines, want %d: %q", c.name, len(got), len(c.want), got)
-		}
-		if strings.Contains(strings.ToLower(err.Error()), "hunter") {
-			t.Errorf("%s: quotes a secret: %v", c.name, err)
-		}
+			got := strings.Split(err.Error(), "\n")
+			if !slices.EqualFunc(got, c.want, strings.HasPrefix) {
+				t.Errorf("\n got %q\nwant %q", got, c.want)
+			}
+			if strings.Contains(strings.ToLower(err.Error()), "hunter") {
+				t.Errorf("quotes a secret: %v", err)
+			}
+		})
 	}
 }
 

@@ -9,9 +9,9 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 
-	"allregions/app/delivery"
 	"allregions/app/notification"
 	"allregions/app/replication"
+	"allregions/app/target"
 )
 
 // Metrics counts and measures. No label has an image, an id, a digest, or anything
@@ -149,7 +149,7 @@ func (s *Metrics) Published(_ replication.Outcome, lag time.Duration) {
 // Repeated: see Saved.
 func (s *Metrics) Repeated(work string) { s.count(s.recoveries, 1, labelWork.String(work)) }
 
-// Attempted is for outbox.Outbox.
-func (s *Metrics) Attempted(target string, v delivery.Verdict) {
-	s.count(s.attempts, 1, labelTarget.String(target), labelResult.String(string(v)))
+// Attempted is for target.Set.
+func (s *Metrics) Attempted(name string, v target.Verdict) {
+	s.count(s.attempts, 1, labelTarget.String(name), labelResult.String(string(v)))
 }

@@ -17,10 +17,10 @@ import (
 	"go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 
-	"allregions/app/delivery"
 	"allregions/app/intake"
 	"allregions/app/notification"
 	"allregions/app/replication"
+	"allregions/app/target"
 )
 
 var t0 = time.Date(2026, 11, 17, 16, 52, 1, 0, time.UTC)
@@ -60,7 +60,7 @@ func story(m *Metrics) {
 	m.Received("", intake.ResultRefused)
 	m.Delivered("japaneast", string(replication.CameAfter))
 	m.Repeated(notification.WorkPublish)
-	m.Attempted("ops", delivery.Again)
+	m.Attempted("ops", target.Again)
 }
 
 // measured is what story makes.

@@ -16,7 +16,7 @@ import (
 	"path/filepath"
 	"strconv"
 
-	"gopkg.in/yaml.v3"
+	"go.yaml.in/yaml/v3"
 )
 
 // PartitionKey is the only partition key path with which Dapr works.

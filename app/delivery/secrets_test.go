@@ -1,4 +1,4 @@
-package outbox
+package delivery
 
 import (
 	"bytes"
@@ -14,7 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"allregions/app/delivery"
 	"allregions/app/notification"
 	"allregions/app/notification/fake"
 	"allregions/app/target"
@@ -60,27 +59,25 @@ func TestNoSecretComesOut(t *testing.T) {
 			log := slog.New(slog.NewJSONHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug}))
 			now := time.Now()
 			w := fake.New(now)
-			o := &Outbox{Targets: targets, Attempts: target.NewClient(echo{status}, time.Now), Now: time.Now, Log: log}
-			a, client := deliverer(o, w)
-			id := delivery.ID("n1/replicated", tt.Name)
-			if err := client.Start(t.Context(), tt.Name, delivery.Message{EventID: "n1/replicated", Event: event, Original: `{"id":"n1"}`}); err != nil {
-				t.Fatal(err)
-			}
+			d := &Dispatcher{Targets: target.NewSet(targets, echo{status}, time.Now), Log: log}
+			a := withActor(d, w)
+			id := ID("n1/replicated", tt.Name)
+			begin(t, d, tt.Name, Message{EventID: "n1/replicated", Event: event, Original: `{"id":"n1"}`})
 			for _, err := range w.Pass(48*time.Hour, id, func(name string) error { return a.Remind(t.Context(), id, name) }) {
 				fmt.Fprintln(&out, err)
 			}
-			found, err := client.Status(t.Context(), "n1/replicated", tt.Name)
+			found, _, err := load(t.Context(), w, id)
 			if err != nil || found.Total == 0 {
 				t.Fatalf("%+v, %v", found, err)
 			}
-			st, _ := json.Marshal(found)
-			health, _ := json.Marshal(o.Health())
+			st, _ := json.Marshal(found.status())
+			health, _ := json.Marshal(d.Health())
 			out.Write(st)
 			out.Write(health)
 			for _, e := range w.Events { // of the failure
 				out.Write(e)
 			}
-			fmt.Fprintf(&out, "%v %+v %#v", tt, o.Targets, o.Health())
+			fmt.Fprintf(&out, "%v %+v %#v", tt, d.Targets.All, d.Health())
 			for _, secret := range []string{path, "T0PATH1", "B0PATH2", header, token, key, "repo-s3cr3t"} {
 				if strings.Contains(out.String(), secret) {
 					t.Errorf("%s, %d: %q is in\n%s", tt.Name, status, secret, &out)

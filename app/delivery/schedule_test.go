@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"testing"
 	"time"
+
+	"allregions/app/target"
 )
 
 var t0 = time.Date(2026, 11, 17, 16, 52, 1, 0, time.UTC)
@@ -13,7 +15,7 @@ func TestSchedule(t *testing.T) {
 		0:   "[0s 5s 20s 1m20s 6m20s 36m20s 2h36m20s 10h36m20s 34h36m20s]",
 		0.5: "[0s 5.5s 22s 1m28s 6m58s 39m58s 2h51m58s 11h39m58s 38h3m58s]",
 	} {
-		s := Begin("ops", "n1/replicated", t0)
+		s := Begin("ops", Message{EventID: "n1/replicated"}, "", t0)
 		var at []time.Duration
 		var reason Reason
 		for s.Phase == Pending {
@@ -22,7 +24,7 @@ func TestSchedule(t *testing.T) {
 			}
 			now := s.Next
 			at = append(at, now.Sub(t0))
-			s, reason = s.After(Attempt{At: now, Status: 503, Error: "503"}, Again, 0, random)
+			s, reason = s.After(target.Result{Verdict: target.Again, Status: 503, Error: "503"}, now, random)
 		}
 		if got := fmt.Sprint(at); got != want || reason != Exhausted || s.Phase != Failed {
 			t.Errorf("%v: %s, %s, %s", random, got, reason, s.Phase)
@@ -32,31 +34,34 @@ func TestSchedule(t *testing.T) {
 
 func TestVerdicts(t *testing.T) {
 	for _, tt := range []struct {
-		verdict Verdict
+		verdict target.Verdict
 		pause   time.Duration
 		phase   Phase
 		reason  Reason
 		next    time.Duration
 	}{
-		{Accepted, 0, Delivered, Arrived, 0},
-		{Again, 0, Pending, Retry, 5 * time.Second},
-		{Again, time.Second, Pending, Retry, 5 * time.Second}, // never sooner than the schedule
-		{Again, time.Hour, Pending, Retry, time.Hour},
-		{Again, 1000 * time.Hour, Pending, Retry, 24 * time.Hour}, // nor later than its end
-		{Never, time.Hour, Failed, Refused, 0},
-		{Gone, 0, Failed, Disabled, 0},
+		{target.Delivered, 0, Delivered, Arrived, 0},
+		{target.Again, 0, Pending, Retry, 5 * time.Second},
+		{target.Again, time.Second, Pending, Retry, 5 * time.Second}, // never sooner than the schedule
+		{target.Again, time.Hour, Pending, Retry, time.Hour},
+		{target.Again, 1000 * time.Hour, Pending, Retry, 24 * time.Hour}, // nor later than its end
+		{target.Never, time.Hour, Failed, Refused, 0},
+		{target.Gone, 0, Failed, Disabled, 0},
 	} {
-		s, reason := Begin("ops", "n1/replicated", t0).After(Attempt{At: t0}, tt.verdict, tt.pause, 0)
-		if s.Phase != tt.phase || reason != tt.reason || s.Phase == Pending && s.Next.Sub(t0) != tt.next {
-			t.Errorf("%+v: %+v, %s", tt, s, reason)
-		}
+		t.Run(fmt.Sprint(tt.verdict, " ", tt.pause), func(t *testing.T) {
+			begun := Begin("ops", Message{EventID: "n1/replicated"}, "", t0)
+			s, reason := begun.After(target.Result{Verdict: tt.verdict, RetryAfter: tt.pause}, t0, 0)
+			if s.Phase != tt.phase || reason != tt.reason || s.Phase == Pending && s.Next.Sub(t0) != tt.next {
+				t.Errorf("got %+v, %s, want %+v", s, reason, tt)
+			}
+		})
 	}
 }
 
 func TestRestart(t *testing.T) {
-	s := Begin("ops", "n1/replicated", t0)
+	s := Begin("ops", Message{EventID: "n1/replicated"}, "", t0)
 	for i := range 100 {
-		s, _ = s.After(Attempt{At: t0.Add(time.Duration(i) * time.Second)}, Again, 0, 0)
+		s, _ = s.After(target.Result{Verdict: target.Again}, t0.Add(time.Duration(i)*time.Second), 0)
 		if s.Phase == Failed {
 			s.Reported = true
 			before := s

@@ -3,7 +3,6 @@ package delivery
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -12,6 +11,7 @@ import (
 	"time"
 
 	"allregions/app/notification/fake"
+	"allregions/app/target"
 )
 
 const eventID, targetName = "n1/replicated", "ops"
@@ -21,17 +21,17 @@ var id = ID(eventID, targetName)
 // world is everything outside an Actor, the target included.
 type world struct {
 	*fake.World
-	answers []Result // of the target, in turn; the last one stays; none if the delivery is not even tried
+	answers []target.Result // of the target, in turn; the last one stays; none if the delivery is not even tried
 	sent    []Message
 }
 
-func newWorld(answers ...Result) *world { return &world{World: fake.New(t0), answers: answers} }
+func newWorld(answers ...target.Result) *world { return &world{World: fake.New(t0), answers: answers} }
 
-func (w *world) Send(_ context.Context, target string, m Message) Result {
-	if target != targetName {
-		panic(target)
+func (w *world) Send(_ context.Context, name string, event, original []byte) target.Result {
+	if name != targetName {
+		panic(name)
 	}
-	w.sent = append(w.sent, m)
+	w.sent = append(w.sent, Message{eventID, string(event), string(original)})
 	r := w.answers[0]
 	if len(w.answers) > 1 {
 		w.answers = w.answers[1:]
@@ -49,7 +49,27 @@ func (w *world) Invoke(ctx context.Context, id, method string, body []byte) ([]b
 	return turn.Reply, err
 }
 
-func (w *world) client() *Client { return &Client{w, w} }
+// begin asks the actor to begin the delivery, or, without an answer of the target, to
+// let it fail.
+func (w *world) begin(t *testing.T) error {
+	t.Helper()
+	m := startMessage{Target: targetName, Message: message1}
+	if len(w.answers) == 0 {
+		m.Error = "no such element"
+	}
+	body, err := json.Marshal(m)
+	if err == nil {
+		_, err = w.Invoke(t.Context(), id, methodStart, body)
+	}
+	return err
+}
+
+func (w *world) restart(t *testing.T) {
+	t.Helper()
+	if _, err := w.Invoke(t.Context(), id, methodRestart, nil); err != nil {
+		t.Error(err)
+	}
+}
 
 var message1 = Message{EventID: eventID, Event: `{"id":"n1/replicated"}`, Original: `{"action":"push"}`}
 
@@ -60,12 +80,9 @@ func (w *world) start(t *testing.T) {
 		err := func() (err error) {
 			defer fake.Survive()
 			err = fake.Err // of a process that dies in it
-			if len(w.answers) == 0 {
-				return w.client().Fail(t.Context(), targetName, message1, errors.New("no such element"))
-			}
-			return w.client().Start(t.Context(), targetName, message1)
+			return w.begin(t)
 		}()
-		if st, _ := w.client().Status(t.Context(), eventID, targetName); err == nil && st.Exists() {
+		if s, _, _ := load(t.Context(), w, id); err == nil && s.Exists() {
 			return
 		}
 		if tries > 5 {
@@ -84,17 +101,17 @@ func (w *world) pass(t *testing.T, d time.Duration) {
 
 func (w *world) status(t *testing.T) Status {
 	t.Helper()
-	st, err := w.client().Status(t.Context(), eventID, targetName)
+	s, _, err := load(t.Context(), w, id)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return st
+	return s.status()
 }
 
 var (
-	accepted = Result{Verdict: Accepted, Status: 200}
-	later    = Result{Verdict: Again, Status: 503, Error: "503 Service Unavailable"}
-	refused  = Result{Verdict: Never, Status: 404, Error: "404 Not Found"}
+	accepted = target.Result{Verdict: target.Delivered, Status: 200}
+	later    = target.Result{Verdict: target.Again, Status: 503, Error: "503 Service Unavailable"}
+	refused  = target.Result{Verdict: target.Never, Status: 404, Error: "404 Not Found"}
 )
 
 func TestDelivery(t *testing.T) {
@@ -102,7 +119,7 @@ func TestDelivery(t *testing.T) {
 	w.start(t)
 	w.start(t) // the topic brings it twice
 	w.pass(t, 0)
-	if st := w.status(t); st.Phase != Pending || st.Total != 1 || !st.Next.Equal(t0.Add(5*time.Second)) || st.Attempts[0] != (AttemptStatus{t0, 503, "503 Service Unavailable"}) {
+	if st := w.status(t); st.Phase != Pending || st.Total != 1 || !st.Next.Equal(t0.Add(5*time.Second)) || st.Attempts[0] != (Attempt{t0, 503, "503 Service Unavailable"}) {
 		t.Errorf("%+v", st)
 	}
 	w.pass(t, time.Hour)
@@ -117,8 +134,9 @@ func TestDelivery(t *testing.T) {
 		t.Errorf("topic %v, reminders %v", w.Topic, w.Reminders)
 	}
 	// Asked for again, it is sent again.
-	if st, err := w.client().Restart(t.Context(), eventID, targetName); err != nil || st.Phase != Pending || st.Total != 3 {
-		t.Errorf("%+v, %v", st, err)
+	w.restart(t)
+	if st := w.status(t); st.Phase != Pending || st.Total != 3 {
+		t.Errorf("%+v", st)
 	}
 	w.pass(t, time.Minute)
 	if st := w.status(t); st.Phase != Delivered || st.Total != 4 || len(w.Reminders) != 0 {
@@ -128,10 +146,10 @@ func TestDelivery(t *testing.T) {
 
 func TestDeliveryFails(t *testing.T) {
 	for _, tt := range []struct {
-		answer Result
+		answer target.Result
 		total  int
 		after  time.Duration
-	}{{refused, 1, 0}, {Result{Verdict: Gone, Status: 410, Error: "410 Gone"}, 1, 0}, {later, 9, 36 * time.Hour}} {
+	}{{refused, 1, 0}, {target.Result{Verdict: target.Gone, Status: 410, Error: "410 Gone"}, 1, 0}, {later, 9, 36 * time.Hour}} {
 		w := newWorld(tt.answer)
 		w.start(t)
 		w.pass(t, tt.after)
@@ -151,7 +169,7 @@ func TestDeliveryFails(t *testing.T) {
 			t.Errorf("%s, %v", w.Events[want], err)
 		}
 		// One more that fails is a failure of its own.
-		w.client().Restart(t.Context(), eventID, targetName)
+		w.restart(t)
 		w.pass(t, tt.after)
 		if len(w.Topic) != 2 || w.Topic[1] != fmt.Sprintf("n1/replicated/ops/failed/%d", 2*tt.total) {
 			t.Errorf("topic %v", w.Topic)
@@ -163,7 +181,7 @@ func TestDeliveryFails(t *testing.T) {
 // event more than once, always the same; the delivery ends, its failure is on the
 // topic, and nothing is left.
 func TestEveryWriteOfADeliveryFails(t *testing.T) {
-	for name, answers := range map[string][]Result{"delivered": {later, accepted}, "refused": {later, refused}, "not tried": nil} {
+	for name, answers := range map[string][]target.Result{"delivered": {later, accepted}, "refused": {later, refused}, "not tried": nil} {
 		clean := newWorld(answers...)
 		clean.start(t)
 		clean.pass(t, time.Hour)
@@ -192,7 +210,7 @@ func TestARemovalCannotTakeAnotherStartsReminder(t *testing.T) {
 	w := newWorld(accepted)
 	w.Delay = 2 * time.Second
 	w.Fail = fake.Orphan
-	if err := w.client().Start(t.Context(), targetName, message1); err == nil {
+	if err := w.begin(t); err == nil {
 		t.Fatal("started without a reminder")
 	}
 	for w.Writes[len(w.Writes)-1] != "unregister" {
@@ -200,7 +218,7 @@ func TestARemovalCannotTakeAnotherStartsReminder(t *testing.T) {
 			t.Fatalf("the reminder of nothing stays: %q", w.Writes)
 		}
 	}
-	w.answers = []Result{later, accepted}
+	w.answers = []target.Result{later, accepted}
 	w.Fail = nil
 	w.start(t)
 	w.pass(t, time.Hour)
@@ -219,11 +237,11 @@ func TestBrokenInputToADelivery(t *testing.T) {
 	if data, err := w.Invoke(t.Context(), id, methodRestart, nil); err != nil || strings.Contains(string(data), "pending") {
 		t.Errorf("restart of nothing: %s, %v", data, err)
 	}
-	if st, err := w.client().Status(t.Context(), eventID, targetName); err != nil || st.Exists() {
-		t.Errorf("status of nothing: %+v, %v", st, err)
+	if s, _, err := load(t.Context(), w, id); err != nil || s.Exists() {
+		t.Errorf("load of nothing: %+v, %v", s, err)
 	}
 	w.Records[id] = []byte(`{"target":"ops"}`)
-	if _, err := w.client().Status(t.Context(), eventID, targetName); err == nil {
+	if _, _, err := load(t.Context(), w, id); err == nil {
 		t.Error("a state that cannot be: no error")
 	}
 	if len(w.Writes) != 0 {
@@ -231,5 +249,36 @@ func TestBrokenInputToADelivery(t *testing.T) {
 	}
 	if id != "n1.replicated.ops" {
 		t.Errorf("id %s", id)
+	}
+}
+
+// The bytes in the store, on the way to an actor, and in its reply are those that every
+// version reads and writes.
+func TestWireForms(t *testing.T) {
+	const (
+		stored = `{"message":{"eventId":"n1/replicated","event":"{\"id\":1}","original":"o"},"target":"ops","createdAt":"2026-11-17T16:52:01Z",` +
+			`"phase":"pending","next":"2026-11-17T16:52:06Z","tried":1,"total":2,"attempts":[{"at":"2026-11-17T16:52:01Z","status":503,"error":"503"}],` +
+			`"error":"e","reported":true,"reminder":"check-1"}`
+		fresh = `{"message":{"eventId":"n1/replicated","event":"{}"},"target":"ops","createdAt":"2026-11-17T16:52:01Z","phase":"pending",` +
+			`"next":"2026-11-17T16:52:01Z","tried":0,"total":0}`
+		start  = `{"target":"ops","message":{"eventId":"n1/replicated","event":"{}"},"error":"e"}`
+		status = `{"event":"n1/replicated","target":"ops","status":"pending","createdAt":"2026-11-17T16:52:01Z","attemptsMade":2,` +
+			`"attempts":[{"at":"2026-11-17T16:52:01Z","status":503,"error":"503"}],"nextAttempt":"2026-11-17T16:52:06Z","error":"e"}`
+		none = `{"event":"","target":"","status":"","attemptsMade":0,"attempts":[]}`
+	)
+	var full State
+	if err := json.Unmarshal([]byte(stored), &full); err != nil {
+		t.Fatal(err)
+	}
+	for want, value := range map[string]any{
+		stored: full,
+		fresh:  Begin("ops", Message{EventID: "n1/replicated", Event: "{}"}, "", t0),
+		start:  startMessage{Target: "ops", Message: Message{EventID: "n1/replicated", Event: "{}"}, Error: "e"},
+		status: full.status(),
+		none:   State{}.status(),
+	} {
+		if got, err := json.Marshal(value); string(got) != want || err != nil {
+			t.Errorf("\n got %s, %v\nwant %s", got, err, want)
+		}
 	}
 }

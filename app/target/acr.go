@@ -1,0 +1,28 @@
+package target
+
+import (
+	"errors"
+
+	"allregions/app/replication"
+)
+
+// acrKind gets what ACR itself sent, byte by byte. By default it gets only pushes
+// with a tag: some receivers of ACR's webhooks deploy whatever comes, even an image
+// in quarantine, and others refuse a push without a tag.
+var acrKind = kind{
+	outcomes: []replication.Status{replication.Replicated, replication.Recovered},
+	filter:   `action == "push" && tag != ""`,
+	original: true,
+	// The name begins as that of ACR: Kargo accepts nothing else.
+	header: map[string]string{"Content-Type": "application/json; charset=utf-8", "User-Agent": "AzureContainerRegistry/1.0"},
+	body: func(e Event) ([]byte, error) {
+		if len(e.Original) == 0 {
+			return nil, errNoOriginal
+		}
+		return e.Original, nil
+	},
+}
+
+// errNoOriginal is why a target of type acr cannot get an outcome: it understands
+// nothing but ACR's webhook.
+var errNoOriginal = errors.New("the webhook that ACR sent is not there to be sent on")

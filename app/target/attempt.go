@@ -1,0 +1,207 @@
+package target
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+const (
+	timeout       = 10 * time.Second // of an attempt, response included
+	maxRetryAfter = 24 * time.Hour
+	maxAnswer     = 1024     // bytes that are shown of a response's body, or of an error
+	maxHeader     = 64 << 10 // bytes of a response
+)
+
+// Verdict is what follows from an attempt. Its values are those of the metric.
+type Verdict string
+
+// The verdicts.
+const (
+	Delivered Verdict = "delivered"
+	Again     Verdict = "again" // a later attempt may succeed
+	Never     Verdict = "never" // the same attempt will fail again
+	Gone      Verdict = "gone"  // the target says that it wants nothing any more
+)
+
+// Result is how one attempt went.
+type Result struct {
+	Verdict    Verdict
+	Status     int           // HTTP; 0 without a response
+	Error      string        // one line without secrets, and of the URL the host at most; "" if delivered
+	RetryAfter time.Duration // what the target asked for; at most 24 h
+}
+
+// Health is how a target does, as far as this replica has tried it. It has no secret,
+// and no address: the path of one may be a secret.
+type Health struct {
+	Name     string     `json:"name"`
+	Type     string     `json:"type"`
+	Disabled bool       `json:"disabled"` // it answered 410; until a restart
+	Failures int        `json:"failuresInARow"`
+	Last     *time.Time `json:"lastAttempt,omitempty"`
+	Error    string     `json:"lastError,omitempty"` // "" after a success
+}
+
+// Set is the targets that there are, and their health. It may be used from several
+// goroutines.
+type Set struct {
+	All []*Target // not to be changed
+
+	// Attempted, if set, is called after each attempt. It must not block.
+	Attempted func(target string, v Verdict)
+
+	transport http.RoundTripper
+	now       func() time.Time
+	mu        sync.Mutex
+	health    []Health // of the target with the same index
+}
+
+// NewSet makes a set. Without a transport it has one of its own, which verifies
+// certificates and uses HTTPS_PROXY. The clock dates attempts and their signatures,
+// and gives a date in Retry-After its meaning.
+func NewSet(targets []*Target, transport http.RoundTripper, now func() time.Time) *Set {
+	if transport == nil {
+		own := http.DefaultTransport.(*http.Transport).Clone()
+		own.MaxResponseHeaderBytes = maxHeader
+		transport = own
+	}
+	s := &Set{All: targets, transport: transport, now: now, health: make([]Health, len(targets))}
+	for i, t := range targets {
+		s.health[i] = Health{Name: t.Name, Type: t.Type}
+	}
+	return s
+}
+
+// Has tells whether there is a target with that name.
+func (s *Set) Has(name string) bool { return s.index(name) >= 0 }
+
+func (s *Set) index(name string) int {
+	return slices.IndexFunc(s.All, func(t *Target) bool { return t.Name == name })
+}
+
+// Health returns the health of all targets, in the order of the settings.
+func (s *Set) Health() []Health {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.health)
+}
+
+// Send makes one attempt, of at most 10 s, to deliver an event to a target. Original
+// is the webhook that ACR sent, where the target wants it.
+func (s *Set) Send(ctx context.Context, name string, event, original []byte) Result {
+	i := s.index(name)
+	if i < 0 {
+		return Result{Verdict: Never, Error: "the target is not in NOTIFY_TARGETS any more"}
+	}
+	if s.Health()[i].Disabled {
+		return Result{Verdict: Gone, Error: "the target has answered 410, and gets nothing until a restart"}
+	}
+	e, err := ParseEvent(event)
+	if err != nil {
+		return Result{Verdict: Never, Error: err.Error()}
+	}
+	e.Original = original
+	result := s.attempt(ctx, s.All[i], e)
+	s.record(i, result)
+	if s.Attempted != nil {
+		s.Attempted(name, result.Verdict)
+	}
+	return result
+}
+
+func (s *Set) record(i int, r Result) {
+	now := s.now().UTC()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h := &s.health[i]
+	h.Last, h.Error = &now, r.Error
+	h.Failures++
+	if r.Verdict == Delivered {
+		h.Failures = 0
+	}
+	h.Disabled = h.Disabled || r.Verdict == Gone
+}
+
+// attempt asks the transport and not an http.Client. A client would follow redirects,
+// and so send the event, and keys in headers, to a place that nobody has configured.
+func (s *Set) attempt(ctx context.Context, t *Target, e Event) Result {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	request, err := t.request(ctx, e, s.now())
+	if err != nil {
+		return Result{Verdict: Never, Error: err.Error()}
+	}
+	hidden := t.s().hidden
+	response, err := s.transport.RoundTrip(request)
+	if err != nil {
+		text := err.Error()
+		if errors.Is(err, context.DeadlineExceeded) {
+			text = "no answer in time"
+		}
+		return Result{Verdict: Again, Error: "POST " + request.URL.Host + ": " + hidden.clean(text, maxAnswer)}
+	}
+	defer response.Body.Close()
+	// The status decides, even if the body does not come whole. A hidden string that
+	// begins before the cut must be read to its end.
+	body, _ := io.ReadAll(io.LimitReader(response.Body, int64(maxAnswer+hidden.longest())))
+	wait := retryAfter(response.Header.Get("Retry-After"), s.now())
+	verdict := verdictOf(response.StatusCode, wait)
+	if verdict == Delivered {
+		return Result{Verdict: verdict, Status: response.StatusCode}
+	}
+	return Result{
+		Verdict:    verdict,
+		Status:     response.StatusCode,
+		Error:      failure(response.StatusCode, wait, hidden.clean(string(body), maxAnswer)),
+		RetryAfter: wait,
+	}
+}
+
+// verdictOf is Again for a status that HTTP does not know.
+func verdictOf(status int, wait time.Duration) Verdict {
+	switch {
+	case status >= 200 && status <= 299:
+		return Delivered
+	case status == http.StatusGone:
+		return Gone
+	case status == http.StatusRequestTimeout, status == http.StatusTooEarly, status == http.StatusTooManyRequests:
+		return Again
+	case status == http.StatusForbidden && wait > 0:
+		return Again // GitHub's answer to too many requests
+	case status >= 400 && status <= 499:
+		return Never
+	}
+	return Again
+}
+
+// failure says in one line what the target answered.
+func failure(status int, wait time.Duration, answer string) string {
+	text := strings.TrimSpace(strconv.Itoa(status) + " " + http.StatusText(status))
+	if wait > 0 {
+		text += fmt.Sprintf(", try again after %s", wait)
+	}
+	if answer != "" {
+		text += ": " + answer
+	}
+	return text
+}
+
+// retryAfter reads seconds or a date. Anything else, and a date in the past, is 0.
+func retryAfter(value string, now time.Time) time.Duration {
+	value = strings.TrimSpace(value)
+	var wait time.Duration
+	if seconds, err := strconv.ParseUint(value, 10, 64); err == nil || errors.Is(err, strconv.ErrRange) {
+		wait = time.Duration(min(seconds, uint64(maxRetryAfter/time.Second))) * time.Second
+	} else if date, err := http.ParseTime(value); err == nil {
+		wait = date.Sub(now)
+	}
+	return min(max(wait, 0), maxRetryAfter)
+}

@@ -1,0 +1,131 @@
+package target
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"text/template"
+	"time"
+	"unicode"
+
+	"allregions/app/notification"
+	"allregions/app/replication"
+)
+
+// headlines say what has happened: first where an image came, then for every other
+// action.
+var headlines = map[replication.Status][2]string{
+	replication.Replicated: {"✅ In all regions", "✅ Done in all regions"},
+	replication.TimedOut:   {"❌ Not in all regions", "❌ Not done in all regions"},
+	replication.Recovered:  {"✅ In all regions after all", "✅ Done in all regions after all"},
+}
+
+// headline has no text that is not ours.
+func headline(s notification.Status) string {
+	if s.IsArrival() {
+		return headlines[s.Status][0]
+	}
+	return headlines[s.Status][1]
+}
+
+// imageName is the image as a person would name it.
+func imageName(s notification.Status) string {
+	name := s.Repository
+	if s.Registry != "" {
+		name = s.Registry + "/" + name
+	}
+	if s.Tag != "" {
+		return name + ":" + s.Tag
+	}
+	return name + "@" + s.Digest
+}
+
+// render returns the body of a kind whose messages a template makes: JSON, in which
+// every value must go through the function json. Text that is not ours must go through
+// fit before.
+func render(text string, escapes *strings.Replacer) func(Event) ([]byte, error) {
+	t := template.Must(template.New("").Funcs(template.FuncMap{
+		"json": func(s string) (string, error) { data, err := encode(s); return string(data), err },
+		"fit":  func(s string, limit int) string { return fit(s, limit, escapes) },
+	}).Parse(text))
+	return func(e Event) ([]byte, error) {
+		var rendered, body bytes.Buffer
+		err := t.Execute(&rendered, message{
+			ID:       e.ID,
+			Headline: headline(e.Status),
+			Image:    imageName(e.Status),
+			Good:     e.Status.Status != replication.TimedOut,
+			Facts:    factsOf(e.Status),
+		})
+		if err == nil {
+			err = json.Compact(&body, rendered.Bytes())
+		}
+		if err != nil {
+			return nil, errors.New("the message cannot be made") // the error may quote it
+		}
+		return body.Bytes(), nil
+	}
+}
+
+// message is what a template can show. All but Headline and labels is text that is not
+// ours.
+type message struct {
+	ID, Headline, Image string
+	Good                bool
+	Facts               []fact
+}
+
+type fact struct{ Label, Value string }
+
+// factsOf returns at most eight facts, none of them empty; Slack takes ten.
+func factsOf(s notification.Status) []fact {
+	var after, mismatch string
+	if s.DurationMS != nil {
+		after = (time.Duration(*s.DurationMS) * time.Millisecond).String()
+	}
+	if s.Mismatch {
+		mismatch = "regions disagree on the digest or tag"
+	}
+	return slices.DeleteFunc([]fact{
+		{"Missing", strings.Join(missingNames(s), ", ")},
+		{"Regions", strings.Join(regionNames(s), ", ")},
+		{"Action", s.Action},
+		{"Digest", s.Digest},
+		{"After", after},
+		{"Since", s.StartedAt.UTC().Format(time.RFC3339)},
+		{"Mismatch", mismatch},
+	}, func(f fact) bool { return f.Value == "" })
+}
+
+// fit escapes s and cuts it to limit bytes, never within an escape. It replaces
+// characters that cannot be seen, or that change the direction of writing.
+func fit(s string, limit int, escapes *strings.Replacer) string {
+	const ellipsis = "…"
+	var b strings.Builder
+	for _, c := range s {
+		if !unicode.IsPrint(c) {
+			c = unicode.ReplacementChar
+		}
+		piece := escapes.Replace(string(c))
+		if b.Len()+len(piece)+len(ellipsis) > limit {
+			b.WriteString(ellipsis)
+			break
+		}
+		b.WriteString(piece)
+	}
+	return b.String()
+}
+
+// encode makes JSON without the escapes for HTML: a person may read it.
+func encode(v any) ([]byte, error) {
+	var b bytes.Buffer
+	encoder := json.NewEncoder(&b)
+	encoder.SetEscapeHTML(false)
+	if err := encoder.Encode(v); err != nil {
+		return nil, fmt.Errorf("encode: %w", err)
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
+}
