@@ -180,7 +180,7 @@ func TestDefaultFilter(t *testing.T) {
 			}
 		}
 	}
-	for _, file := range []string{"doc.go", "../../README.md"} {
+	for _, file := range []string{"doc.go", "README.md"} {
 		text, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
