@@ -20,17 +20,17 @@ import (
 	"allregions/app/replication"
 )
 
-// pipelineExample is what the README tells pipelines to run, with each of the words
+// pipelineExample is what app/api/README.md tells pipelines to run, with each of the words
 // replaced, which are in it once.
 func pipelineExample(t *testing.T, replace map[string]string) string {
 	t.Helper()
-	readme, err := os.ReadFile(filepath.Join("..", "..", "README.md"))
+	readme, err := os.ReadFile(filepath.Join("..", "api", "README.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	found := regexp.MustCompile("(?s)\n### In a pipeline\n.*?\n```sh\n(.*?)```\n").FindSubmatch(readme)
 	if found == nil {
-		t.Fatal("the README has no example of a pipeline")
+		t.Fatal("README.md has no example of a pipeline")
 	}
 	script := string(found[1])
 	for old, text := range replace {
@@ -42,7 +42,7 @@ func pipelineExample(t *testing.T, replace map[string]string) string {
 	return script
 }
 
-// The README's command goes on while the image is not everywhere, however short the
+// The page's command goes on while the image is not everywhere, however short the
 // wait is, and fails for everything but yes.
 func TestPipelineExample(t *testing.T) {
 	if _, err := exec.LookPath("curl"); err != nil {

@@ -80,11 +80,11 @@ type cost struct {
 // costs are the rows of the README's table.
 func costs(t *testing.T) (rows []cost) {
 	t.Helper()
-	readme, err := os.ReadFile(filepath.Join("..", "..", "..", "README.md"))
+	readme, err := os.ReadFile(filepath.Join("..", "README.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, table, _ := strings.Cut(string(readme), "\n## Speed\n")
+	_, table, _ := strings.Cut(string(readme), "\n### Speed\n")
 	table, _, _ = strings.Cut(table, "\n## ")
 	for _, m := range regexp.MustCompile("(?m)^\\| [^|]* \\| `([\\w ]+)` \\| ([^|]*) \\| ([^|]*) \\|$").FindAllStringSubmatch(table, -1) {
 		rows = append(rows, cost{m[1], [2]func(int) int{formula(t, m[2]), formula(t, m[3])}})

@@ -147,7 +147,7 @@ func TestTelemetry(t *testing.T) {
 	c.mu.Unlock()
 
 	// Delivery attempts are of targets, of which there are none here.
-	readme, err := os.ReadFile(filepath.Join("..", "..", "..", "README.md"))
+	readme, err := os.ReadFile(filepath.Join("..", "..", "telemetry", "README.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
