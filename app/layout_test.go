@@ -68,7 +68,7 @@ var imports = map[string][]string{
 	"allregions/app/local/process": {},
 	"allregions/app/local/dapr":    {"local/process"},
 	"allregions/app/local/acr":     {},
-	"allregions/app/local/cosmos":  {},
+	"allregions/app/local/cosmos":  {"local/process"},
 	"allregions/app/local/stack":   {"local/cosmos", "local/dapr", "local/process", "sidecar"},
 	"allregions/app/local/chaos":   {"local/acr", "local/cosmos", "local/dapr", "local/process", "local/stack"},
 	"allregions/app/local":         {"local/acr", "local/chaos", "local/dapr", "local/process", "local/stack", "registry", "replication"},

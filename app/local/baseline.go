@@ -36,7 +36,7 @@ func measureBaseline(ctx context.Context, trains []train, mode, regions string, 
 	}
 
 	var port int
-	if err := stack.FreePorts(&port); err != nil {
+	if err := process.FreePorts(&port); err != nil {
 		return nil, err
 	}
 	group, err := process.NewGroup()

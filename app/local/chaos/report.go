@@ -1,7 +1,7 @@
 package chaos
 
 import (
-	"bufio"
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -105,52 +105,27 @@ func count(faults []fault) map[string]int {
 	return counts
 }
 
-// remindedOutcomes counts in the services' logs the outcomes that a reminder
-// decided. Those that it only published are not logged.
-func remindedOutcomes(paths []string) (n int, err error) {
-	err = eachLine(paths, func(l logLine) {
-		if l.Reminder && l.Msg == "decided" && strings.Contains(l.Decision, "timedOut") {
-			n++
-		}
-	})
-	return n, err
-}
-
-// refusals counts in the services' logs the webhooks that had a 503, by reason.
-func refusals(paths []string) (map[string]int, error) {
-	counts := map[string]int{}
-	err := eachLine(paths, func(l logLine) {
-		if l.Msg == "cannot answer" && strings.HasPrefix(l.Path, "/webhooks/") {
-			counts[refusal(l.Err)]++
-		}
-	})
-	return counts, err
-}
-
-// logLine is what is read of a line of a service's log.
-type logLine struct {
-	Msg, Decision, Path, Err string
-	Reminder                 bool
-}
-
-// eachLine calls do with every line of the services' logs that is one of theirs.
-func eachLine(paths []string, do func(logLine)) error {
+// readLogs counts in the services' logs the webhooks that had a 503, and the outcomes
+// that a reminder decided. Those that it only published are not logged.
+func (r *Report) readLogs(paths []string) error {
+	r.Refusals = map[string]int{}
 	for _, path := range paths {
-		f, err := os.Open(path)
+		data, err := os.ReadFile(path)
 		if err != nil {
 			return fmt.Errorf("read the services' logs: %w", err)
 		}
-		defer f.Close()
-		scan := bufio.NewScanner(f)
-		scan.Buffer(nil, 1<<20)
-		for scan.Scan() {
-			var l logLine
-			if json.Unmarshal(scan.Bytes(), &l) == nil {
-				do(l)
+		for line := range bytes.Lines(data) {
+			var l struct {
+				Msg, Decision, Path, Err string
+				Reminder                 bool
 			}
-		}
-		if err := scan.Err(); err != nil {
-			return fmt.Errorf("read %s: %w", path, err)
+			switch err := json.Unmarshal(line, &l); {
+			case err != nil: // not a line of ours
+			case l.Msg == "cannot answer" && strings.HasPrefix(l.Path, "/webhooks/"):
+				r.Refusals[refusal(l.Err)]++
+			case l.Msg == "decided" && l.Reminder && strings.Contains(l.Decision, "timedOut"):
+				r.Reminded++
+			}
 		}
 	}
 	return nil

@@ -193,13 +193,3 @@ func TestLateWrites(t *testing.T) {
 		return c.Refused == 2*tries && c.LateRefused > tries && c.LateDone > c.LateGuarded && c.LateGuarded > tries
 	})
 }
-
-// eventually waits for a condition.
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("%s: not in time", what)
-		}
-	}
-}

@@ -16,6 +16,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"allregions/app/local/process"
 )
 
 const (
@@ -85,27 +87,22 @@ func startCosmium(t *testing.T) *Proxy {
 	if err := Build(t.Context(), filepath.Join("..", "..", ".."), program); err != nil {
 		t.Fatal(err)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
+	var e Emulator
+	if err := process.FreePorts(&e.Port); err != nil {
 		t.Fatal(err)
 	}
-	e := Emulator{Port: l.Addr().(*net.TCPAddr).Port}
-	l.Close()
 	cmd := e.Command(program)
 	cmd.Stdout, cmd.Stderr = t.Output(), t.Output()
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
-	for deadline := time.Now().Add(soon); ; time.Sleep(20 * time.Millisecond) {
-		err := e.Create(t.Context(), "d", "c")
-		if err == nil {
-			return NewProxy(e, Emulator{Port: 1})
-		}
-		if time.Now().After(deadline) {
-			t.Fatal(err)
-		}
+	ctx, cancel := context.WithTimeout(t.Context(), soon)
+	defer cancel()
+	if err := process.Until(ctx, "Cosmium is not ready", func() error { return e.Create(ctx, Container{"d", "c"}) }); err != nil {
+		t.Fatal(err)
 	}
+	return NewProxy(e, Emulator{Port: 1})
 }
 
 // write is a write that a client asks for.

@@ -139,3 +139,11 @@ func TestStartAndStop(t *testing.T) {
 	}
 	g.Stop(0) // again
 }
+
+func TestLastLine(t *testing.T) {
+	for in, want := range map[string]string{"": "no output", "a\nb\n\n  \n": "b", "one": "one"} {
+		if got := LastLine([]byte(in)); got != want {
+			t.Errorf("%q: %q", in, got)
+		}
+	}
+}
