@@ -71,7 +71,8 @@ var imports = map[string][]string{
 	"allregions/app/local/cosmos":  {"local/process"},
 	"allregions/app/local/stack":   {"local/cosmos", "local/dapr", "local/process", "sidecar"},
 	"allregions/app/local/chaos":   {"local/acr", "local/cosmos", "local/dapr", "local/process", "local/stack"},
-	"allregions/app/local":         {"local/acr", "local/chaos", "local/dapr", "local/process", "local/stack", "registry", "replication"},
+	"allregions/app/local/load":    {"local/acr", "local/process", "local/stack"},
+	"allregions/app/local":         {"local/acr", "local/chaos", "local/dapr", "local/load", "local/stack", "registry"},
 }
 
 // others says which packages may import what is not ours.
@@ -89,8 +90,8 @@ var others = map[string][]string{
 	"github.com/google/cel-go/":          {"allregions/app/target"},
 	"github.com/cloudevents/":            {"allregions/app/notification", "allregions/app/delivery"},
 	"go.opentelemetry.io/":               {"allregions/app/telemetry", "allregions/app/notification", "allregions/app/notification/conformance", "allregions/app/sidecar", "allregions/app/webhook"},
-	"net/http":                           {"allregions/app", "allregions/app/telemetry", "allregions/app/webhook", "allregions/app/target", "allregions/app/sidecar", "allregions/app/local", "allregions/app/local/acr", "allregions/app/local/chaos", "allregions/app/local/cosmos", "allregions/app/local/stack"},
-	"os":                                 {"allregions/app", "allregions/app/sidecar", "allregions/app/local", "allregions/app/local/chaos", "allregions/app/local/cosmos", "allregions/app/local/dapr", "allregions/app/local/process", "allregions/app/local/stack"},
+	"net/http":                           {"allregions/app", "allregions/app/telemetry", "allregions/app/webhook", "allregions/app/target", "allregions/app/sidecar", "allregions/app/local", "allregions/app/local/acr", "allregions/app/local/chaos", "allregions/app/local/cosmos", "allregions/app/local/load", "allregions/app/local/stack"},
+	"os":                                 {"allregions/app", "allregions/app/sidecar", "allregions/app/local", "allregions/app/local/chaos", "allregions/app/local/cosmos", "allregions/app/local/dapr", "allregions/app/local/load", "allregions/app/local/process", "allregions/app/local/stack"},
 }
 
 func TestImports(t *testing.T) {

@@ -1,12 +1,5 @@
 // Local runs the whole service on one machine, with the real Dapr around it:
 // no server, no container, no account.
-//
-//	go run ./app/local up         the stack; every notification goes to stdout
-//	go run ./app/local demo       the same, with a registry that pushes images
-//	go run ./app/local chaos      three replicas, while everything around them fails
-//	go run ./app/local load       sends webhooks as fast as they are answered
-//	go run ./app/local receiver   a target that prints what it gets
-//	go run ./app/local build      only builds Dapr, if that was not done before
 package main
 
 import (
@@ -17,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -28,19 +22,22 @@ import (
 
 const usage = `usage: go run ./app/local COMMAND [FLAGS]
 
-  up      run the service with the real Dapr around it; every CloudEvent that
-          comes out of the topic is a line on stdout
-  demo    run it for half a minute with a simulated geo-replicated registry
-  chaos   run three replicas while processes are killed and the store fails, and
-          see that no promise is broken; needs redis-server
-  load    send webhooks as fast as they are answered, to a new stack or a
-          running service, and report how that went
-  receiver
-          run a target that prints what it gets, and verifies its signature
-  build   build Dapr, if that was not done before
+  up        run the service with the real Dapr around it; every CloudEvent that
+            comes out of the topic is a line on stdout
+  demo      run it for half a minute with a simulated geo-replicated registry
+  chaos     run three replicas while processes are killed and the store fails, and
+            see that no promise is broken; needs redis-server
+  load      send webhooks as fast as they are answered, to a new stack or a
+            running service, and report how that went
+  receiver  run a target that prints what it gets, and verifies its signature
+  build     build Dapr, if that was not done before
 
 Flags of a command: go run ./app/local COMMAND -h
 `
+
+var commands = map[string]func(context.Context, []string) error{
+	"up": up, "demo": demo, "chaos": runChaos, "load": runLoad, "receiver": receiver, "build": build,
+}
 
 // errUsage means that the flag package has said what is wrong.
 var errUsage = errors.New("usage")
@@ -59,10 +56,12 @@ func run(args []string) int {
 		cancel()
 	}()
 
-	commands := map[string]func(context.Context, []string) error{"up": up, "demo": demo, "chaos": runChaos, "load": load, "receiver": receiver, "build": build}
-	if len(args) == 0 || commands[args[0]] == nil {
+	if len(args) == 0 {
+		args = []string{""}
+	}
+	if commands[args[0]] == nil {
 		fmt.Fprint(os.Stderr, usage)
-		if len(args) > 0 && (args[0] == "help" || args[0] == "-h" || args[0] == "--help") {
+		if slices.Contains([]string{"help", "-h", "--help"}, args[0]) {
 			return 0
 		}
 		return 2

@@ -175,6 +175,9 @@ func publicPort(port *int) error {
 	if *port == 0 {
 		return process.FreePorts(port)
 	}
+	if *port < 0 || *port > 65535 {
+		return fmt.Errorf("-port: %d is not a TCP port", *port)
+	}
 	if err := process.CheckPort("", *port); err != nil {
 		return fmt.Errorf("port %d is taken; choose another one with -port, or -port 0 for any", *port)
 	}
