@@ -8,11 +8,8 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"os/signal"
 	"slices"
-	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
@@ -52,7 +49,7 @@ func run(args []string) int {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	go func() {
-		goToolGone(ctx)
+		parentGone(ctx)
 		cancel()
 	}()
 
@@ -106,17 +103,11 @@ func parse(flags *flag.FlagSet, args []string) error {
 	return nil
 }
 
-// goToolGone returns when the go tool that runs this program under `go run` has
-// died without telling: it passes a Ctrl-C on, but not a SIGTERM or SIGKILL. If
-// this program was not started by the go tool, it returns when ctx ends.
-func goToolGone(ctx context.Context) {
+// parentGone returns when the process that started this one has ended, or ctx has. The
+// go tool, which runs this program under `go run`, passes a Ctrl-C on, but not a
+// SIGTERM or SIGKILL.
+func parentGone(ctx context.Context) {
 	parent := os.Getppid()
-	out, err := exec.CommandContext(ctx, "ps", "-o", "comm=", "-p", strconv.Itoa(parent)).Output()
-	name := strings.TrimSpace(string(out))
-	if err != nil || (name != "go" && !strings.HasSuffix(name, "/go")) {
-		<-ctx.Done()
-		return
-	}
 	tick := time.NewTicker(500 * time.Millisecond)
 	defer tick.Stop()
 	for os.Getppid() == parent {

@@ -29,6 +29,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"allregions/app/local/dapr"
 	"allregions/app/local/process"
 	"allregions/app/local/stack"
@@ -140,8 +142,8 @@ func (r *run) play(ctx context.Context) (*Report, error) {
 	report := newReport(r.record)
 	report.Seed, report.Length, report.Settled = r.Seed, r.Length, settled.Sub(healed)
 	report.Pushes, report.Faults, report.Restarts = kinds, count(faults), r.restarts()
-	report.StoreRequests, report.StoreConflicts, report.StoreHits = r.store.counts()
-	report.Violations, report.TargetHits = violations, r.target.counts()
+	report.StoreHits, report.StoreWrites, report.TargetHits = r.store.counts(), r.store.writes(), r.target.counts()
+	report.Violations = violations
 	return report, report.readLogs(r.logs())
 }
 
@@ -280,21 +282,25 @@ func (r *run) readEvents(ctx context.Context) error {
 	return err
 }
 
-func (r *run) readReminders(ctx context.Context) (err error) {
-	r.record.Reminders, err = r.reminded(ctx)
+func (r *run) readReminders(ctx context.Context) error {
+	reminders, err := r.Scheduler.Reminders(ctx, "Notification")
+	var ids []string
+	for _, one := range reminders {
+		ids = append(ids, one.ActorID)
+	}
+	slices.Sort(ids)
+	r.record.Reminders = slices.Compact(ids)
 	return err
 }
 
 // readStatuses asks any replica for each status, a few at a time.
 func (r *run) readStatuses(ctx context.Context, ids map[string]bool) {
 	statuses, unanswered, deliveries := map[string]Status{}, map[string]string{}, map[string]string{}
-	var mu sync.Mutex
-	var wg sync.WaitGroup
-	room := make(chan struct{}, 8)
+	var mu sync.Mutex // of the three
+	var readers errgroup.Group
+	readers.SetLimit(8)
 	for id := range ids {
-		room <- struct{}{}
-		wg.Go(func() {
-			defer func() { <-room }()
+		readers.Go(func() error {
 			replica := rand.IntN(replicas)
 			st, ok, err := r.status(ctx, replica, id)
 			var states map[string]string
@@ -310,31 +316,23 @@ func (r *run) readStatuses(ctx context.Context, ids map[string]bool) {
 			case ok:
 				statuses[id] = st
 			}
+			return nil
 		})
 	}
-	wg.Wait()
+	readers.Wait()
 	r.record.Statuses, r.record.Unanswered, r.record.Deliveries = statuses, unanswered, deliveries
 }
 
 // unfinished lists the notifications of which the accepted events alone say that
 // more must come to the topic.
 func unfinished(r Record) (ids []string) {
-	accepted := map[string]map[string]bool{}
-	for _, p := range r.Posts {
-		if p.Accepted() {
-			if accepted[p.ID] == nil {
-				accepted[p.ID] = map[string]bool{}
-			}
-			accepted[p.ID][p.Region] = true
-		}
-	}
 	came := map[string]bool{}
 	for _, e := range r.Events {
 		var event struct{ ID string }
 		json.Unmarshal(e.Data, &event) // what cannot be read, Verify reports
 		came[event.ID] = true
 	}
-	for id, regions := range accepted {
+	for id, regions := range r.accepted() {
 		all := len(regions) == len(r.Regions)
 		if !came[id+"/replicated"] && !came[id+"/recovered"] && (all || !came[id+"/timedOut"]) {
 			ids = append(ids, id)

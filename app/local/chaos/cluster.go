@@ -8,7 +8,6 @@ import (
 	"log"
 	"maps"
 	"net/http"
-	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -52,7 +51,7 @@ func startCluster(ctx context.Context, dir string, o Options, logger *log.Logger
 		Ended: c.note,
 	})
 	if err != nil {
-		c.target.close()
+		c.target.server.Close()
 		return nil, err
 	}
 	return c, nil
@@ -76,7 +75,7 @@ func (c *cluster) restarts() map[string]int {
 // kill ends everything at once. What is in the directory stays.
 func (c *cluster) kill() {
 	c.Kill()
-	c.target.close()
+	c.target.server.Close()
 }
 
 // begin makes f happen, end ends it.
@@ -92,7 +91,7 @@ func (c *cluster) begin(f fault) (err error) {
 		case hinder:
 			c.store.set(trouble(name))
 		case disturb:
-			c.target.set(targetTrouble(name))
+			c.target.set(trouble(name))
 		}
 	}
 	return err
@@ -125,20 +124,6 @@ func (c *cluster) logs() (paths []string) {
 		paths = append(paths, c.LogPath(stack.Numbered(stack.ServiceProcess, i)))
 	}
 	return paths
-}
-
-// reminded lists the notifications that the scheduler has a reminder for.
-func (c *cluster) reminded(ctx context.Context) ([]string, error) {
-	reminders, err := c.Reminders(ctx, "Notification")
-	if err != nil {
-		return nil, err
-	}
-	var ids []string
-	for _, r := range reminders {
-		ids = append(ids, r.ActorID)
-	}
-	slices.Sort(ids)
-	return slices.Compact(ids), nil
 }
 
 // read decodes what a replica answers.

@@ -2,7 +2,6 @@ package chaos
 
 import (
 	"cmp"
-	"encoding/hex"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -94,11 +93,9 @@ func newPush(rng *rand.Rand, number int) acr.Push {
 	for i := range b {
 		b[i] = byte(rng.Uint32())
 	}
-	h := hex.EncodeToString(b[:])
-	return acr.Push{
-		ID:         fmt.Sprintf("%s-%s-%s-%s-%s", h[:8], h[8:12], h[12:16], h[16:20], h[20:32]),
-		Repository: "chaos/image", Tag: "v" + strconv.Itoa(number), Digest: "sha256:" + h[32:], Size: 524,
-	}
+	p := acr.PushOf(b, "chaos/image", "v"+strconv.Itoa(number))
+	p.At = time.Time{} // a seed has one plan; Fire's caller knows when it happens
+	return p
 }
 
 // verb is what a fault does.

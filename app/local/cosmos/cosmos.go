@@ -10,6 +10,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -32,8 +33,7 @@ type Emulator struct {
 	Port int
 }
 
-// URL is the emulator's endpoint.
-func (e Emulator) URL() string { return "http://127.0.0.1:" + strconv.Itoa(e.Port) }
+func (e Emulator) address() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(e.Port)) }
 
 // Build builds the emulator as program. Root is the root of this repository.
 func Build(ctx context.Context, root, program string) error {
@@ -59,7 +59,7 @@ func (e Emulator) Create(ctx context.Context, containers ...Container) error {
 }
 
 func (e Emulator) post(ctx context.Context, path, body string) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, e.URL()+path, strings.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+e.address()+path, strings.NewReader(body))
 	if err != nil {
 		return err
 	}
@@ -78,15 +78,15 @@ func (e Emulator) post(ctx context.Context, path, body string) error {
 type Container struct{ Database, Name string }
 
 // WriteComponents writes to dir the components of components/azure that use Cosmos
-// DB, changed to use e. It returns the containers that they need. Root is the root of
-// this repository.
-func (e Emulator) WriteComponents(root, dir string) (containers []Container, err error) {
+// DB, changed to use the one at url. It returns the containers that they need. Root is
+// the root of this repository.
+func WriteComponents(root, dir, url string) (containers []Container, err error) {
 	files, err := filepath.Glob(filepath.Join(root, "components", "azure", "*.yaml"))
 	if err != nil {
 		return nil, err
 	}
 	for _, path := range files {
-		data, container, err := e.component(path)
+		data, container, err := component(path, url)
 		if err == nil && container.Name != "" {
 			containers = append(containers, container)
 			err = os.WriteFile(filepath.Join(dir, filepath.Base(path)), data, 0o644)
@@ -101,9 +101,9 @@ func (e Emulator) WriteComponents(root, dir string) (containers []Container, err
 // entry is a setting of a component, as components/azure writes them.
 var entry = regexp.MustCompile(`- name: (\w+)\n( +)value: (.+)`)
 
-// component is the component in the file, changed to use e. The container has
+// component is the component in the file, changed to use url. The container has
 // no name if the component does not use Cosmos DB.
-func (e Emulator) component(path string) (data []byte, container Container, err error) {
+func component(path, url string) (data []byte, container Container, err error) {
 	data, err = os.ReadFile(path)
 	if err != nil || !bytes.Contains(data, []byte("type: state.azure.cosmosdb\n")) {
 		return nil, container, err
@@ -113,7 +113,7 @@ func (e Emulator) component(path string) (data []byte, container Container, err 
 		name, value := part[1], part[3]
 		switch name {
 		case "url":
-			value = e.URL()
+			value = url
 		case "azureClientId":
 			name, value = "masterKey", Key
 		case "database":

@@ -77,12 +77,15 @@ func startFake(t *testing.T, f *fake) *Proxy {
 	f.etags = map[string]string{}
 	server := httptest.NewServer(f)
 	t.Cleanup(server.Close)
-	return NewProxy(Emulator{Port: server.Listener.Addr().(*net.TCPAddr).Port}, Emulator{Port: 1})
+	return NewProxy(Emulator{Port: server.Listener.Addr().(*net.TCPAddr).Port})
 }
 
 // startCosmium returns the proxy of a real Cosmium.
 func startCosmium(t *testing.T) *Proxy {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("compiles Cosmium")
+	}
 	program := filepath.Join(t.TempDir(), "cosmium")
 	if err := Build(t.Context(), filepath.Join("..", "..", ".."), program); err != nil {
 		t.Fatal(err)
@@ -102,7 +105,7 @@ func startCosmium(t *testing.T) *Proxy {
 	if err := process.Until(ctx, "Cosmium is not ready", func() error { return e.Create(ctx, Container{"d", "c"}) }); err != nil {
 		t.Fatal(err)
 	}
-	return NewProxy(e, Emulator{Port: 1})
+	return NewProxy(e)
 }
 
 // write is a write that a client asks for.
@@ -287,11 +290,9 @@ func TestProxyHidesTheSteps(t *testing.T) {
 	readers.Wait()
 }
 
-// The account that a client is told leads to the proxy, which sees every request.
+// The account that a client reads leads to the proxy.
 func TestProxyStaysBetween(t *testing.T) {
 	p := startFake(t, &fake{})
-	seen := 0
-	p.Watch(func(*http.Request) { seen++ })
 	server := httptest.NewServer(p)
 	defer server.Close()
 	resp, err := http.Get(server.URL + "/")
@@ -299,7 +300,7 @@ func TestProxyStaysBetween(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer resp.Body.Close()
-	if body, err := io.ReadAll(resp.Body); err != nil || string(body) != `{"databaseAccountEndpoint":"https://127.0.0.1:1/"}` || seen != 1 {
-		t.Errorf("%s, %v, %d requests", body, err, seen)
+	if body, err := io.ReadAll(resp.Body); err != nil || string(body) != `{"databaseAccountEndpoint":"https://`+server.Listener.Addr().String()+`/"}` {
+		t.Errorf("got %s, %v", body, err)
 	}
 }

@@ -2,10 +2,13 @@ package process
 
 import (
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"strconv"
 	"sync"
+	"time"
 )
 
 // Ports that nobody needs to know come from below the range from which the
@@ -46,4 +49,15 @@ func CheckPort(host string, port int) error {
 		return err
 	}
 	return l.Close()
+}
+
+// Serve serves h on a free port of 127.0.0.1, which the server's Addr says.
+func Serve(h http.Handler) (*http.Server, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, fmt.Errorf("serve: %w", err)
+	}
+	server := &http.Server{Handler: h, Addr: l.Addr().String(), ReadHeaderTimeout: 10 * time.Second}
+	go server.Serve(l)
+	return server, nil
 }

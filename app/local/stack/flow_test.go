@@ -51,7 +51,7 @@ func readCosmos(t *testing.T, s *Stack, id string) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	client, err := azcosmos.NewClientWithKey(s.Cosmos.URL(), credential, nil)
+	client, err := azcosmos.NewClientWithKey(s.Cosmos, credential, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,7 +99,7 @@ type record struct {
 // other.
 func checkImages(t *testing.T, s *Stack) {
 	t.Helper()
-	code, body := request(t, http.MethodGet, s.Cosmos.URL()+"/dbs/"+AppID+"/colls/images/docs", "")
+	code, body := request(t, http.MethodGet, s.Cosmos+"/dbs/"+AppID+"/colls/images/docs", "")
 	var feed struct {
 		Documents []struct {
 			ID    string

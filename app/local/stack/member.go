@@ -1,13 +1,11 @@
 package stack
 
 import (
-	"bytes"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"sync"
 	"syscall"
 	"time"
@@ -75,7 +73,7 @@ func (s *Stack) watch(m *member, p *process.Process) {
 		return
 	}
 	if s.options.Ended == nil {
-		s.cancel(fmt.Errorf("%s ended (%s)%s", m.name, exitOf(p.Err()), s.lastWords(m.name)))
+		s.cancel(fmt.Errorf("%s ended (%s)%s", m.name, p.State(), s.lastWords(m.name)))
 		return
 	}
 	s.options.Ended(m.name, p.Err())
@@ -135,25 +133,11 @@ func (s *Stack) logs() string { return filepath.Join(s.Dir, "logs") }
 // LogPath is the path of a process' log.
 func (s *Stack) LogPath(name string) string { return filepath.Join(s.logs(), name+".log") }
 
-func exitOf(err error) string {
-	if err == nil {
-		return "exit status 0"
-	}
-	return err.Error()
-}
-
-// fatal finds what a process says of its own end: Dapr's or the service's log
-// line, or a panic.
-var fatal = regexp.MustCompile(`level=fatal msg="((?:[^"\\]|\\.)*)"|"msg":"stopped","err":"((?:[^"\\]|\\.)*)"|(?:^|\n)(panic: [^\n]*)`)
-
+// lastWords are the last line of a process' log, and where that is.
 func (s *Stack) lastWords(name string) string {
 	data, err := os.ReadFile(s.LogPath(name))
 	if err != nil {
 		return "" // it goes elsewhere, where somebody sees it
 	}
-	words := "; its log: " + s.LogPath(name)
-	if all := fatal.FindAllSubmatch(data, -1); len(all) > 0 {
-		words = ": " + string(bytes.Join(all[len(all)-1][1:], nil)) + words
-	}
-	return words
+	return fmt.Sprintf(": %s; its log: %s", process.LastLine(data), s.LogPath(name))
 }

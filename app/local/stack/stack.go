@@ -89,18 +89,15 @@ type Stack struct {
 	Key string
 	Dir string
 
-	Replicas []Replica
-	Redis    Redis // with Options.Redis
-
-	// With Options.Cosmos: the emulator as its proxy serves it, and that proxy.
-	Cosmos      cosmos.Emulator
-	CosmosProxy *cosmos.Proxy
+	Replicas  []Replica
+	Scheduler dapr.Scheduler
+	Redis     Redis  // with Options.Redis
+	Cosmos    string // with Options.Cosmos: the URL of the proxy of the emulator
 
 	options   Options
 	group     *process.Group
 	members   map[string]*member
 	dapr      *sidecar.Client
-	scheduler dapr.Scheduler
 	server    *http.Server // of Cosmos DB
 	temporary bool
 	unlock    func()
@@ -209,7 +206,7 @@ func (s *Stack) directory() (err error) {
 func (s *Stack) program() string { return filepath.Join(s.Dir, "service") }
 
 func (s *Stack) start(ctx context.Context, root string, programs dapr.Programs) error {
-	scheduler, placement := &s.scheduler, dapr.Placement{Dir: s.Dir}
+	scheduler, placement := &s.Scheduler, dapr.Placement{Dir: s.Dir}
 	scheduler.Dir = s.Dir
 	if err := process.FreePorts(
 		&scheduler.Port, &scheduler.HealthPort, &scheduler.EtcdClientPort, &scheduler.EtcdPeerPort,
@@ -329,18 +326,19 @@ func (s *Stack) components(ctx context.Context, root string) (dir string, err er
 
 func (s *Stack) startCosmos(ctx context.Context, root, components string) error {
 	var emulator cosmos.Emulator
-	if err := process.FreePorts(&emulator.Port, &s.Cosmos.Port); err != nil {
+	if err := process.FreePorts(&emulator.Port); err != nil {
 		return err
 	}
-	s.CosmosProxy = cosmos.NewProxy(emulator, s.Cosmos)
-	var front http.Handler = s.CosmosProxy
+	proxy := cosmos.NewProxy(emulator)
+	var front http.Handler = proxy
 	if s.options.Front != nil {
-		front = s.options.Front(s.CosmosProxy)
+		front = s.options.Front(proxy)
 	}
 	var err error
-	if s.server, err = s.Cosmos.Serve(front); err != nil {
+	if s.server, err = process.Serve(front); err != nil {
 		return err
 	}
+	s.Cosmos = "http://" + s.server.Addr
 	program := filepath.Join(s.Dir, "cosmium")
 	if err := cosmos.Build(ctx, root, program); err != nil {
 		return err
@@ -348,7 +346,7 @@ func (s *Stack) startCosmos(ctx context.Context, root, components string) error 
 	if err := s.run(CosmosProcess, nil, func() *exec.Cmd { return emulator.Command(program) }); err != nil {
 		return err
 	}
-	containers, err := s.Cosmos.WriteComponents(root, components)
+	containers, err := cosmos.WriteComponents(root, components, s.Cosmos)
 	if err != nil {
 		return err
 	}
@@ -411,11 +409,6 @@ func (s *Stack) Err() error { return context.Cause(s.ctx) }
 
 // Dapr is a client of the first replica's sidecar.
 func (s *Stack) Dapr() *sidecar.Client { return s.dapr }
-
-// Reminders lists the reminders of all actors of a type, as the scheduler keeps them.
-func (s *Stack) Reminders(ctx context.Context, actorType string) ([]dapr.Reminder, error) {
-	return s.scheduler.Reminders(ctx, actorType)
-}
 
 // Stop stops every process in order: the service first, which may need the
 // others to end what it has under way.

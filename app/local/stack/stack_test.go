@@ -208,7 +208,7 @@ func reminder(t *testing.T, s *Stack, id string) (due string) {
 // reminderOf returns the one reminder of a notification; the zero Reminder is none.
 func reminderOf(t *testing.T, s *Stack, id string) (found dapr.Reminder) {
 	t.Helper()
-	reminders, err := s.Reminders(t.Context(), "Notification")
+	reminders, err := s.Scheduler.Reminders(t.Context(), "Notification")
 	if err != nil {
 		t.Fatal(err)
 	}
