@@ -1,12 +1,5 @@
 // Local runs the whole service on one machine, with the real Dapr around it:
 // no server, no container, no account.
-//
-//	go run ./app/local up         the stack; every notification goes to stdout
-//	go run ./app/local demo       the same, with a registry that pushes images
-//	go run ./app/local chaos      three replicas, while everything around them fails
-//	go run ./app/local load       sends webhooks as fast as they are answered
-//	go run ./app/local receiver   a target that prints what it gets
-//	go run ./app/local build      only builds Dapr, if that was not done before
 package main
 
 import (
@@ -15,10 +8,8 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"os/signal"
-	"strconv"
-	"strings"
+	"slices"
 	"syscall"
 	"time"
 
@@ -28,19 +19,22 @@ import (
 
 const usage = `usage: go run ./app/local COMMAND [FLAGS]
 
-  up      run the service with the real Dapr around it; every CloudEvent that
-          comes out of the topic is a line on stdout
-  demo    run it for half a minute with a simulated geo-replicated registry
-  chaos   run three replicas while processes are killed and the store fails, and
-          see that no promise is broken; needs redis-server
-  load    send webhooks as fast as they are answered, to a new stack or a
-          running service, and report how that went
-  receiver
-          run a target that prints what it gets, and verifies its signature
-  build   build Dapr, if that was not done before
+  up        run the service with the real Dapr around it; every CloudEvent that
+            comes out of the topic is a line on stdout
+  demo      run it for half a minute with a simulated geo-replicated registry
+  chaos     run three replicas while processes are killed and the store fails, and
+            see that no promise is broken; needs redis-server
+  load      send webhooks as fast as they are answered, to a new stack or a
+            running service, and report how that went
+  receiver  run a target that prints what it gets, and verifies its signature
+  build     build Dapr, if that was not done before
 
 Flags of a command: go run ./app/local COMMAND -h
 `
+
+var commands = map[string]func(context.Context, []string) error{
+	"up": up, "demo": demo, "chaos": runChaos, "load": runLoad, "receiver": receiver, "build": build,
+}
 
 // errUsage means that the flag package has said what is wrong.
 var errUsage = errors.New("usage")
@@ -55,14 +49,16 @@ func run(args []string) int {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	go func() {
-		goToolGone(ctx)
+		parentGone(ctx)
 		cancel()
 	}()
 
-	commands := map[string]func(context.Context, []string) error{"up": up, "demo": demo, "chaos": runChaos, "load": load, "receiver": receiver, "build": build}
-	if len(args) == 0 || commands[args[0]] == nil {
+	if len(args) == 0 {
+		args = []string{""}
+	}
+	if commands[args[0]] == nil {
 		fmt.Fprint(os.Stderr, usage)
-		if len(args) > 0 && (args[0] == "help" || args[0] == "-h" || args[0] == "--help") {
+		if slices.Contains([]string{"help", "-h", "--help"}, args[0]) {
 			return 0
 		}
 		return 2
@@ -107,17 +103,11 @@ func parse(flags *flag.FlagSet, args []string) error {
 	return nil
 }
 
-// goToolGone returns when the go tool that runs this program under `go run` has
-// died without telling: it passes a Ctrl-C on, but not a SIGTERM or SIGKILL. If
-// this program was not started by the go tool, it returns when ctx ends.
-func goToolGone(ctx context.Context) {
+// parentGone returns when the process that started this one has ended, or ctx has. The
+// go tool, which runs this program under `go run`, passes a Ctrl-C on, but not a
+// SIGTERM or SIGKILL.
+func parentGone(ctx context.Context) {
 	parent := os.Getppid()
-	out, err := exec.CommandContext(ctx, "ps", "-o", "comm=", "-p", strconv.Itoa(parent)).Output()
-	name := strings.TrimSpace(string(out))
-	if err != nil || (name != "go" && !strings.HasSuffix(name, "/go")) {
-		<-ctx.Done()
-		return
-	}
 	tick := time.NewTicker(500 * time.Millisecond)
 	defer tick.Stop()
 	for os.Getppid() == parent {

@@ -33,6 +33,9 @@ type command struct {
 // launch runs a command line whose last words are those of `local`.
 func launch(t *testing.T, args ...string) *command {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("needs Dapr")
+	}
 	root, err := stack.Root(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -207,14 +210,16 @@ func TestCommandLine(t *testing.T) {
 		{[]string{"receiver", "-status", "7"}, 1, "local: -status: 7 is not an HTTP status"},
 		{[]string{"receiver", "-secret", "whsec_!"}, 1, "local: -secret: "},
 	} {
-		stderr := capture(t, func() {
-			if code := run(tt.args); code != tt.code {
-				t.Errorf("%q: exit code %d, want %d", tt.args, code, tt.code)
+		t.Run(strings.Join(tt.args, " "), func(t *testing.T) {
+			stderr := capture(t, func() {
+				if code := run(tt.args); code != tt.code {
+					t.Errorf("exit code: got %d, want %d", code, tt.code)
+				}
+			})
+			if !strings.Contains(stderr, tt.want) {
+				t.Errorf("got %q, want %q", stderr, tt.want)
 			}
 		})
-		if !strings.Contains(stderr, tt.want) {
-			t.Errorf("%q: %q, want %q", tt.args, stderr, tt.want)
-		}
 	}
 }
 
@@ -237,13 +242,13 @@ func capture(t *testing.T, f func()) string {
 	return string(data)
 }
 
-// stage and facts for a play with a service that is not there.
+// nothing is a stack that is not there.
 type nothing struct{ failed chan struct{} }
 
 func (n nothing) Failed() <-chan struct{} { return n.failed }
 func (n nothing) Err() error              { return errors.New("the stack failed") }
 
-func testPlay(t *testing.T, answer int, tell func(p *push, facts chan fact), failed chan struct{}) (string, error) {
+func testPlay(t *testing.T, answer int, happens func(p *push, facts chan fact), failed chan struct{}) (string, error) {
 	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Authorization") != "Bearer k" {
@@ -252,48 +257,43 @@ func testPlay(t *testing.T, answer int, tell func(p *push, facts chan fact), fai
 		w.WriteHeader(answer)
 	}))
 	defer server.Close()
-	p := &push{scene: scene{image: "a", tag: "v1", regions: seconds(0, 0, 0.01), outcomes: []string{"completed"}},
-		Push: acr.NewPush("a", "v1"), fired: map[string]time.Time{}}
-	out, err := os.CreateTemp(t.TempDir(), "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer out.Close()
+	p := newPush("a", "v1", []float64{0, 0, 0.01}, "completed")
 	facts := make(chan fact, 10)
-	tell(p, facts)
-	err = play(t.Context(), nothing{failed}, &acr.Registry{LoginServer: "l", ServiceURL: server.URL, Key: "k"}, []*push{p}, facts,
-		newStage(out, []*push{p}), 500*time.Millisecond)
-	shown, _ := os.ReadFile(out.Name())
-	return string(shown), err
+	happens(p, facts)
+	var out strings.Builder
+	err := play(t.Context(), nothing{failed}, &acr.Registry{LoginServer: "l", ServiceURL: server.URL, Key: "k"}, []*push{p}, facts, &out, 500*time.Millisecond)
+	return out.String(), err
 }
 
 // The demo succeeds only if what was due came out of the topic, and nothing
 // else.
 func TestDemoFails(t *testing.T) {
-	completed := func(p *push, facts chan fact) { facts <- fact{push: p, at: time.Now(), outcome: "completed"} }
+	completed := func(p *push, facts chan fact) { facts <- fact{id: p.ID, outcome: "completed"} }
 	shown, err := testPlay(t, 202, completed, nil)
-	if err != nil || !strings.Contains(shown, "NOTIFICATION acr.replication.completed") || !strings.Contains(shown, "3 webhooks, 1 notifications") ||
-		strings.Contains(shown, "\x1b") {
+	if err != nil || !strings.Contains(shown, "NOTIFICATION acr.replication.completed") || !strings.Contains(shown, "1 pushes, 3 webhooks, 1 notifications on the topic: 1 completed.") {
 		t.Errorf("a good play: %v\n%s", err, shown)
 	}
 	stopped := make(chan struct{})
 	close(stopped)
 	for _, tt := range []struct {
-		name   string
-		answer int
-		tell   func(*push, chan fact)
-		failed chan struct{}
-		want   string
+		name    string
+		answer  int
+		happens func(*push, chan fact)
+		failed  chan struct{}
+		want    string
 	}{
 		{"no notification", 202, func(*push, chan fact) {}, nil, "a:v1 expected [completed], got []"},
-		{"the wrong one", 202, func(p *push, facts chan fact) { facts <- fact{push: p, outcome: "timedout"} }, nil, "got [timedout]"},
+		{"the wrong one", 202, func(p *push, facts chan fact) { facts <- fact{id: p.ID, outcome: "timedout"} }, nil, "got [timedout]"},
 		{"one too many", 202, func(p *push, facts chan fact) { completed(p, facts); completed(p, facts) }, nil, "got [completed completed]"},
-		{"an unknown one", 202, func(_ *push, facts chan fact) { facts <- fact{err: errors.New("unknown")} }, nil, "unknown"},
+		{"an unknown one", 202, func(_ *push, facts chan fact) { facts <- fact{id: "unknown"} }, nil, "nobody expected"},
+		{"one that is no JSON", 202, func(p *push, facts chan fact) { facts <- fact{id: p.ID, err: errors.New("no JSON")} }, nil, "no JSON"},
 		{"a webhook refused", 503, completed, nil, "was answered with 503"},
 		{"the stack failed", 202, func(*push, chan fact) {}, stopped, "the stack failed"},
 	} {
-		if _, err := testPlay(t, tt.answer, tt.tell, tt.failed); err == nil || !strings.Contains(err.Error(), tt.want) {
-			t.Errorf("%s: %v, want %q", tt.name, err, tt.want)
-		}
+		t.Run(tt.name, func(t *testing.T) {
+			if _, err := testPlay(t, tt.answer, tt.happens, tt.failed); err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("got %v, want %q", err, tt.want)
+			}
+		})
 	}
 }

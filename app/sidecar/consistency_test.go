@@ -63,13 +63,20 @@ func TestConsistency(t *testing.T) {
 		t.Fatal(err)
 	}
 	regions := []string{"westeurope", "eastus"}
-	s, err := stack.Start(t.Context(), stack.Options{Regions: regions, Key: "k", Cosmos: true})
+	seen := &requests{kinds: map[string]int{}}
+	s, err := stack.Start(t.Context(), stack.Options{Regions: regions, Key: "k", Cosmos: true, Front: func(proxy *cosmos.Proxy) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			seen.see(r)
+			proxy.ServeHTTP(w, r)
+		})
+	}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer s.Kill() // what is under way does not matter
-	seen := &requests{kinds: map[string]int{}}
-	s.CosmosProxy.Watch(seen.see)
+	seen.mu.Lock()
+	clear(seen.kinds) // those of the start
+	seen.mu.Unlock()
 
 	// What the service does.
 	registry := acr.Registry{LoginServer: "contoso.azurecr.io", ServiceURL: s.URL, Key: s.Key}

@@ -40,7 +40,12 @@ type Push struct {
 func NewPush(repository, tag string) Push {
 	var b [48]byte
 	rand.Read(b[:])
-	h := hex.EncodeToString(b[:])
+	return PushOf(b, repository, tag)
+}
+
+// PushOf makes up a push that happens now. Its id and digest follow from random.
+func PushOf(random [48]byte, repository, tag string) Push {
+	h := hex.EncodeToString(random[:])
 	return Push{
 		ID:         h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:32],
 		Repository: repository, Tag: tag, Digest: "sha256:" + h[32:],

@@ -19,6 +19,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"maps"
 	"math/rand/v2"
 	"os"
@@ -28,8 +29,11 @@ import (
 	"syscall"
 	"time"
 
-	"allregions/app/local/acr"
+	"golang.org/x/sync/errgroup"
+
 	"allregions/app/local/dapr"
+	"allregions/app/local/process"
+	"allregions/app/local/stack"
 )
 
 // Options say what to run.
@@ -72,20 +76,18 @@ func Run(parent context.Context, o Options) (_ *Report, err error) {
 	}()
 	ctx, cancel := context.WithCancel(parent)
 	defer cancel()
-	log, err := newLog(filepath.Join(dir, "chaos.log"), o.Log)
+	file, err := os.Create(filepath.Join(dir, "chaos.log"))
+	if err != nil {
+		return nil, fmt.Errorf("log: %w", err)
+	}
+	defer file.Close()
+	logger := log.New(io.MultiWriter(file, o.Log), "", log.LUTC|log.Ltime|log.Lmicroseconds)
+	logger.Printf("seed %d", o.Seed)
+	c, err := startCluster(ctx, dir, o, logger)
 	if err != nil {
 		return nil, err
 	}
-	defer log.close()
-	log.line("seed %d", o.Seed)
-	c, err := startCluster(ctx, dir, o, log)
-	if err != nil {
-		return nil, err
-	}
-	defer func() {
-		cancel() // so that nobody starts again what is killed
-		c.kill()
-	}()
+	defer c.kill()
 	r := &run{cluster: c, Options: o}
 	report, err := r.play(ctx)
 	if err != nil {
@@ -105,17 +107,17 @@ func Run(parent context.Context, o Options) (_ *Report, err error) {
 type run struct {
 	*cluster
 	Options
-	begin  time.Time
+	begun  time.Time
 	record Record
-	last   string // of the broker's entries in the record
+	last   string // of the broker's messages in the record
 }
 
 func (r *run) play(ctx context.Context) (*Report, error) {
-	shots, kinds := planLoad(source(r.Seed, loadStream), r.Length+calm, r.Timeout, r.Regions, len(r.replicas))
-	faults := planFaults(source(r.Seed, faultStream), r.Length, len(r.replicas))
+	shots, kinds := planLoad(source(r.Seed, loadStream), r.Length+calm, r.Options.Timeout, r.Regions, replicas)
+	faults := planFaults(source(r.Seed, faultStream), r.Length, replicas)
 	r.record.Regions = r.Regions
-	r.begin = time.Now()
-	r.log.line("ready: %d webhooks and %d faults in %s", len(shots), len(faults), r.Length+calm)
+	r.begun = time.Now()
+	r.logger.Printf("ready: %d webhooks and %d faults in %s", len(shots), len(faults), r.Length+calm)
 
 	var failed error
 	var wg sync.WaitGroup
@@ -126,31 +128,23 @@ func (r *run) play(ctx context.Context) (*Report, error) {
 		return nil, err
 	}
 	healed := time.Now()
-	r.log.line("the load is over, and everything is mended")
-	startCtx, cancel := context.WithTimeout(ctx, startTimeout)
+	r.logger.Print("the load is over, and everything is mended")
+	readyCtx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
-	if err := r.ready(startCtx); err != nil {
+	if err := r.Ready(readyCtx); err != nil {
 		return nil, err
 	}
-	r.log.line("every replica is ready")
+	r.logger.Print("every replica is ready")
 	violations, settled, err := r.judge(ctx)
-	if err != nil {
-		return nil, err
-	}
-	reminded, err := remindedOutcomes(r.logs())
 	if err != nil {
 		return nil, err
 	}
 	report := newReport(r.record)
 	report.Seed, report.Length, report.Settled = r.Seed, r.Length, settled.Sub(healed)
 	report.Pushes, report.Faults, report.Restarts = kinds, count(faults), r.restarts()
-	report.StoreRequests, report.StoreConflicts, report.StoreHits = r.store.counts()
-	report.Reminded, report.Violations = reminded, violations
-	report.TargetHits = r.target.counts()
-	if report.Refusals, err = refusals(r.logs()); err != nil {
-		return nil, err
-	}
-	return report, nil
+	report.StoreHits, report.StoreWrites, report.TargetHits = r.store.counts(), r.store.writes(), r.target.counts()
+	report.Violations = violations
+	return report, report.readLogs(r.logs())
 }
 
 // fire posts every webhook at its time, once, and returns what became of them.
@@ -162,10 +156,9 @@ func (r *run) fire(ctx context.Context, shots []shot) []Post {
 			break
 		}
 		wg.Go(func() {
-			registry := &acr.Registry{LoginServer: "contoso.azurecr.io", ServiceURL: r.replicas[s.replica].url(""), Key: key}
-			s.push.At = r.begin
+			s.push.At = r.begun
 			p := Post{ID: s.push.ID, Region: s.region, Replica: s.replica, Sent: time.Now()}
-			status, _, err := registry.Fire(ctx, s.push, s.region)
+			status, _, err := r.registry(s.replica).Fire(ctx, s.push, s.region)
 			p.Answered, p.Status = time.Now(), status
 			if err != nil {
 				p.Err = why(err)
@@ -191,27 +184,23 @@ func why(err error) string {
 
 // fail lets every fault happen at its time. When it returns they are over.
 func (r *run) fail(ctx context.Context, faults []fault) error {
-	var mu sync.Mutex
+	var mu sync.Mutex // of the record's faults and errs
 	var errs []error
-	note := func(err error) {
-		mu.Lock()
-		defer mu.Unlock()
-		errs = append(errs, err)
-	}
 	var wg sync.WaitGroup
 	for _, f := range faults {
 		if !r.await(ctx, f.after) {
 			break
 		}
-		r.log.line("%s", f)
-		note(r.cluster.begin(f))
+		r.logger.Print(f)
+		begun := r.begin(f)
 		wg.Go(func() {
 			r.await(ctx, f.after+f.lasts)
-			note(r.end(f))
+			ended := r.end(f)
 			over := time.Now().Add(f.lastsUntil() - f.after - f.lasts)
 			mu.Lock()
 			defer mu.Unlock()
-			r.record.Faults = append(r.record.Faults, Span{r.begin.Add(f.after), over})
+			errs = append(errs, begun, ended)
+			r.record.Faults = append(r.record.Faults, Span{r.begun.Add(f.after), over})
 		})
 	}
 	wg.Wait()
@@ -223,7 +212,7 @@ func (r *run) await(ctx context.Context, after time.Duration) bool {
 	select {
 	case <-ctx.Done():
 		return false
-	case <-time.After(time.Until(r.begin.Add(after))):
+	case <-time.After(time.Until(r.begun.Add(after))):
 		return true
 	}
 }
@@ -237,7 +226,7 @@ func (r *run) judge(ctx context.Context) (violations []Violation, settled time.T
 	}
 	settleCtx, cancel := context.WithTimeout(ctx, settleTimeout)
 	defer cancel()
-	err = until(settleCtx, "not finished", func() error {
+	err = process.Until(settleCtx, "not finished", func() error {
 		if err := r.readEvents(settleCtx); err != nil {
 			return err
 		}
@@ -260,15 +249,15 @@ func (r *run) judge(ctx context.Context) (violations []Violation, settled time.T
 		return nil, settled, err
 	}
 	if err != nil {
-		r.log.line("%v", err)
+		r.logger.Print(err)
 	}
 	settled = time.Now()
-	r.log.line("asking for every status")
+	r.logger.Print("asking for every status")
 
 	// What is not right at first may have been on its way.
 	agreeCtx, cancel := context.WithTimeout(ctx, agreeTimeout)
 	defer cancel()
-	err = until(agreeCtx, "not right", func() error {
+	err = process.Until(agreeCtx, "not right", func() error {
 		r.readStatuses(ctx, ids)
 		r.record.Received = r.target.received()
 		if err := errors.Join(r.readReminders(ctx), r.readEvents(ctx)); err != nil {
@@ -286,30 +275,33 @@ func (r *run) judge(ctx context.Context) (violations []Violation, settled time.T
 }
 
 func (r *run) readEvents(ctx context.Context) error {
-	events, last, err := r.events(ctx, r.last)
-	if err != nil {
-		return err
+	messages, err := r.Redis.Messages(ctx, stack.Topic, r.last)
+	for _, m := range messages {
+		r.record.Events, r.last = append(r.record.Events, Event{Stored: m.Stored, Data: []byte(m.Data)}), m.ID
 	}
-	r.record.Events, r.last = append(r.record.Events, events...), last
-	return nil
+	return err
 }
 
-func (r *run) readReminders(ctx context.Context) (err error) {
-	r.record.Reminders, err = r.reminded(ctx)
+func (r *run) readReminders(ctx context.Context) error {
+	reminders, err := r.Scheduler.Reminders(ctx, "Notification")
+	var ids []string
+	for _, one := range reminders {
+		ids = append(ids, one.ActorID)
+	}
+	slices.Sort(ids)
+	r.record.Reminders = slices.Compact(ids)
 	return err
 }
 
 // readStatuses asks any replica for each status, a few at a time.
 func (r *run) readStatuses(ctx context.Context, ids map[string]bool) {
 	statuses, unanswered, deliveries := map[string]Status{}, map[string]string{}, map[string]string{}
-	var mu sync.Mutex
-	var wg sync.WaitGroup
-	room := make(chan struct{}, 8)
+	var mu sync.Mutex // of the three
+	var readers errgroup.Group
+	readers.SetLimit(8)
 	for id := range ids {
-		room <- struct{}{}
-		wg.Go(func() {
-			defer func() { <-room }()
-			replica := rand.IntN(len(r.replicas))
+		readers.Go(func() error {
+			replica := rand.IntN(replicas)
 			st, ok, err := r.status(ctx, replica, id)
 			var states map[string]string
 			if err == nil && ok {
@@ -324,31 +316,23 @@ func (r *run) readStatuses(ctx context.Context, ids map[string]bool) {
 			case ok:
 				statuses[id] = st
 			}
+			return nil
 		})
 	}
-	wg.Wait()
+	readers.Wait()
 	r.record.Statuses, r.record.Unanswered, r.record.Deliveries = statuses, unanswered, deliveries
 }
 
 // unfinished lists the notifications of which the accepted events alone say that
 // more must come to the topic.
 func unfinished(r Record) (ids []string) {
-	accepted := map[string]map[string]bool{}
-	for _, p := range r.Posts {
-		if p.Accepted() {
-			if accepted[p.ID] == nil {
-				accepted[p.ID] = map[string]bool{}
-			}
-			accepted[p.ID][p.Region] = true
-		}
-	}
 	came := map[string]bool{}
 	for _, e := range r.Events {
 		var event struct{ ID string }
 		json.Unmarshal(e.Data, &event) // what cannot be read, Verify reports
 		came[event.ID] = true
 	}
-	for id, regions := range accepted {
+	for id, regions := range r.accepted() {
 		all := len(regions) == len(r.Regions)
 		if !came[id+"/replicated"] && !came[id+"/recovered"] && (all || !came[id+"/timedOut"]) {
 			ids = append(ids, id)
@@ -377,26 +361,3 @@ func (r *run) writeRecord(path string) error {
 	}
 	return os.WriteFile(path, data, 0o644)
 }
-
-// log writes lines with their times, for people and into a file.
-type log struct {
-	mu   sync.Mutex
-	file *os.File
-	out  io.Writer
-}
-
-func newLog(path string, out io.Writer) (*log, error) {
-	f, err := os.Create(path)
-	if err != nil {
-		return nil, fmt.Errorf("log: %w", err)
-	}
-	return &log{file: f, out: out}, nil
-}
-
-func (l *log) line(format string, args ...any) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	fmt.Fprintf(io.MultiWriter(l.file, l.out), "%s  %s\n", time.Now().UTC().Format(clock), fmt.Sprintf(format, args...))
-}
-
-func (l *log) close() { l.file.Close() }

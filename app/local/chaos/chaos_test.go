@@ -1,6 +1,7 @@
 package chaos
 
 import (
+	"log"
 	"testing"
 	"time"
 
@@ -18,17 +19,49 @@ const testSeed = 20261127
 // testChaos is how long the faults of the test go on.
 const testChaos = time.Minute
 
-// A minute of chaos breaks no promise.
-func TestChaos(t *testing.T) {
+// prepare skips the test where a cluster cannot be started, or is not to be.
+func prepare(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("needs Dapr, and a minute")
+	}
 	if raceEnabled {
 		t.Skip("the same again would take as long, and the race detector sees little here: the tests of the stack have a service that is built with it")
 	}
-	if _, err := LookForRedis(); err != nil {
+	if err := stack.FindRedis(); err != nil {
 		t.Skip(err)
 	}
 	if err := stack.PrepareTest(t.Context(), t.Deadline); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// startTest starts a cluster that ends with the test.
+func startTest(t *testing.T) *cluster {
+	t.Helper()
+	prepare(t)
+	logger := log.New(t.Output(), "", log.Ltime)
+	c, err := startCluster(t.Context(), t.TempDir(), Options{Seed: testSeed, Timeout: 10 * time.Minute, Regions: testAll}, logger)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.kill)
+	return c
+}
+
+// eventually waits for a condition.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(readyTimeout); !ok(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within %v: %s", readyTimeout, what)
+		}
+	}
+}
+
+// A minute of chaos breaks no promise.
+func TestChaos(t *testing.T) {
+	prepare(t)
 	report, err := Run(t.Context(), Options{
 		Length: testChaos, Seed: testSeed, Timeout: 8 * time.Second, Regions: testAll,
 		Log: t.Output(), Progress: dapr.TestProgress(),

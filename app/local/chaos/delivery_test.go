@@ -24,8 +24,10 @@ import (
 // goes away while the sidecar delivers. Plain subscriptions lose some of these: see
 // package sidecar, batch.
 func TestAMessageIsDoneOnlyWhenItIsTaken(t *testing.T) {
-	redis, err := LookForRedis()
-	if err != nil {
+	if testing.Short() {
+		t.Skip("needs Dapr")
+	}
+	if err := stack.FindRedis(); err != nil {
 		t.Skip(err)
 	}
 	if err := stack.PrepareTest(t.Context(), t.Deadline); err != nil {
@@ -44,14 +46,14 @@ func TestAMessageIsDoneOnlyWhenItIsTaken(t *testing.T) {
 		messages = 25
 		attempts = 10_000
 	)
-	d := newDelivery(t, redis, programs, topics)
+	d := newDelivery(t, programs, topics)
 	for n := range topics * messages {
-		if _, err := d.broker.do(t.Context(), "XADD", topicName(n%topics), "*", "data", `{"id":"1"}`); err != nil {
+		if err := d.broker.Do(t.Context(), nil, "XADD", topicName(n%topics), "*", "data", `{"id":"1"}`); err != nil {
 			t.Fatal(err)
 		}
 	}
 	d.serve(t)
-	if err := until(t.Context(), "the sidecar does not subscribe", func() error {
+	if err := process.Until(t.Context(), "the sidecar does not subscribe", func() error {
 		waiting, _, err := d.deliveries(t.Context(), topics)
 		if err == nil && waiting < topics*messages {
 			err = fmt.Errorf("%d are delivered", waiting)
@@ -79,7 +81,7 @@ func topicName(n int) string { return "t" + strconv.Itoa(n) }
 
 // delivery is a sidecar that delivers from a broker to a service that takes nothing.
 type delivery struct {
-	broker broker
+	broker stack.Redis
 	port   int // the service's
 	host   http.Handler
 	server *http.Server
@@ -87,21 +89,18 @@ type delivery struct {
 
 const deliveryApp = "delivery"
 
-func newDelivery(t *testing.T, redis string, programs dapr.Programs, topics int) *delivery {
+func newDelivery(t *testing.T, programs dapr.Programs, topics int) *delivery {
 	dir := t.TempDir()
-	d := &delivery{broker: broker{program: redis, dir: dir}}
+	d := &delivery{broker: stack.Redis{Dir: dir}}
 	s := dapr.Sidecar{AppID: deliveryApp, Components: filepath.Join(dir, "components"), Dir: dir}
-	if err := stack.FreePorts(&d.broker.port, &d.port, &s.HTTPPort, &s.GRPCPort, &s.InternalPort, &s.MetricsPort, &s.PlacementPort, &s.SchedulerPort); err != nil {
+	if err := process.FreePorts(&d.broker.Port, &d.port, &s.HTTPPort, &s.GRPCPort, &s.InternalPort, &s.MetricsPort, &s.PlacementPort, &s.SchedulerPort); err != nil {
 		t.Fatal(err)
 	}
 	s.AppPort = d.port
-	for name, data := range map[string]string{
-		"pubsub.yaml": fmt.Sprintf(redisComponent, "pubsub", d.broker.address(), 20, 20, deliveryApp),
-		"config.yaml": "apiVersion: dapr.io/v1alpha1\nkind: Configuration\nmetadata:\n  name: config\n",
-	} {
-		if err := errors.Join(os.MkdirAll(s.Components, 0o755), os.WriteFile(filepath.Join(s.Components, name), []byte(data), 0o644)); err != nil {
-			t.Fatal(err)
-		}
+	const configuration = "apiVersion: dapr.io/v1alpha1\nkind: Configuration\nmetadata:\n  name: config\n"
+	if err := errors.Join(os.MkdirAll(s.Components, 0o755), d.broker.WriteComponent(s.Components, deliveryApp, 20*time.Millisecond, 20*time.Millisecond),
+		os.WriteFile(filepath.Join(s.Components, "config.yaml"), []byte(configuration), 0o644)); err != nil {
+		t.Fatal(err)
 	}
 	var subscriptions []sidecar.Subscription
 	for n := range topics {
@@ -117,12 +116,11 @@ func newDelivery(t *testing.T, redis string, programs dapr.Programs, topics int)
 		t.Fatal(err)
 	}
 	t.Cleanup(group.Kill)
-	if _, err := group.Start("redis", d.broker.command()); err != nil {
+	if _, err := group.Start("redis", d.broker.Command()); err != nil {
 		t.Fatal(err)
 	}
-	if err := until(t.Context(), "Redis does not answer", func() error {
-		_, err := d.broker.do(t.Context(), "PING")
-		return err
+	if err := process.Until(t.Context(), "Redis does not answer", func() error {
+		return d.broker.Do(t.Context(), nil, "PING")
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -137,7 +135,7 @@ func newDelivery(t *testing.T, redis string, programs dapr.Programs, topics int)
 // serve opens the service's port again.
 func (d *delivery) serve(t *testing.T) {
 	var l net.Listener
-	if err := until(t.Context(), "the port is not free", func() (err error) {
+	if err := process.Until(t.Context(), "the port is not free", func() (err error) {
 		l, err = net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(d.port))
 		return err
 	}); err != nil {
@@ -153,20 +151,16 @@ func (d *delivery) serve(t *testing.T) {
 // all of these were delivered.
 func (d *delivery) deliveries(ctx context.Context, topics int) (waiting, tries int, err error) {
 	for n := range topics {
-		reply, err := d.broker.do(ctx, "XPENDING", topicName(n), deliveryApp, "-", "+", "1000")
+		var list [][4]any // id, consumer, ms since the last delivery, deliveries
+		err := d.broker.Do(ctx, &list, "XPENDING", topicName(n), deliveryApp, "-", "+", "1000")
 		if err != nil && strings.Contains(err.Error(), "NOGROUP") {
 			continue
 		}
 		if err != nil {
 			return 0, 0, err
 		}
-		list, _ := reply.([]any)
 		for _, one := range list {
-			fields, _ := one.([]any) // id, consumer, ms since the last delivery, deliveries
-			if len(fields) != 4 {
-				return 0, 0, fmt.Errorf("XPENDING: %v", one)
-			}
-			times, _ := fields[3].(int64)
+			times, _ := one[3].(float64)
 			waiting, tries = waiting+1, tries+int(times)
 		}
 	}

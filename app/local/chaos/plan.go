@@ -2,7 +2,6 @@ package chaos
 
 import (
 	"cmp"
-	"encoding/hex"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -10,6 +9,7 @@ import (
 	"time"
 
 	"allregions/app/local/acr"
+	"allregions/app/local/stack"
 )
 
 // The plans are computed before anything runs, each from a random source of its
@@ -93,11 +93,9 @@ func newPush(rng *rand.Rand, number int) acr.Push {
 	for i := range b {
 		b[i] = byte(rng.Uint32())
 	}
-	h := hex.EncodeToString(b[:])
-	return acr.Push{
-		ID:         fmt.Sprintf("%s-%s-%s-%s-%s", h[:8], h[8:12], h[12:16], h[16:20], h[20:32]),
-		Repository: "chaos/image", Tag: "v" + strconv.Itoa(number), Digest: "sha256:" + h[32:], Size: 524,
-	}
+	p := acr.PushOf(b, "chaos/image", "v"+strconv.Itoa(number))
+	p.At = time.Time{} // a seed has one plan; Fire's caller knows when it happens
+	return p
 }
 
 // verb is what a fault does.
@@ -128,19 +126,6 @@ func (f fault) String() string {
 	return fmt.Sprintf("%s %v for %.1fs", f.verb, f.targets, f.lasts.Seconds())
 }
 
-// The targets of faults are the processes' names; those of replicas have a
-// number behind.
-const (
-	serviceName   = "service"
-	daprdName     = "daprd"
-	schedulerName = "scheduler"
-	placementName = "placement"
-	brokerName    = "redis"
-	storeName     = "cosmos"
-)
-
-func numbered(name string, replica int) string { return name + "-" + strconv.Itoa(replica+1) }
-
 // card is a fault that has no time and no replica yet.
 type card struct {
 	verb  verb
@@ -149,25 +134,27 @@ type card struct {
 }
 
 // perReplica tells whether there is one for each replica.
-func (c card) perReplica() bool { return c.names[0] == serviceName || c.names[0] == daprdName }
+func (c card) perReplica() bool {
+	return c.names[0] == stack.ServiceProcess || c.names[0] == stack.SidecarProcess
+}
 
 // control tells whether the fault costs Dapr's control plane its memory, from
 // which it takes half a minute to recover.
 func (c card) control() bool {
-	return c.verb == kill && (c.names[0] == schedulerName || c.names[0] == placementName)
+	return c.verb == kill && (c.names[0] == stack.SchedulerProcess || c.names[0] == stack.PlacementProcess)
 }
 
 // deck has every kind of fault; those that hit a replica, twice.
 var deck = []card{
-	{kill, "service", []string{serviceName}}, {kill, "service", []string{serviceName}},
-	{kill, "daprd", []string{daprdName}}, {kill, "daprd", []string{daprdName}},
-	{kill, "service and daprd", []string{serviceName, daprdName}},
-	{terminate, "service and daprd", []string{serviceName, daprdName}}, {terminate, "service and daprd", []string{serviceName, daprdName}},
-	{pause, "service", []string{serviceName}}, {pause, "service", []string{serviceName}},
-	{pause, "daprd", []string{daprdName}}, {pause, "daprd", []string{daprdName}},
-	{kill, schedulerName, []string{schedulerName}}, {pause, schedulerName, []string{schedulerName}},
-	{kill, placementName, []string{placementName}}, {pause, placementName, []string{placementName}},
-	{kill, brokerName, []string{brokerName}}, {pause, brokerName, []string{brokerName}},
+	{kill, "service", []string{stack.ServiceProcess}}, {kill, "service", []string{stack.ServiceProcess}},
+	{kill, "daprd", []string{stack.SidecarProcess}}, {kill, "daprd", []string{stack.SidecarProcess}},
+	{kill, "service and daprd", []string{stack.ServiceProcess, stack.SidecarProcess}},
+	{terminate, "service and daprd", []string{stack.ServiceProcess, stack.SidecarProcess}}, {terminate, "service and daprd", []string{stack.ServiceProcess, stack.SidecarProcess}},
+	{pause, "service", []string{stack.ServiceProcess}}, {pause, "service", []string{stack.ServiceProcess}},
+	{pause, "daprd", []string{stack.SidecarProcess}}, {pause, "daprd", []string{stack.SidecarProcess}},
+	{kill, stack.SchedulerProcess, []string{stack.SchedulerProcess}}, {pause, stack.SchedulerProcess, []string{stack.SchedulerProcess}},
+	{kill, stack.PlacementProcess, []string{stack.PlacementProcess}}, {pause, stack.PlacementProcess, []string{stack.PlacementProcess}},
+	{kill, stack.RedisProcess, []string{stack.RedisProcess}}, {pause, stack.RedisProcess, []string{stack.RedisProcess}},
 	{hinder, string(throttled), []string{string(throttled)}},
 	{hinder, string(unavailable), []string{string(unavailable)}},
 	{hinder, string(slow), []string{string(slow)}},
@@ -190,7 +177,7 @@ const (
 
 // lastsUntil is when the consequences of the fault are over, after the begin.
 func (f fault) lastsUntil() time.Duration {
-	if f.verb == kill && (f.kind == schedulerName || f.kind == placementName) {
+	if f.verb == kill && (f.kind == stack.SchedulerProcess || f.kind == stack.PlacementProcess) {
 		return f.after + f.lasts + controlDeaf
 	}
 	return f.after + f.lasts
@@ -216,14 +203,14 @@ func planFaults(rng *rand.Rand, length time.Duration, replicas int) (faults []fa
 		replica := rng.IntN(replicas)
 		others := 0
 		for i := range replicas {
-			if i != replica && busy[numbered("replica", i)] > at {
+			if i != replica && busy[stack.Numbered("replica", i)] > at {
 				others++
 			}
 		}
 		place := func(c card) string {
 			switch {
 			case c.perReplica():
-				return numbered("replica", replica)
+				return stack.Numbered("replica", replica)
 			case c.verb == hinder || c.verb == disturb:
 				return string(c.verb)
 			}
@@ -243,7 +230,7 @@ func planFaults(rng *rand.Rand, length time.Duration, replicas int) (faults []fa
 		}
 		if c.perReplica() {
 			for i, name := range f.targets {
-				f.targets[i] = numbered(name, replica)
+				f.targets[i] = stack.Numbered(name, replica)
 			}
 		}
 		busy[place(c)] = at + f.lasts + rest

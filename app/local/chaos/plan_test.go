@@ -6,6 +6,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"allregions/app/local/stack"
 )
 
 const testLength = 75 * time.Second
@@ -119,8 +121,8 @@ func TestPlanFaults(t *testing.T) {
 			}
 		}
 		for _, f := range faults {
-			if until, end := f.lastsUntil(), f.after+f.lasts; until < end || (f.kind == schedulerName && f.verb == kill) != (until > end) && f.kind != placementName {
-				t.Errorf("seed %d: %v lasts until %v", seed, f, until)
+			if over, end := f.lastsUntil(), f.after+f.lasts; over < end || (f.kind == stack.SchedulerProcess && f.verb == kill) != (over > end) && f.kind != stack.PlacementProcess {
+				t.Errorf("seed %d: %v lasts until %v", seed, f, over)
 			}
 		}
 		slices.Sort(kinds)

@@ -1,7 +1,7 @@
 package chaos
 
 import (
-	"bufio"
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -18,27 +18,25 @@ type Report struct {
 	Length  time.Duration
 	Settled time.Duration // from the end of the last fault until everything was finished
 
-	Pushes    map[string]int // by kind
-	Answers   map[string]int // to posts: the status, or why there was none
-	Outcomes  map[string]int // notifications by status
-	Unknown   int            // pushes of which no event was kept
-	Published int            // messages on the topic
-	Distinct  int            // events among them
-	Reminded  int            // outcomes that a reminder brought about
+	Pushes   map[string]int // by kind
+	Answers  map[string]int // to posts: the status, or why there was none
+	Outcomes map[string]int // notifications by status
+	Refusals map[string]int // webhooks that had a 503, by reason
+	Faults   map[string]int // by kind
+	Restarts map[string]int // processes that ended by themselves, by name
 
-	// Refusals are the webhooks that had a 503, by reason.
-	Refusals map[string]int
+	StoreHits   map[string]int // requests of the store that were hit, by trouble
+	StoreWrites map[string]int // that were refused, or late
+	TargetHits  map[string]int // attempts at the target that were hit, by trouble
+
+	Unknown   int // pushes of which no event was kept
+	Published int // messages on the topic
+	Distinct  int // events among them
+	Reminded  int // outcomes that a reminder brought about
 
 	// FalseTimeouts are notifications that timed out although every region had its
 	// 2xx before the deadline; Unexplained are those of them that no fault explains.
 	FalseTimeouts, Unexplained int
-
-	Faults         map[string]int // by kind
-	StoreRequests  int
-	StoreConflicts Conflicts
-	StoreHits      map[string]int // requests of the store that were hit, by trouble
-	TargetHits     map[string]int // attempts at the target that were hit, by trouble
-	Restarts       map[string]int // processes that ended by themselves, by name
 
 	// SlowestJoin is the longest time between the answer to a notification's last
 	// event, or its deadline, and the outcome on the topic.
@@ -105,52 +103,27 @@ func count(faults []fault) map[string]int {
 	return counts
 }
 
-// remindedOutcomes counts in the services' logs the outcomes that a reminder
-// decided. Those that it only published are not logged.
-func remindedOutcomes(paths []string) (n int, err error) {
-	err = eachLine(paths, func(l logLine) {
-		if l.Reminder && l.Msg == "decided" && strings.Contains(l.Decision, "timedOut") {
-			n++
-		}
-	})
-	return n, err
-}
-
-// refusals counts in the services' logs the webhooks that had a 503, by reason.
-func refusals(paths []string) (map[string]int, error) {
-	counts := map[string]int{}
-	err := eachLine(paths, func(l logLine) {
-		if l.Msg == "cannot answer" && strings.HasPrefix(l.Path, "/webhooks/") {
-			counts[refusal(l.Err)]++
-		}
-	})
-	return counts, err
-}
-
-// logLine is what is read of a line of a service's log.
-type logLine struct {
-	Msg, Decision, Path, Err string
-	Reminder                 bool
-}
-
-// eachLine calls do with every line of the services' logs that is one of theirs.
-func eachLine(paths []string, do func(logLine)) error {
+// readLogs counts in the services' logs the webhooks that had a 503, and the outcomes
+// that a reminder decided. Those that it only published are not logged.
+func (r *Report) readLogs(paths []string) error {
+	r.Refusals = map[string]int{}
 	for _, path := range paths {
-		f, err := os.Open(path)
+		data, err := os.ReadFile(path)
 		if err != nil {
 			return fmt.Errorf("read the services' logs: %w", err)
 		}
-		defer f.Close()
-		scan := bufio.NewScanner(f)
-		scan.Buffer(nil, 1<<20)
-		for scan.Scan() {
-			var l logLine
-			if json.Unmarshal(scan.Bytes(), &l) == nil {
-				do(l)
+		for line := range bytes.Lines(data) {
+			var l struct {
+				Msg, Decision, Path, Err string
+				Reminder                 bool
 			}
-		}
-		if err := scan.Err(); err != nil {
-			return fmt.Errorf("read %s: %w", path, err)
+			switch err := json.Unmarshal(line, &l); {
+			case err != nil: // not a line of ours
+			case l.Msg == "cannot answer" && strings.HasPrefix(l.Path, "/webhooks/"):
+				r.Refusals[refusal(l.Err)]++
+			case l.Msg == "decided" && l.Reminder && strings.Contains(l.Decision, "timedOut"):
+				r.Reminded++
+			}
 		}
 	}
 	return nil
@@ -180,20 +153,21 @@ func (r *Report) String() string {
 		fmt.Fprintf(&b, "%-14s %s\n", name, fmt.Sprintf(format, args...))
 	}
 	row("seed", "%d, %s of chaos, finished %s after its end", r.Seed, r.Length, r.Settled.Round(100*time.Millisecond))
-	row("pushes", "%d: %s", total(r.Pushes), list(r.Pushes))
-	row("webhooks", "%d: %s", total(r.Answers), list(r.Answers))
-	row("refused", "%d: %s", total(r.Refusals), list(r.Refusals))
-	row("notifications", "%d: %s; %d pushes left none", total(r.Outcomes), list(r.Outcomes), r.Unknown)
+	row("notifications", "%d pushes left none", r.Unknown)
 	row("events", "%d published, %d distinct", r.Published, r.Distinct)
 	row("false", "%d timed out although every region was accepted in time, %d of them without a fault in the 20 s before", r.FalseTimeouts, r.Unexplained)
 	row("reminders", "decided %d outcomes", r.Reminded)
 	row("slowest join", "%s from the last region's answer to the topic (%s)", r.SlowestJoin.Took.Round(time.Millisecond), r.SlowestJoin.ID)
 	row("slowest timeout", "%s from the deadline to the topic (%s)", r.SlowestTimeout.Took.Round(time.Millisecond), r.SlowestTimeout.ID)
-	row("faults", "%d: %s", total(r.Faults), list(r.Faults))
-	row("store", "%d of %d requests hit: %s; %d writes refused as outdated", total(r.StoreHits), r.StoreRequests, list(r.StoreHits), r.StoreConflicts.Refused)
-	row("late writes", "%d done after their callers had given up, %d of them with an etag; %d refused", r.StoreConflicts.LateDone, r.StoreConflicts.LateGuarded, r.StoreConflicts.LateRefused)
-	row("target", "%d attempts hit: %s", total(r.TargetHits), list(r.TargetHits))
-	row("own ends", "%d: %s", total(r.Restarts), list(r.Restarts))
+	for _, c := range []struct {
+		name   string
+		counts map[string]int
+	}{
+		{"pushes", r.Pushes}, {"webhooks", r.Answers}, {"refused", r.Refusals}, {"outcomes", r.Outcomes}, {"faults", r.Faults},
+		{"store hits", r.StoreHits}, {"store writes", r.StoreWrites}, {"target hits", r.TargetHits}, {"own ends", r.Restarts},
+	} {
+		row(c.name, "%d: %s", total(c.counts), list(c.counts))
+	}
 	row("violations", "%d", len(r.Violations))
 	for _, v := range r.Violations {
 		fmt.Fprintf(&b, "  %s\n", v)

@@ -1,9 +1,7 @@
 package chaos
 
 import (
-	"context"
 	"net/http"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -19,38 +17,16 @@ import (
 // sent to a replica then misses an answer, or gets another one than a 2xx or a
 // 503, and what had a 2xx is there afterwards.
 func TestRollingRestart(t *testing.T) {
-	if raceEnabled {
-		t.Skip("as TestChaos")
-	}
-	if _, err := LookForRedis(); err != nil {
-		t.Skip(err)
-	}
-	if err := stack.PrepareTest(t.Context(), t.Deadline); err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	log, err := newLog(filepath.Join(dir, "chaos.log"), t.Output())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer log.close()
-	ctx, cancel := context.WithCancel(t.Context())
-	c, err := startCluster(ctx, dir, Options{Seed: testSeed, Timeout: 10 * time.Minute, Regions: testAll}, log)
-	if err != nil {
-		cancel()
-		t.Fatal(err)
-	}
-	defer func() { cancel(); c.kill() }()
-
+	c := startTest(t)
 	// What the load balancer knows, and its looking.
 	stop := make(chan struct{})
-	up := make([]atomic.Bool, len(c.replicas))
+	up := make([]atomic.Bool, replicas)
 	var balancer, senders sync.WaitGroup
-	for i, r := range c.replicas {
+	for i, r := range c.Replicas {
 		up[i].Store(true)
 		balancer.Go(func() {
 			for {
-				_, err := get(t.Context(), r.url("/readyz"))
+				_, err := stack.Get(t.Context(), r.URL+"/readyz", "")
 				up[i].Store(err == nil)
 				select {
 				case <-stop:
@@ -72,14 +48,13 @@ func TestRollingRestart(t *testing.T) {
 					return
 				default:
 				}
-				i := turn % len(c.replicas)
+				i := turn % replicas
 				if !up[i].Load() {
 					time.Sleep(time.Millisecond)
 					continue
 				}
 				p := acr.NewPush("shop/cart", "v1")
-				registry := &acr.Registry{LoginServer: "contoso.azurecr.io", ServiceURL: c.replicas[i].url(""), Key: key}
-				status, body, err := registry.Fire(t.Context(), p, testAll[0])
+				status, body, err := c.registry(i).Fire(t.Context(), p, testAll[0])
 				mu.Lock()
 				answers[status]++
 				switch {
@@ -93,29 +68,21 @@ func TestRollingRestart(t *testing.T) {
 		})
 	}
 	count := func() int { mu.Lock(); defer mu.Unlock(); return len(accepted) }
-	wait := func(what string, ok func() bool) {
-		t.Helper()
-		for deadline := time.Now().Add(startTimeout); !ok(); time.Sleep(20 * time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Fatalf("%s: not within %v", what, startTimeout)
-			}
-		}
-	}
-	for i := range c.replicas {
-		before, name := count(), numbered(serviceName, i)
-		wait("webhooks are accepted", func() bool { return count() >= before+100 })
-		if err := c.members[name].locked(syscall.SIGTERM); err != nil {
+	for i := range c.Replicas {
+		before, name := count(), stack.Numbered(stack.ServiceProcess, i)
+		eventually(t, "webhooks are accepted", func() bool { return count() >= before+100 })
+		if err := c.Process(name).Signal(syscall.SIGTERM); err != nil {
 			t.Fatal(err)
 		}
-		wait(name+" ends", func() bool { return c.restarts()[name] == 1 })
-		wait(name+" is ready", func() bool { return up[i].Load() })
+		eventually(t, name+" ends", func() bool { return c.restarts()[name] == 1 })
+		eventually(t, name+" is ready", func() bool { return up[i].Load() })
 	}
 	close(stop)
 	senders.Wait()
 	balancer.Wait()
 
 	for _, id := range accepted {
-		wait("what was accepted is there", func() bool {
+		eventually(t, "what was accepted is there", func() bool {
 			st, ok, err := c.status(t.Context(), 0, id)
 			return err == nil && ok && len(st.Regions) == 1
 		})

@@ -3,6 +3,7 @@ package chaos
 import (
 	"bytes"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"sync"
@@ -11,9 +12,7 @@ import (
 	"allregions/app/local/cosmos"
 )
 
-// trouble is what the store does to requests.
-type trouble string
-
+// The troubles of the store.
 const (
 	throttled   trouble = "429"
 	unavailable trouble = "503"
@@ -28,58 +27,43 @@ const share = 0.7
 // store makes trouble on demand, in front of the proxy of the emulator of Cosmos
 // DB.
 type store struct {
+	troubled
 	proxy *cosmos.Proxy
 
-	mu   sync.Mutex
-	now  trouble // "" for none
-	rng  *rand.Rand
-	hits map[trouble]int
-
-	requests  int // all of them
-	conflicts Conflicts
+	countMu  sync.Mutex // of what follows
+	rng      *rand.Rand
+	requests int
+	became   map[string]int // how many late and refused writes, by what became of them
 }
 
-// Conflicts are writes that the store did, or refused, behind somebody's back.
-type Conflicts struct {
-	Refused     int // writes of somebody who had not seen the last one
-	LateRefused int // those among them whose callers had given up before
-	LateDone    int // writes that were done although their callers had given up before
-	LateGuarded int // those among them that could have been refused
-}
+// What may become of a write that was late, or of somebody who had not seen the last
+// one. Late is one whose caller had given up before it was begun, guarded is one that
+// may replace only what its caller has seen.
+const (
+	refused     = "refused"
+	lateRefused = "refused late"
+	lateDone    = "done late"
+	lateGuarded = "done late, with an etag"
+)
 
 func newStore(proxy *cosmos.Proxy, rng *rand.Rand) *store {
-	return &store{proxy: proxy, rng: rng, hits: map[trouble]int{}}
+	return &store{proxy: proxy, rng: rng, became: map[string]int{}}
 }
 
-// set begins trouble, or ends it with "".
-func (s *store) set(t trouble) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.now = t
-}
-
-// counts says how many requests there were, how writes conflicted with others,
-// and how many requests each trouble has hit.
-func (s *store) counts() (requests int, conflicts Conflicts, hits map[string]int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	hits = map[string]int{}
-	for t, n := range s.hits {
-		hits[string(t)] = n
-	}
-	return s.requests, s.conflicts, hits
+// writes says what became of late and refused writes.
+func (s *store) writes() map[string]int {
+	s.countMu.Lock()
+	defer s.countMu.Unlock()
+	return maps.Clone(s.became)
 }
 
 // draw says what becomes of a request.
 func (s *store) draw(write bool) (t trouble, delay time.Duration) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.countMu.Lock()
+	defer s.countMu.Unlock()
 	s.requests++
-	if s.now == "" || (s.now == lost && !write) || s.rng.Float64() > share {
-		return "", 0
-	}
-	s.hits[s.now]++
-	return s.now, between(s.rng, 200*time.Millisecond, 2500*time.Millisecond)
+	t = s.hit(func(now trouble) bool { return (now != lost || write) && s.rng.Float64() <= share })
+	return t, between(s.rng, 200*time.Millisecond, 2500*time.Millisecond)
 }
 
 func (s *store) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -129,22 +113,23 @@ func linger(r *http.Request, write bool, delay time.Duration) bool {
 	}
 }
 
-// count counts a write by its answer. Late is one whose caller had given up before
-// it was begun, guarded is one that may replace only what its caller has seen.
+// count counts a write by its answer.
 func (s *store) count(status int, late, guarded bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	c := &s.conflicts
-	switch {
-	case status == http.StatusPreconditionFailed, status == http.StatusConflict:
-		c.Refused++
-		if late {
-			c.LateRefused++
-		}
-	case late && status/100 == 2:
-		c.LateDone++
-		if guarded {
-			c.LateGuarded++
-		}
+	done := status/100 == 2
+	kind := ""
+	switch conflict := status == http.StatusPreconditionFailed || status == http.StatusConflict; {
+	case conflict && late:
+		kind = lateRefused
+	case conflict:
+		kind = refused
+	case done && late && guarded:
+		kind = lateGuarded
+	case done && late:
+		kind = lateDone
+	default:
+		return
 	}
+	s.countMu.Lock()
+	defer s.countMu.Unlock()
+	s.became[kind]++
 }

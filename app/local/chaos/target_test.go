@@ -16,14 +16,14 @@ func TestTarget(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer target.close()
+	defer target.server.Close()
 	if list, err := load.Load(target.settings(), nil, nil); err != nil || len(list) != 1 {
 		t.Errorf("the service reads %v, %v", list, err)
 	}
 	send := func(id, body string, within time.Duration) (int, error) {
 		ctx, cancel := context.WithTimeout(t.Context(), within)
 		defer cancel()
-		req, err := http.NewRequestWithContext(ctx, http.MethodPost, target.url, strings.NewReader(body))
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+target.server.Addr+"/", strings.NewReader(body))
 		if err != nil {
 			t.Fatal(err)
 		}

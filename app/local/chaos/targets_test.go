@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -15,21 +13,14 @@ import (
 	"time"
 
 	"allregions/app/local/acr"
+	"allregions/app/local/process"
 	"allregions/app/local/stack"
 )
 
 // Targets that are switched on later get no outcome from before: without targets
 // the services have taken it from the broker, which keeps what nobody takes.
 func TestTargetsSwitchedOnLater(t *testing.T) {
-	if raceEnabled {
-		t.Skip("as TestChaos")
-	}
-	if _, err := LookForRedis(); err != nil {
-		t.Skip(err)
-	}
-	if err := stack.PrepareTest(t.Context(), t.Deadline); err != nil {
-		t.Fatal(err)
-	}
+	prepare(t)
 	var mu sync.Mutex
 	var told []string
 	target := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
@@ -39,29 +30,23 @@ func TestTargetsSwitchedOnLater(t *testing.T) {
 	}))
 	defer target.Close()
 
-	dir := t.TempDir()
-	log, err := newLog(filepath.Join(dir, "chaos.log"), t.Output())
+	settings := map[string]string{}
+	c, err := stack.Start(t.Context(), stack.Options{Replicas: replicas, Regions: testAll, Timeout: 10 * time.Minute, Key: "k", Redis: true, Cosmos: true,
+		Settings: settings, Ended: func(name string, err error) { t.Logf("%s ended: %v", name, err) }})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer log.close()
-	ctx, cancel := context.WithCancel(t.Context())
-	c, err := startCluster(ctx, dir, Options{Seed: testSeed, Timeout: 10 * time.Minute, Regions: testAll}, log)
-	if err != nil {
-		cancel()
-		t.Fatal(err)
-	}
-	defer func() { cancel(); c.kill() }()
-	within, stop := context.WithTimeout(ctx, startTimeout)
+	t.Cleanup(c.Kill)
+	within, stop := context.WithTimeout(t.Context(), readyTimeout)
 	defer stop()
 	replicate := func() (id string) {
 		p := acr.NewPush("shop/cart", "v1")
-		registry := &acr.Registry{LoginServer: "contoso.azurecr.io", ServiceURL: c.replicas[0].url(""), Key: key}
+		registry := &acr.Registry{LoginServer: "contoso.azurecr.io", ServiceURL: c.URL, Key: c.Key}
 		for _, region := range testAll {
-			if err := until(within, "a webhook is not accepted", func() error {
+			if err := process.Until(within, "a webhook is not accepted", func() error {
 				status, body, err := registry.Fire(within, p, region)
 				if err == nil && status/100 != 2 {
-					err = &answerError{status, string(body)}
+					err = &stack.AnswerError{Status: status, Body: string(body)}
 				}
 				return err
 			}); err != nil {
@@ -72,77 +57,67 @@ func TestTargetsSwitchedOnLater(t *testing.T) {
 	}
 
 	before := replicate()
-	if err := until(within, "the outcome is not taken", func() error { return c.taken(within, stack.Topic) }); err != nil {
+	if err := process.Until(within, "the outcome is not taken", func() error { return taken(within, c.Redis, stack.Topic) }); err != nil {
 		t.Fatal(err)
 	}
 
-	setting := fmt.Sprintf(`[{"name":"later","type":"webhook","url":%q,"secret":"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"}]`, target.URL)
-	for i := range c.replicas {
-		for _, name := range []string{numbered(daprdName, i), numbered(serviceName, i)} {
-			m := c.members[name]
-			if err := m.hold(syscall.SIGKILL); err != nil {
-				t.Fatal(err)
-			}
-			<-m.running.Done()
-		}
-		m := c.members[numbered(serviceName, i)]
-		without := m.command
-		m.command = func() *exec.Cmd {
-			cmd := without()
-			cmd.Env = append(cmd.Env, "NOTIFY_TARGETS="+setting)
-			return cmd
+	var names []string
+	for i := range c.Replicas {
+		names = append(names, stack.Numbered(stack.SidecarProcess, i), stack.Numbered(stack.ServiceProcess, i))
+	}
+	for _, name := range names {
+		if err := c.Hold(name, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
 		}
 	}
-	for i := range c.replicas {
-		c.members[numbered(daprdName, i)].release()
-		c.members[numbered(serviceName, i)].release()
+	settings["NOTIFY_TARGETS"] = fmt.Sprintf(`[{"name":"later","type":"webhook","url":%q,"secret":"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"}]`, target.URL)
+	for _, name := range names {
+		if err := c.Release(name); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if err := c.ready(within); err != nil {
+	if err := c.Ready(within); err != nil {
 		t.Fatal(err)
 	}
 	after := replicate()
-	if err := until(within, "the target is not told", func() error {
+	if err := process.Until(within, "the target is not told", func() error {
 		mu.Lock()
 		defer mu.Unlock()
 		if !slices.Contains(told, after+"/replicated") {
 			return fmt.Errorf("told of %q", told)
 		}
-		return c.taken(within, stack.Topic)
+		return taken(within, c.Redis, stack.Topic)
 	}); err != nil {
 		t.Fatal(err)
 	}
 	// What is taken has its deliveries begun, whether or not they are made yet.
-	if body, err := get(within, c.replicas[0].url("/notifications/"+before+"/deliveries")); err != nil || strings.TrimSpace(string(body)) != `{"deliveries":[]}` {
+	if body, err := stack.Get(within, c.URL+"/notifications/"+before+"/deliveries", c.Key); err != nil || strings.TrimSpace(string(body)) != `{"deliveries":[]}` {
 		t.Errorf("deliveries of what was before the target: %s, %v; told of %q", body, err, told)
 	}
 }
 
 // taken is nil when the services have taken everything from a topic.
-func (c *cluster) taken(ctx context.Context, topic string) error {
-	entries, err := c.broker.entries(ctx, topic, "")
+func taken(ctx context.Context, redis stack.Redis, topic string) error {
+	messages, err := redis.Messages(ctx, topic, "")
 	if err != nil {
 		return err
 	}
-	if len(entries) == 0 {
+	if len(messages) == 0 {
 		return fmt.Errorf("nothing is on %s", topic)
 	}
-	reply, err := c.broker.do(ctx, "XINFO", "GROUPS", topic)
-	if err != nil {
+	last := messages[len(messages)-1].ID
+	var groups []struct {
+		Name    string
+		Pending int
+		Last    string `json:"last-delivered-id"`
+	}
+	if err := redis.Do(ctx, &groups, "XINFO", "GROUPS", topic); err != nil {
 		return err
 	}
-	groups, _ := reply.([]any)
 	for _, g := range groups {
-		fields, _ := g.([]any)
-		group := map[any]any{}
-		for i := 0; i+1 < len(fields); i += 2 {
-			group[fields[i]] = fields[i+1]
-		}
-		if group["name"] == stack.AppID {
-			if group["pending"] == int64(0) && group["last-delivered-id"] == entries[len(entries)-1].id {
-				return nil
-			}
-			return fmt.Errorf("the last of %s is %s, taken is %v", topic, entries[len(entries)-1].id, group)
+		if g.Name == stack.AppID && g.Pending == 0 && g.Last == last {
+			return nil
 		}
 	}
-	return fmt.Errorf("nobody takes anything from %s", topic)
+	return fmt.Errorf("the last of %s is %s, taken is %+v", topic, last, groups)
 }

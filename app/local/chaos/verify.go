@@ -25,6 +25,23 @@ type Post struct {
 // the promise the event may be kept or not.
 func (p Post) Accepted() bool { return p.Status >= 200 && p.Status < 300 }
 
+// accepted is when each event was accepted first, by notification and region.
+func (r Record) accepted() map[string]map[string]time.Time {
+	accepted := map[string]map[string]time.Time{}
+	for _, p := range r.Posts {
+		if !p.Accepted() {
+			continue
+		}
+		if accepted[p.ID] == nil {
+			accepted[p.ID] = map[string]time.Time{}
+		}
+		if at, ok := accepted[p.ID][p.Region]; !ok || p.Answered.Before(at) {
+			accepted[p.ID][p.Region] = p.Answered
+		}
+	}
+	return accepted
+}
+
 // Event is one message on the topic, in the order in which the broker has them.
 type Event struct {
 	Stored time.Time // by the broker
@@ -155,17 +172,9 @@ func Verify(r Record) []Violation {
 		v.posted[p.ID] = append(v.posted[p.ID], p)
 	}
 	v.readEvents()
-	ids := map[string]bool{}
-	for id := range v.posted {
-		ids[id] = true
-	}
-	for id := range v.outcomes {
-		ids[id] = true
-	}
-	for id := range r.Statuses {
-		ids[id] = true
-	}
-	for _, id := range slices.Sorted(maps.Keys(ids)) {
+	ids := slices.Concat(slices.Collect(maps.Keys(v.posted)), slices.Collect(maps.Keys(v.outcomes)), slices.Collect(maps.Keys(r.Statuses)))
+	slices.Sort(ids)
+	for _, id := range slices.Compact(ids) {
 		v.notification(id)
 	}
 	for _, id := range r.Reminders {
@@ -239,18 +248,7 @@ const settleBefore = 20 * time.Second
 // FalseTimeouts lists the notifications that timed out although each region had its
 // 2xx before the deadline, and those of them that no fault can explain.
 func (r Record) FalseTimeouts() (all, calm []string) {
-	accepted := map[string]map[string]time.Time{} // the first acceptance, by notification and region
-	for _, p := range r.Posts {
-		if !p.Accepted() {
-			continue
-		}
-		if accepted[p.ID] == nil {
-			accepted[p.ID] = map[string]time.Time{}
-		}
-		if at, ok := accepted[p.ID][p.Region]; !ok || p.Answered.Before(at) {
-			accepted[p.ID][p.Region] = p.Answered
-		}
-	}
+	accepted := r.accepted()
 	for _, id := range slices.Sorted(maps.Keys(r.Statuses)) {
 		st := r.Statuses[id]
 		late := slices.ContainsFunc(r.Regions, func(region string) bool {

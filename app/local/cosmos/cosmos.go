@@ -8,15 +8,18 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
-	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
+	"strings"
 
-	"go.yaml.in/yaml/v3"
+	"allregions/app/local/process"
 )
 
 // PartitionKey is the only partition key path with which Dapr works.
@@ -30,18 +33,11 @@ type Emulator struct {
 	Port int
 }
 
-// URL is the emulator's endpoint.
-func (e Emulator) URL() string { return "http://127.0.0.1:" + strconv.Itoa(e.Port) }
+func (e Emulator) address() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(e.Port)) }
 
 // Build builds the emulator as program. Root is the root of this repository.
 func Build(ctx context.Context, root, program string) error {
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", program, "github.com/pikami/cosmium/cmd/server")
-	cmd.Dir = filepath.Join(root, "app", "local", "cosmos", "emulator")
-	cmd.Env = append(os.Environ(), "GOWORK=off", "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("build the Cosmos DB emulator: %w: %s", err, bytes.TrimSpace(out))
-	}
-	return nil
+	return process.GoBuild(ctx, filepath.Join(root, "app", "local", "cosmos", "emulator"), program, "github.com/pikami/cosmium/cmd/server")
 }
 
 // Command is the emulator's command line.
@@ -49,21 +45,21 @@ func (e Emulator) Command(program string) *exec.Cmd {
 	return exec.Command(program, "-Host", "127.0.0.1", "-Port", strconv.Itoa(e.Port), "-DisableTls", "-DisableAuth", "-LogLevel", "error")
 }
 
-// Create creates a database with containers. What is there already stays.
-func (e Emulator) Create(ctx context.Context, database string, containers ...string) error {
-	if err := e.post(ctx, "/dbs", fmt.Sprintf(`{"id":%q}`, database)); err != nil {
-		return fmt.Errorf("create database %s: %w", database, err)
-	}
+// Create creates the containers, and their databases. What is there already stays.
+func (e Emulator) Create(ctx context.Context, containers ...Container) error {
 	for _, c := range containers {
-		if err := e.post(ctx, "/dbs/"+database+"/colls", fmt.Sprintf(`{"id":%q,"partitionKey":{"paths":[%q],"kind":"Hash"}}`, c, PartitionKey)); err != nil {
-			return fmt.Errorf("create container %s: %w", c, err)
+		err := errors.Join(
+			e.post(ctx, "/dbs", fmt.Sprintf(`{"id":%q}`, c.Database)),
+			e.post(ctx, "/dbs/"+c.Database+"/colls", fmt.Sprintf(`{"id":%q,"partitionKey":{"paths":[%q],"kind":"Hash"}}`, c.Name, PartitionKey)))
+		if err != nil {
+			return fmt.Errorf("create %+v: %w", c, err)
 		}
 	}
 	return nil
 }
 
 func (e Emulator) post(ctx context.Context, path, body string) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, e.URL()+path, bytes.NewBufferString(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+e.address()+path, strings.NewReader(body))
 	if err != nil {
 		return err
 	}
@@ -73,8 +69,7 @@ func (e Emulator) post(ctx context.Context, path, body string) error {
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusCreated && resp.StatusCode != http.StatusConflict {
-		text, _ := io.ReadAll(io.LimitReader(resp.Body, 500))
-		return fmt.Errorf("%s: %s", resp.Status, text)
+		return fmt.Errorf("POST %s: %s", path, resp.Status)
 	}
 	return nil
 }
@@ -82,88 +77,51 @@ func (e Emulator) post(ctx context.Context, path, body string) error {
 // Container is a container that a component uses.
 type Container struct{ Database, Name string }
 
-// Components writes to dir the components of components/azure that use Cosmos
-// DB, changed to use e, and everything of components/local that has another
-// name. It returns the containers that they need.
-func (e Emulator) Components(root, dir string) ([]Container, error) {
-	azure, err := filepath.Glob(filepath.Join(root, "components", "azure", "*.yaml"))
+// WriteComponents writes to dir the components of components/azure that use Cosmos
+// DB, changed to use the one at url. It returns the containers that they need. Root is
+// the root of this repository.
+func WriteComponents(root, dir, url string) (containers []Container, err error) {
+	files, err := filepath.Glob(filepath.Join(root, "components", "azure", "*.yaml"))
 	if err != nil {
 		return nil, err
 	}
-	local, err := filepath.Glob(filepath.Join(root, "components", "local", "*.yaml"))
-	if err != nil {
-		return nil, err
-	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, err
-	}
-	for _, path := range local {
-		data, err := os.ReadFile(path)
-		if err != nil {
-			return nil, err
+	for _, path := range files {
+		data, container, err := component(path, url)
+		if err == nil && container.Name != "" {
+			containers = append(containers, container)
+			err = os.WriteFile(filepath.Join(dir, filepath.Base(path)), data, 0o644)
 		}
-		if err := os.WriteFile(filepath.Join(dir, filepath.Base(path)), data, 0o644); err != nil {
-			return nil, err
-		}
-	}
-	var containers []Container
-	for _, path := range azure {
-		data, container, err := e.component(path)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", path, err)
-		}
-		if container.Name == "" {
-			continue
-		}
-		containers = append(containers, container)
-		if err := os.WriteFile(filepath.Join(dir, filepath.Base(path)), data, 0o644); err != nil {
-			return nil, err
 		}
 	}
 	return containers, nil
 }
 
-// component is the component in the file, changed to use e. The container has
+// entry is a setting of a component, as components/azure writes them.
+var entry = regexp.MustCompile(`- name: (\w+)\n( +)value: (.+)`)
+
+// component is the component in the file, changed to use url. The container has
 // no name if the component does not use Cosmos DB.
-func (e Emulator) component(path string) ([]byte, Container, error) {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return nil, Container{}, err
+func component(path, url string) (data []byte, container Container, err error) {
+	data, err = os.ReadFile(path)
+	if err != nil || !bytes.Contains(data, []byte("type: state.azure.cosmosdb\n")) {
+		return nil, container, err
 	}
-	type item struct {
-		Name  string `yaml:"name"`
-		Value string `yaml:"value"`
-	}
-	var c struct {
-		APIVersion string            `yaml:"apiVersion"`
-		Kind       string            `yaml:"kind"`
-		Metadata   map[string]string `yaml:"metadata"`
-		Spec       struct {
-			Type     string `yaml:"type"`
-			Version  string `yaml:"version"`
-			Metadata []item `yaml:"metadata"`
-		} `yaml:"spec"`
-		Scopes []string `yaml:"scopes"`
-	}
-	if err := yaml.Unmarshal(data, &c); err != nil {
-		return nil, Container{}, err
-	}
-	if c.Spec.Type != "state.azure.cosmosdb" {
-		return nil, Container{}, nil
-	}
-	var container Container
-	for i, m := range c.Spec.Metadata {
-		switch m.Name {
+	text := entry.ReplaceAllStringFunc(string(data), func(one string) string {
+		part := entry.FindStringSubmatch(one)
+		name, value := part[1], part[3]
+		switch name {
 		case "url":
-			c.Spec.Metadata[i].Value = e.URL()
+			value = url
 		case "azureClientId":
-			c.Spec.Metadata[i] = item{"masterKey", Key}
+			name, value = "masterKey", Key
 		case "database":
-			container.Database = m.Value
+			container.Database = value
 		case "collection":
-			container.Name = m.Value
+			container.Name = value
 		}
-	}
-	data, err = yaml.Marshal(c)
-	return data, container, err
+		return fmt.Sprintf("- name: %s\n%svalue: %s", name, part[2], value)
+	})
+	return []byte(text), container, nil
 }

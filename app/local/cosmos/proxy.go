@@ -6,41 +6,27 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"slices"
-	"strconv"
 	"sync"
 )
 
 // Proxy is a reverse proxy that gives an emulator what Azure has and the emulator
 // lacks: it compares etags, and nobody sees a write half done.
 type Proxy struct {
-	emulator, self string // addresses, host:port
-	transport      http.RoundTripper
+	emulator  string // its address, host:port
+	transport http.RoundTripper
 
 	// The emulator replaces a document in two steps: it deletes the old one, then
 	// it creates the new one. A write holds the lock from the comparison of its
 	// etag until the emulator has answered, whether or not its caller still waits.
 	steps sync.RWMutex
-
-	mu    sync.Mutex
-	watch func(*http.Request)
 }
 
-// NewProxy returns the proxy in front of emulator. Clients find it at self.
-func NewProxy(emulator, self Emulator) *Proxy {
-	return &Proxy{emulator: emulator.address(), self: self.address(), watch: func(*http.Request) {},
-		transport: &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 64}}
-}
-
-// Watch has f called with every request from now on, before it is answered. F may
-// be called by many at a time, and may not read the body.
-func (p *Proxy) Watch(f func(*http.Request)) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.watch = f
+// NewProxy returns the proxy in front of emulator.
+func NewProxy(emulator Emulator) *Proxy {
+	return &Proxy{emulator: emulator.address(), transport: &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 64}}
 }
 
 // Answer is an answer of Cosmos DB.
@@ -69,10 +55,6 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) { p.Answer(r).
 // Answer returns the answer to the request. A write whose body has arrived is
 // done to its end, even if its caller gives up.
 func (p *Proxy) Answer(r *http.Request) Answer {
-	p.mu.Lock()
-	watch := p.watch
-	p.mu.Unlock()
-	watch(r)
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
 		return Refusal(http.StatusBadRequest, "The body did not arrive.")
@@ -116,7 +98,7 @@ func (p *Proxy) forward(ctx context.Context, r *http.Request, body []byte) (Answ
 	answer, err := p.send(out)
 	if err == nil && r.URL.Path == "/" {
 		// The account names the endpoint that its clients turn to from then on.
-		answer.Body = bytes.ReplaceAll(answer.Body, []byte(p.emulator), []byte(p.self))
+		answer.Body = bytes.ReplaceAll(answer.Body, []byte(p.emulator), []byte(r.Host))
 	}
 	return answer, err
 }
@@ -177,17 +159,4 @@ func isConditionalBatch(r *http.Request, body []byte) bool {
 // IsWrite tells whether the request changes something: a query is a POST, too.
 func IsWrite(r *http.Request) bool {
 	return r.Method != http.MethodGet && r.Method != http.MethodHead && r.Header.Get("x-ms-documentdb-isquery") == "" && r.Header.Get("x-ms-documentdb-query") == ""
-}
-
-func (e Emulator) address() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(e.Port)) }
-
-// Serve serves h where clients look for e.
-func (e Emulator) Serve(h http.Handler) (*http.Server, error) {
-	l, err := net.Listen("tcp", e.address())
-	if err != nil {
-		return nil, fmt.Errorf("serve Cosmos DB: %w", err)
-	}
-	server := &http.Server{Handler: h}
-	go server.Serve(l)
-	return server, nil
 }

@@ -3,21 +3,19 @@
 package dapr
 
 import (
-	"bufio"
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
-	"sync/atomic"
-	"syscall"
 	"time"
 
 	"allregions/app/local/process"
@@ -52,9 +50,7 @@ func Find(ctx context.Context, root string, progress Progress) (Programs, error)
 	built := filepath.Join(cache, "allregions", "dapr-"+version+"-"+hash)
 	paths := map[string]string{}
 	if home, err := os.UserHomeDir(); err == nil {
-		if found, ok := initialized(ctx, filepath.Join(home, ".dapr", "bin"), version); ok {
-			paths = found
-		}
+		paths = initialized(ctx, filepath.Join(home, ".dapr", "bin"), version)
 	}
 	var missing []string
 	for _, name := range names {
@@ -94,25 +90,20 @@ func pinned(module string) (version, hash string, err error) {
 	return version, hex.EncodeToString(h.Sum(nil))[:12], nil
 }
 
-// initialized looks into the directory where `dapr init` puts programs: daprd
-// always, the others with --slim. They count if daprd is of the wanted minor
+// initialized finds the programs in the directory where `dapr init` puts them:
+// daprd always, the others with --slim. They count if daprd is of the wanted minor
 // version.
-func initialized(ctx context.Context, dir, version string) (paths map[string]string, ok bool) {
-	paths = map[string]string{}
+func initialized(ctx context.Context, dir, version string) map[string]string {
+	paths := map[string]string{}
 	for _, name := range names {
-		path := filepath.Join(dir, name)
-		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
+		if path, err := exec.LookPath(filepath.Join(dir, name)); err == nil {
 			paths[name] = path
 		}
 	}
-	if paths["daprd"] == "" {
-		return nil, false
+	if have, err := versionOf(ctx, paths["daprd"]); err != nil || minor(have) != minor(version) {
+		clear(paths)
 	}
-	have, err := versionOf(ctx, paths["daprd"])
-	if err != nil || minor(have) != minor(version) {
-		return nil, false
-	}
-	return paths, true
+	return paths
 }
 
 func versionOf(ctx context.Context, daprd string) (string, error) {
@@ -122,13 +113,11 @@ func versionOf(ctx context.Context, daprd string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("ask %s for its version: %w", daprd, err)
 	}
-	return strings.TrimSpace(string(out)), nil
+	return strings.TrimPrefix(strings.TrimSpace(string(out)), "v"), nil
 }
 
-func minor(version string) string {
-	parts := strings.SplitN(strings.TrimPrefix(version, "v"), ".", 3)
-	return strings.Join(parts[:min(2, len(parts))], ".")
-}
+// minor is "1.16" of 1.16.5.
+func minor(version string) string { return version[:max(0, strings.LastIndexByte(version, '.'))] }
 
 // ensure builds what is missing in dir. Several processes may call it at once:
 // one builds, the others wait.
@@ -158,38 +147,29 @@ func ensure(ctx context.Context, module, dir, version string, programs []string,
 }
 
 func complete(dir string, programs []string) bool {
-	for _, name := range programs {
-		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
-			return false
-		}
-	}
-	return true
+	return !slices.ContainsFunc(programs, func(name string) bool {
+		_, err := os.Stat(filepath.Join(dir, name))
+		return err != nil
+	})
 }
 
+// lock waits until no other process builds.
 func lock(ctx context.Context, path string, progress Progress) (unlock func(), err error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
-	if err != nil {
-		return nil, fmt.Errorf("lock: %w", err)
-	}
-	for told := false; ; told = true {
-		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-		if err == nil {
-			return func() { f.Close() }, nil
+	var failed error
+	shown := false
+	err = process.Until(ctx, "another process builds Dapr; wait for it, then run this again", func() (err error) {
+		unlock, err = process.Lock(path)
+		if !errors.Is(err, process.ErrLocked) {
+			failed = err
+			return nil
 		}
-		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
-			f.Close()
-			return nil, fmt.Errorf("lock %s: %w", path, err)
-		}
-		if !told {
+		if !shown {
 			progress("Another process builds Dapr; waiting for it.", false)
+			shown = true
 		}
-		select {
-		case <-ctx.Done():
-			f.Close()
-			return nil, errors.New("another process still builds Dapr; wait for it, then run this again")
-		case <-time.After(200 * time.Millisecond):
-		}
-	}
+		return err
+	})
+	return unlock, errors.Join(err, failed)
 }
 
 func build(ctx context.Context, module, dir string, programs []string, version string, progress Progress) error {
@@ -203,25 +183,27 @@ func build(ctx context.Context, module, dir string, programs []string, version s
 		return fmt.Errorf("make a place for the build: %w", err)
 	}
 	defer os.RemoveAll(tmp)
-
-	var packages []string
-	for _, name := range programs {
-		packages = append(packages, "github.com/dapr/dapr/cmd/"+name)
-	}
 	ldflags := "-s -w -X github.com/dapr/dapr/pkg/buildinfo.version=" + version
-
-	// The list is what downloads; it also says how much there is to compile.
-	total, err := goCommand(ctx, group, module, "download Dapr's modules", func(n int) {
-		progress(fmt.Sprintf("downloading: %d modules so far", n), true)
-	}, append(append([]string{"list", "-deps"}, buildFlags...), packages...))
-	if err != nil {
-		return err
-	}
 	args := append([]string{"build", "-v", "-o", tmp + string(filepath.Separator), "-ldflags", ldflags}, buildFlags...)
-	if _, err := goCommand(ctx, group, module, "build Dapr", func(n int) {
-		progress(fmt.Sprintf("compiling: %d of about %d packages", n, total), true)
-	}, append(args, packages...)); err != nil {
-		return err
+	for _, name := range programs {
+		args = append(args, "github.com/dapr/dapr/cmd/"+name)
+	}
+	cmd := exec.Command("go", args...)
+	cmd.Dir = module
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off")
+	output := &buildOutput{progress: progress}
+	cmd.Stdout, cmd.Stderr = output, output
+	p, err := group.Start("go", cmd)
+	if err != nil {
+		return fmt.Errorf("build Dapr: %w; is Go on the PATH?", err)
+	}
+	select {
+	case <-p.Done():
+		if p.Err() != nil {
+			return fmt.Errorf("build Dapr: %s; check the network and GOPROXY, then run this again", process.LastLine(output.all))
+		}
+	case <-ctx.Done():
+		return fmt.Errorf("build Dapr: %w; run this again, it continues where it stopped", ctx.Err())
 	}
 	for _, name := range programs {
 		if err := os.Rename(filepath.Join(tmp, name), filepath.Join(dir, name)); err != nil {
@@ -231,70 +213,19 @@ func build(ctx context.Context, module, dir string, programs []string, version s
 	return nil
 }
 
-// goCommand runs the go tool in module. It reports how many lines stderr has
-// had, and returns how many stdout had.
-func goCommand(ctx context.Context, group *process.Group, module, what string, report func(n int), args []string) (lines int, err error) {
-	cmd := exec.Command("go", args...)
-	cmd.Dir = module
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off")
-	counted := &lineCounter{}
-	cmd.Stdout = counted
-	stderr := &lineCounter{}
-	cmd.Stderr = stderr
-	p, err := group.Start("go", cmd)
-	if err != nil {
-		return 0, fmt.Errorf("%s: %w; is Go on the PATH?", what, err)
-	}
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	for {
-		select {
-		case <-p.Done():
-			if err := p.Err(); err != nil {
-				return 0, fmt.Errorf("%s: %s; check the network and GOPROXY, then run this again", what, stderr.last())
-			}
-			return int(counted.n.Load()), nil
-		case <-tick.C:
-			report(int(stderr.n.Load()))
-		case <-ctx.Done():
-			p.Signal(syscall.SIGKILL)
-			<-p.Done()
-			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-				return 0, fmt.Errorf("%s: not finished in the time that there was; run this again, it continues where it stopped", what)
-			}
-			return 0, fmt.Errorf("%s: interrupted; run this again, it continues where it stopped", what)
-		}
-	}
+// buildOutput shows the progress of `go build -v`, which writes a line for each
+// module that it downloads and for each package that it compiles.
+type buildOutput struct {
+	progress          Progress
+	all               []byte
+	modules, packages int
 }
 
-// lineCounter counts lines and keeps the end of what it is given.
-type lineCounter struct {
-	n    atomic.Int64
-	tail strings.Builder
-}
-
-func (c *lineCounter) Write(p []byte) (int, error) {
-	c.n.Add(int64(strings.Count(string(p), "\n")))
-	if c.tail.Len() > 1<<16 {
-		c.tail.Reset()
-	}
-	return c.tail.Write(p)
-}
-
-// last is the last line that says something, for an error message.
-func (c *lineCounter) last() string {
-	return LastLine(strings.NewReader(c.tail.String()))
-}
-
-// LastLine returns the last line of r that is not empty.
-func LastLine(r io.Reader) string {
-	last := "no output"
-	scan := bufio.NewScanner(r)
-	scan.Buffer(nil, 1<<20)
-	for scan.Scan() {
-		if line := strings.TrimSpace(scan.Text()); line != "" {
-			last = line
-		}
-	}
-	return last
+func (o *buildOutput) Write(p []byte) (int, error) {
+	o.all = append(o.all, p...)
+	modules := bytes.Count(p, []byte("go: downloading "))
+	o.modules += modules
+	o.packages += bytes.Count(p, []byte("\n")) - modules
+	o.progress(fmt.Sprintf("%d modules downloaded, %d packages compiled", o.modules, o.packages), true)
+	return len(p), nil
 }

@@ -55,27 +55,29 @@ func fakeDaprd(t *testing.T, dir, version string) {
 }
 
 func TestInitialized(t *testing.T) {
-	for version, want := range map[string]bool{"1.16.0": true, "1.16.9": true, "1.15.5": false, "1.17.0": false, "1.160.0": false, "edge": false} {
-		dir := t.TempDir()
-		fakeDaprd(t, dir, version)
-		paths, ok := initialized(t.Context(), dir, "1.16.5")
-		if ok != want || ok && (paths["daprd"] == "" || paths["placement"] != "") {
-			t.Errorf("%s: %v, %v", version, paths, ok)
-		}
+	for version, want := range map[string]bool{"1.16.0": true, "1.16.9": true, "v1.16.9": true, "1.15.5": false, "1.17.0": false, "1.160.0": false, "edge": false} {
+		t.Run(version, func(t *testing.T) {
+			dir := t.TempDir()
+			fakeDaprd(t, dir, version)
+			paths := initialized(t.Context(), dir, "1.16.5")
+			if (paths["daprd"] != "") != want || paths["placement"] != "" {
+				t.Errorf("got %v, want one: %v", paths, want)
+			}
+		})
 	}
-	if _, ok := initialized(t.Context(), t.TempDir(), "1.16.5"); ok {
-		t.Error("nothing there, and yet something found")
+	if paths := initialized(t.Context(), t.TempDir(), "1.16.5"); len(paths) > 0 {
+		t.Errorf("in an empty directory: got %v", paths)
 	}
 	dir := t.TempDir()
 	fakeDaprd(t, dir, "1.16.2")
 	write(t, filepath.Join(dir, "placement"), "", 0o755)
 	write(t, filepath.Join(dir, "scheduler"), "", 0o644) // not a program
-	if paths, ok := initialized(t.Context(), dir, "1.16.5"); !ok || paths["placement"] == "" || paths["scheduler"] != "" {
-		t.Errorf("slim: %v, %v", paths, ok)
+	if paths := initialized(t.Context(), dir, "1.16.5"); paths["placement"] == "" || paths["scheduler"] != "" {
+		t.Errorf("slim: got %v", paths)
 	}
 	write(t, filepath.Join(dir, "daprd"), "#!/bin/sh\nexit 1\n", 0o755)
-	if _, ok := initialized(t.Context(), dir, "1.16.5"); ok {
-		t.Error("a daprd that does not run was taken")
+	if paths := initialized(t.Context(), dir, "1.16.5"); len(paths) > 0 {
+		t.Errorf("a daprd that does not run was taken: got %v", paths)
 	}
 }
 
@@ -89,7 +91,7 @@ func TestNoProxy(t *testing.T) {
 	t.Setenv("GOMODCACHE", t.TempDir())
 	dir := t.TempDir()
 	err := ensure(t.Context(), module, dir, "1.16.5", []string{"placement"}, silent)
-	if err == nil || strings.Contains(err.Error(), "\n") || !strings.Contains(err.Error(), "download Dapr's modules: ") ||
+	if err == nil || strings.Contains(err.Error(), "\n") || !strings.Contains(err.Error(), "build Dapr: ") ||
 		!strings.Contains(err.Error(), "check the network and GOPROXY") {
 		t.Errorf("%v", err)
 	}
@@ -114,26 +116,18 @@ func TestEnsureWaitsForTheOther(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	told := make(chan string, 1)
+	shown := make(chan string, 1)
 	done := make(chan error, 1)
 	go func() {
-		done <- ensure(t.Context(), "/does/not/exist", dir, "1.16.5", []string{"placement"}, func(line string, _ bool) { told <- line })
+		done <- ensure(t.Context(), "/does/not/exist", dir, "1.16.5", []string{"placement"}, func(line string, _ bool) { shown <- line })
 	}()
-	if line := <-told; !strings.Contains(line, "Another process builds Dapr") {
-		t.Errorf("told %q", line)
+	if line := <-shown; !strings.Contains(line, "Another process builds Dapr") {
+		t.Errorf("shown: %q", line)
 	}
 	write(t, filepath.Join(dir, "placement"), "", 0o755) // the other has built it
 	unlock()
 	if err := <-done; err != nil {
 		t.Errorf("%v", err)
-	}
-}
-
-func TestLastLine(t *testing.T) {
-	for in, want := range map[string]string{"": "no output", "a\nb\n\n  \n": "b", "one": "one"} {
-		if got := LastLine(strings.NewReader(in)); got != want {
-			t.Errorf("%q: %q", in, got)
-		}
 	}
 }
 

@@ -6,35 +6,19 @@ import (
 	"time"
 )
 
-// Progress is told of steps that take long, one line each. A volatile line may
-// be overwritten by the next one, or dropped.
+// Progress shows steps that take long, one line each. Of volatile lines, which say how
+// far a step is, most are dropped.
 type Progress func(line string, volatile bool)
 
-// IsTerminal tells whether f is a terminal that understands cursor movements.
-func IsTerminal(f *os.File) bool {
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0 && os.Getenv("TERM") != "dumb"
-}
-
-// ShowProgress writes to f: each volatile line in place of the last on a
-// terminal, and one in 15 s elsewhere.
+// ShowProgress writes to f: of the volatile lines, one in 15 s.
 func ShowProgress(f *os.File) Progress {
-	const clear = "\r\x1b[K"
-	terminal, overwrite, last := IsTerminal(f), false, time.Now()
+	last := time.Now()
 	return func(line string, volatile bool) {
-		switch {
-		case volatile && terminal:
-			fmt.Fprint(f, clear, line)
-			overwrite = true
-			return
-		case volatile && time.Since(last) < 15*time.Second:
-			return
-		case volatile:
+		if volatile {
+			if time.Since(last) < 15*time.Second {
+				return
+			}
 			last = time.Now()
-		}
-		if overwrite {
-			fmt.Fprint(f, clear)
-			overwrite = false
 		}
 		fmt.Fprintln(f, line)
 	}
@@ -43,8 +27,9 @@ func ShowProgress(f *os.File) Progress {
 // TestProgress shows progress to somebody who waits for `go test`, which keeps
 // what a test writes until it has ended.
 func TestProgress() Progress {
-	if tty, err := os.OpenFile("/dev/tty", os.O_WRONLY, 0); err == nil {
-		return ShowProgress(tty)
+	tty, err := os.OpenFile("/dev/tty", os.O_WRONLY, 0)
+	if err != nil {
+		tty = os.Stderr
 	}
-	return ShowProgress(os.Stderr)
+	return ShowProgress(tty)
 }

@@ -60,8 +60,9 @@ type Process struct {
 	Name string
 	PID  int
 
-	done  chan struct{}
-	state error // of Wait; read it after done
+	cmd  *exec.Cmd
+	done chan struct{}
+	err  error // of Wait; read it after done
 }
 
 // Done is closed when the process has ended.
@@ -70,7 +71,13 @@ func (p *Process) Done() <-chan struct{} { return p.done }
 // Err says how the process ended, after Done is closed; nil means exit code 0.
 func (p *Process) Err() error {
 	<-p.done
-	return p.state
+	return p.err
+}
+
+// State says how the process ended, after Done is closed, such as "exit status 1".
+func (p *Process) State() string {
+	<-p.done
+	return p.cmd.ProcessState.String()
 }
 
 // Signal signals the process and whatever it started in its group. A process
@@ -102,11 +109,11 @@ func (g *Group) Start(name string, cmd *exec.Cmd) (*Process, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
-	p := &Process{Name: name, PID: cmd.Process.Pid, done: make(chan struct{})}
+	p := &Process{Name: name, PID: cmd.Process.Pid, cmd: cmd, done: make(chan struct{})}
 	fmt.Fprintf(g.pipe, "add %d\n", p.PID)
 	g.running = append(g.running, p)
 	go func() {
-		p.state = cmd.Wait()
+		p.err = cmd.Wait()
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		if !g.closed {

@@ -2,6 +2,7 @@ package process
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -138,4 +139,37 @@ func TestStartAndStop(t *testing.T) {
 		t.Error("started after the stop")
 	}
 	g.Stop(0) // again
+}
+
+func TestLastLine(t *testing.T) {
+	for in, want := range map[string]string{"": "no output", "a\nb\n\n  \n": "b", "one": "one"} {
+		if got := LastLine([]byte(in)); got != want {
+			t.Errorf("%q: %q", in, got)
+		}
+	}
+}
+
+func TestUsage(t *testing.T) {
+	cpu, peak, err := Usage(os.Getpid())
+	if os.IsNotExist(err) {
+		t.Skip("no /proc")
+	}
+	if err != nil || cpu < 0 || cpu > 1000 || peak < 1 || peak > 10_000 {
+		t.Errorf("%v s, %d MiB, %v", cpu, peak, err)
+	}
+	// A peak is of its time.
+	hold, err := syscall.Mmap(-1, 0, 256<<20, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_ANON|syscall.MAP_PRIVATE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i < len(hold); i += 4096 {
+		hold[i] = 1
+	}
+	_, high, err := Usage(os.Getpid())
+	if err := errors.Join(err, syscall.Munmap(hold), ResetPeak(os.Getpid())); err != nil {
+		t.Fatal(err)
+	}
+	if _, low, err := Usage(os.Getpid()); err != nil || high < 256 || low > high-200 {
+		t.Errorf("%d MiB, then %d, %v", high, low, err)
+	}
 }

@@ -64,8 +64,8 @@ var reserved = map[string][]string{
 	"notification/conformance": {},
 }
 
-// planned are rooms that the list has and the tree does not, yet.
-var planned = []string{"page", "local/load"}
+// planned are rooms that the list has and the tree does not have yet.
+var planned = []string{"page"}
 
 // others says which packages may import what is not ours.
 var others = map[string][]string{
@@ -82,7 +82,7 @@ var others = map[string][]string{
 	"github.com/google/cel-go/":          {"target"},
 	"github.com/cloudevents/":            {"intake", "notification", "delivery", "target"},
 	"go.opentelemetry.io/":               {"telemetry", "notification", "notification/conformance", "sidecar", "api"},
-	"net/http":                           {"", "telemetry", "api", "page", "target", "sidecar", "local", "local/acr", "local/chaos", "local/cosmos", "local/load", "local/stack"},
+	"net/http":                           {"", "telemetry", "api", "page", "target", "sidecar", "local", "local/acr", "local/chaos", "local/cosmos", "local/load", "local/process", "local/stack"},
 	"os":                                 {"", "sidecar", "local", "local/chaos", "local/cosmos", "local/dapr", "local/load", "local/process", "local/stack"},
 }
 

@@ -27,7 +27,7 @@ var counted = []*regexp.Regexp{
 
 func scrape(t *testing.T, s *Stack) counts {
 	t.Helper()
-	_, body := request(t, http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d/metrics", s.MetricsPort), "")
+	_, body := request(t, http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d/metrics", s.Replicas[0].Sidecar.MetricsPort), "")
 	c := counts{}
 	for line := range strings.Lines(string(body)) {
 		for _, re := range counted {

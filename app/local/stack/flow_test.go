@@ -51,7 +51,7 @@ func readCosmos(t *testing.T, s *Stack, id string) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	client, err := azcosmos.NewClientWithKey(s.Cosmos.URL(), credential, nil)
+	client, err := azcosmos.NewClientWithKey(s.Cosmos, credential, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,7 +99,7 @@ type record struct {
 // other.
 func checkImages(t *testing.T, s *Stack) {
 	t.Helper()
-	code, body := request(t, http.MethodGet, s.Cosmos.URL()+"/dbs/"+AppID+"/colls/images/docs", "")
+	code, body := request(t, http.MethodGet, s.Cosmos+"/dbs/"+AppID+"/colls/images/docs", "")
 	var feed struct {
 		Documents []struct {
 			ID    string
@@ -424,7 +424,7 @@ func testFlow(t *testing.T, o Options, stored func(t *testing.T, s *Stack, id st
 					}
 				}
 			}
-			if code, body := request(t, http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d/dapr/config", s.AppPort), ""); code != 200 || !strings.Contains(string(body), `"Notification"`) {
+			if code, body := request(t, http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d/dapr/config", s.Replicas[0].Sidecar.AppPort), ""); code != 200 || !strings.Contains(string(body), `"Notification"`) {
 				t.Errorf("the sidecar's listener: %d %s", code, body)
 			}
 			ip := otherAddress(t)
@@ -433,7 +433,7 @@ func testFlow(t *testing.T, o Options, stored func(t *testing.T, s *Stack, id st
 			} else {
 				conn.Close()
 			}
-			for name, port := range map[string]int{"sidecar's listener": s.AppPort, "Dapr gRPC": s.GRPCPort, "Dapr HTTP": s.HTTPPort, "Dapr metrics": s.MetricsPort} {
+			for name, port := range map[string]int{"sidecar's listener": s.Replicas[0].Sidecar.AppPort, "Dapr gRPC": s.Replicas[0].Sidecar.GRPCPort, "Dapr HTTP": s.Replicas[0].Sidecar.HTTPPort, "Dapr metrics": s.Replicas[0].Sidecar.MetricsPort} {
 				if conn, err := net.DialTimeout("tcp", net.JoinHostPort(ip, strconv.Itoa(port)), time.Second); err == nil {
 					conn.Close()
 					t.Errorf("%s is reachable on %s", name, ip)
@@ -453,8 +453,8 @@ func testFlow(t *testing.T, o Options, stored func(t *testing.T, s *Stack, id st
 	if refused > 0 {
 		t.Errorf("%d refused events were published", refused)
 	}
-	if log, err := os.ReadFile(s.logPath(ServiceProcess)); err != nil || bytes.Contains(log, []byte(s.Key)) || bytes.Contains(log, []byte("DATA RACE")) {
-		t.Errorf("the service's log shows the key, or a race: %v\n%s", err, tail(s.logPath(ServiceProcess), 50))
+	if log, err := os.ReadFile(s.LogPath(ServiceProcess)); err != nil || bytes.Contains(log, []byte(s.Key)) || bytes.Contains(log, []byte("DATA RACE")) {
+		t.Errorf("the service's log shows the key, or a race: %v\n%s", err, tail(s.LogPath(ServiceProcess), 50))
 	}
 }
 
@@ -568,7 +568,7 @@ func TestStateStoreAway(t *testing.T) {
 	if code, body := request(t, http.MethodGet, s.URL+"/images/shop/cart?tag=v1", s.Key); code != http.StatusServiceUnavailable {
 		t.Errorf("what cannot be read: %d %s", code, body)
 	}
-	eventually(t, soon, "the rest is left", func() bool { return strings.Contains(tail(s.logPath(ServiceProcess), 1000), "left for the reminder") })
+	eventually(t, soon, "the rest is left", func() bool { return strings.Contains(tail(s.LogPath(ServiceProcess), 1000), "left for the reminder") })
 	if reminder(t, s, p.ID) == "" {
 		t.Error("nobody will write the index")
 	}

@@ -3,6 +3,7 @@ package stack
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -127,7 +128,7 @@ func start(t *testing.T, o Options) (*Stack, *acr.Registry) {
 	t.Cleanup(func() {
 		if t.Failed() {
 			for _, name := range []string{ServiceProcess, SidecarProcess} {
-				t.Logf("end of %s's log:\n%s", name, tail(s.logPath(name), 30))
+				t.Logf("end of %s's log:\n%s", name, tail(s.LogPath(name), 30))
 			}
 		}
 		s.Stop()
@@ -137,6 +138,9 @@ func start(t *testing.T, o Options) (*Stack, *acr.Registry) {
 
 func prepare(t *testing.T) {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("needs Dapr")
+	}
 	if err := PrepareTest(t.Context(), t.Deadline); err != nil {
 		t.Fatal(err)
 	}
@@ -204,7 +208,7 @@ func reminder(t *testing.T, s *Stack, id string) (due string) {
 // reminderOf returns the one reminder of a notification; the zero Reminder is none.
 func reminderOf(t *testing.T, s *Stack, id string) (found dapr.Reminder) {
 	t.Helper()
-	reminders, err := s.Reminders(t.Context(), "Notification")
+	reminders, err := s.Scheduler.Reminders(t.Context(), "Notification")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -217,6 +221,12 @@ func reminderOf(t *testing.T, s *Stack, id string) (found dapr.Reminder) {
 		}
 	}
 	return found
+}
+
+// ready tells why the service is not.
+func ready(s *Stack) error {
+	_, err := Get(context.Background(), s.URL+"/readyz", "")
+	return err
 }
 
 // eventually waits for a condition.
@@ -365,12 +375,12 @@ func TestDrain(t *testing.T) {
 	dir := t.TempDir()
 	s, r := start(t, Options{Dir: dir, Timeout: 2 * soon, Settings: map[string]string{"SHUTDOWN_DELAY": "1s"}})
 
-	var ready atomic.Bool // what the load balancer knows
-	ready.Store(true)
+	var up atomic.Bool // what the load balancer knows
+	up.Store(true)
 	go func() {
-		for ; ready.Load(); time.Sleep(50 * time.Millisecond) {
-			if get(s.URL+"/readyz") != nil {
-				ready.Store(false)
+		for ; up.Load(); time.Sleep(50 * time.Millisecond) {
+			if ready(s) != nil {
+				up.Store(false)
 			}
 		}
 	}()
@@ -381,7 +391,7 @@ func TestDrain(t *testing.T) {
 	var senders sync.WaitGroup
 	for range 8 {
 		senders.Go(func() {
-			for ready.Load() {
+			for up.Load() {
 				p := acr.NewPush("shop/cart", "v1")
 				code, body, err := r.Fire(t.Context(), p, "eastus")
 				switch {

@@ -22,11 +22,11 @@ func BenchmarkColdStart(b *testing.B) {
 	}
 	<-s.Process(ServiceProcess).Done()
 	for b.Loop() {
-		cmd := s.serviceCommand()
+		cmd := s.service(s.Replicas[0])
 		if err := cmd.Start(); err != nil {
 			b.Fatal(err)
 		}
-		for deadline := time.Now().Add(soon); get(s.URL+"/readyz") != nil; time.Sleep(time.Millisecond) {
+		for deadline := time.Now().Add(soon); ready(s) != nil; time.Sleep(time.Millisecond) {
 			if time.Now().After(deadline) {
 				b.Fatal("it is never ready")
 			}

@@ -173,7 +173,7 @@ func TestTargets(t *testing.T) {
 	if code != http.StatusOK || strings.Count(string(body), `"name"`) != 7 || strings.Contains(string(body), "whsec") || strings.Contains(string(body), server.URL) {
 		t.Errorf("%d %s", code, body)
 	}
-	log := tail(s.logPath(ServiceProcess), 10_000)
+	log := tail(s.LogPath(ServiceProcess), 10_000)
 	for _, secret := range []string{secret, strings.TrimPrefix(secret, "whsec_"), server.URL + "/"} {
 		if strings.Contains(log, secret) {
 			t.Errorf("%q is in the log", secret)
@@ -198,7 +198,7 @@ func post(t *testing.T, s *Stack, path string) (int, error) {
 // subscribed are the topics that the service asks the sidecar for.
 func subscribed(t *testing.T, s *Stack) (topics []string) {
 	t.Helper()
-	_, body := request(t, http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d/dapr/subscribe", s.AppPort), "")
+	_, body := request(t, http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d/dapr/subscribe", s.Replicas[0].Sidecar.AppPort), "")
 	var list []struct{ Topic string }
 	if err := json.Unmarshal(body, &list); err != nil {
 		t.Fatalf("%s: %v", body, err)

@@ -155,7 +155,7 @@ func TestTelemetry(t *testing.T) {
 	if len(names) < 9 {
 		t.Fatalf("the README names %d metrics", len(names))
 	}
-	_, body := request(t, http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d/metrics", s.AppPort), "")
+	_, body := request(t, http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d/metrics", s.Replicas[0].Sidecar.AppPort), "")
 	for _, name := range names {
 		if name[1] == "allregions.delivery.attempts" {
 			continue
@@ -171,7 +171,7 @@ func TestTelemetry(t *testing.T) {
 			t.Errorf("no %s in\n%s", want, body)
 		}
 	}
-	log, err := os.ReadFile(s.logPath(ServiceProcess))
+	log, err := os.ReadFile(s.LogPath(ServiceProcess))
 	if err != nil {
 		t.Fatal(err)
 	}

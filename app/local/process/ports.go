@@ -1,41 +1,40 @@
-package stack
+package process
 
 import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"strconv"
 	"sync"
+	"time"
 )
 
 // Ports that nobody needs to know come from below the range from which the
 // system takes the ports of outgoing connections: one of those could otherwise
-// sit on a port between its choice and its use.
+// take a port between its choice and its use.
 const firstPort, lastPort = 20000, 32000
 
-var handedOut struct {
-	sync.Mutex
-	ports map[int]bool
-}
+var (
+	portsMu sync.Mutex
+	given   = map[int]bool{} // ports that FreePorts has returned
+)
 
 // FreePorts fills in ports that are free on 127.0.0.1, and that this process
 // has not handed out before.
 func FreePorts(ports ...*int) error {
-	handedOut.Lock()
-	defer handedOut.Unlock()
-	if handedOut.ports == nil {
-		handedOut.ports = map[int]bool{}
-	}
+	portsMu.Lock()
+	defer portsMu.Unlock()
 	for _, p := range ports {
 		for try := 0; ; try++ {
 			if try == 1000 {
 				return errors.New("no free ports on 127.0.0.1")
 			}
 			n := firstPort + rand.IntN(lastPort-firstPort)
-			if !handedOut.ports[n] && free("127.0.0.1", n) == nil {
+			if !given[n] && CheckPort("127.0.0.1", n) == nil {
 				*p = n
-				handedOut.ports[n] = true
+				given[n] = true
 				break
 			}
 		}
@@ -43,8 +42,8 @@ func FreePorts(ports ...*int) error {
 	return nil
 }
 
-// free returns why a listener on the port would fail.
-func free(host string, port int) error {
+// CheckPort returns why a listener on the port would fail.
+func CheckPort(host string, port int) error {
 	l, err := net.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(port)))
 	if err != nil {
 		return err
@@ -52,13 +51,13 @@ func free(host string, port int) error {
 	return l.Close()
 }
 
-// publicPort checks the port that people chose, or chooses one for 0.
-func publicPort(port *int) error {
-	if *port == 0 {
-		return FreePorts(port)
+// Serve serves h on a free port of 127.0.0.1, which the server's Addr says.
+func Serve(h http.Handler) (*http.Server, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, fmt.Errorf("serve: %w", err)
 	}
-	if err := free("", *port); err != nil {
-		return fmt.Errorf("port %d is taken; choose another one with -port, or -port 0 for any", *port)
-	}
-	return nil
+	server := &http.Server{Handler: h, Addr: l.Addr().String(), ReadHeaderTimeout: 10 * time.Second}
+	go server.Serve(l)
+	return server, nil
 }

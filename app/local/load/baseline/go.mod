@@ -1,6 +1,6 @@
 // What the service is compared with. A module of its own, because nothing else
 // needs SQLite.
-module allregions/app/local/baseline
+module allregions/app/local/load/baseline
 
 go 1.26
 
