@@ -73,3 +73,11 @@ func TestHide(t *testing.T) {
 		}
 	}
 }
+
+// A variable is hidden even where it is too short to be hidden as a part of the URL.
+func TestVariablesAreHidden(t *testing.T) {
+	target := load(t, `[{name: a, type: slack, url: "https://example.com/path/${PIN}?key=${KEY}"}]`, map[string]string{"PIN": "x7Q9", "KEY": "Zk4!~"})[0]
+	if got, want := target.s().hidden.clean("no x7Q9 and no Zk4!~", 100), "no [hidden] and no [hidden]"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}

@@ -110,6 +110,7 @@ func TestParseEventRefuses(t *testing.T) {
 		{"no data", `{"specversion":"1.0","source":"s","id":"1","type":"acr.replication.completed"}`, false},
 		{"data that are null", `{"specversion":"1.0","source":"s","id":"1","type":"acr.replication.completed","data":null}`, false},
 		{"data that are text", `{"specversion":"1.0","source":"s","id":"1","type":"acr.replication.completed","data":"x"}`, false},
+		{"data with a size that is text", `{"specversion":"1.0","source":"s","id":"1","type":"acr.replication.completed","data":{"status":"replicated","size":"x"}}`, false},
 		{"another outcome in the data", `{"specversion":"1.0","source":"s","id":"1","type":"acr.replication.completed","data":{"status":"timedOut"}}`, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
