@@ -155,30 +155,32 @@ func TestDeliveryFails(t *testing.T) {
 		total  int
 		after  time.Duration
 	}{{refused, 1, 0}, {target.Result{Verdict: target.Gone, Status: 410, Error: "410 Gone"}, 1, 0}, {later, 9, 36 * time.Hour}} {
-		w := newWorld(tt.answer)
-		w.start(t)
-		w.pass(t, tt.after)
-		if st := w.status(t); st.Phase != Failed || st.Total != tt.total {
-			t.Errorf("%+v: %+v", tt.answer, st)
-		}
-		want := fmt.Sprintf("n1/replicated/ops/failed/%d", tt.total)
-		if !slices.Equal(w.Topic, []string{want}) || len(w.Reminders) != 0 {
-			t.Errorf("%+v: topic %v, reminders %v", tt.answer, w.Topic, w.Reminders)
-		}
-		var e struct {
-			ID, Type, Subject string
-			Data              Status
-		}
-		if err := json.Unmarshal(w.Events[want], &e); err != nil || e.ID != want || e.Type != TypeFailed || e.Subject != eventID ||
-			e.Data.Phase != Failed || e.Data.Target != targetName || e.Data.Attempts[0].Error != tt.answer.Error {
-			t.Errorf("%s, %v", w.Events[want], err)
-		}
-		// One more that fails is a failure of its own.
-		w.restart(t)
-		w.pass(t, tt.after)
-		if len(w.Topic) != 2 || w.Topic[1] != fmt.Sprintf("n1/replicated/ops/failed/%d", 2*tt.total) {
-			t.Errorf("topic %v", w.Topic)
-		}
+		t.Run(tt.answer.Error, func(t *testing.T) {
+			w := newWorld(tt.answer)
+			w.start(t)
+			w.pass(t, tt.after)
+			if st := w.status(t); st.Phase != Failed || st.Total != tt.total {
+				t.Errorf("got %+v, want %s after %d attempts", st, Failed, tt.total)
+			}
+			want := fmt.Sprintf("n1/replicated/ops/failed/%d", tt.total)
+			if !slices.Equal(w.Topic, []string{want}) || len(w.Reminders) != 0 {
+				t.Errorf("got topic %v, reminders %v, want %s and no reminder", w.Topic, w.Reminders, want)
+			}
+			var e struct {
+				ID, Type, Subject string
+				Data              Status
+			}
+			if err := json.Unmarshal(w.Events[want], &e); err != nil || e.ID != want || e.Type != TypeFailed || e.Subject != eventID ||
+				e.Data.Phase != Failed || e.Data.Target != targetName || e.Data.Attempts[0].Error != tt.answer.Error {
+				t.Errorf("%s, %v", w.Events[want], err)
+			}
+			// One more that fails is a failure of its own.
+			w.restart(t)
+			w.pass(t, tt.after)
+			if len(w.Topic) != 2 || w.Topic[1] != fmt.Sprintf("n1/replicated/ops/failed/%d", 2*tt.total) {
+				t.Errorf("topic %v", w.Topic)
+			}
+		})
 	}
 }
 

@@ -30,16 +30,18 @@ func TestClean(t *testing.T) {
 		{"a rune across the cut", "abcdé", 5, "abcd"},
 		{"whole only in one line", "top\nsecret", 100, "[hidden]"},
 	} {
-		got := h.clean(c.text, c.limit)
-		if c.name == "a rune across the cut" {
-			got = strings.TrimSuffix(got, "\uFFFD")
-		}
-		if got != c.want {
-			t.Errorf("%s: %q, want %q", c.name, got, c.want)
-		}
-		if len(got) > c.limit {
-			t.Errorf("%s: %d bytes", c.name, len(got))
-		}
+		t.Run(c.name, func(t *testing.T) {
+			got := h.clean(c.text, c.limit)
+			if c.name == "a rune across the cut" {
+				got = strings.TrimSuffix(got, "\uFFFD")
+			}
+			if got != c.want {
+				t.Errorf("got %q, want %q", got, c.want)
+			}
+			if len(got) > c.limit {
+				t.Errorf("got %d bytes, want at most %d", len(got), c.limit)
+			}
+		})
 	}
 }
 
