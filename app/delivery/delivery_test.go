@@ -3,6 +3,7 @@ package delivery
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -10,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"allregions/app/actor"
 	"allregions/app/notification/fake"
 	"allregions/app/target"
 )
@@ -122,6 +124,9 @@ func TestDelivery(t *testing.T) {
 	if st := w.status(t); st.Phase != Pending || st.Total != 1 || !st.Next.Equal(t0.Add(5*time.Second)) || st.Attempts[0] != (Attempt{t0, 503, "503 Service Unavailable"}) {
 		t.Errorf("%+v", st)
 	}
+	if len(w.Reminders) != 1 {
+		t.Errorf("got the reminders %v, want that of the next attempt alone", w.Reminders)
+	}
 	w.pass(t, time.Hour)
 	st := w.status(t)
 	if st.Phase != Delivered || st.Total != 3 || st.Next != nil || !st.Attempts[2].At.Equal(t0.Add(20*time.Second)) {
@@ -150,30 +155,32 @@ func TestDeliveryFails(t *testing.T) {
 		total  int
 		after  time.Duration
 	}{{refused, 1, 0}, {target.Result{Verdict: target.Gone, Status: 410, Error: "410 Gone"}, 1, 0}, {later, 9, 36 * time.Hour}} {
-		w := newWorld(tt.answer)
-		w.start(t)
-		w.pass(t, tt.after)
-		if st := w.status(t); st.Phase != Failed || st.Total != tt.total {
-			t.Errorf("%+v: %+v", tt.answer, st)
-		}
-		want := fmt.Sprintf("n1/replicated/ops/failed/%d", tt.total)
-		if !slices.Equal(w.Topic, []string{want}) || len(w.Reminders) != 0 {
-			t.Errorf("%+v: topic %v, reminders %v", tt.answer, w.Topic, w.Reminders)
-		}
-		var e struct {
-			ID, Type, Subject string
-			Data              Status
-		}
-		if err := json.Unmarshal(w.Events[want], &e); err != nil || e.ID != want || e.Type != TypeFailed || e.Subject != eventID ||
-			e.Data.Phase != Failed || e.Data.Target != targetName || e.Data.Attempts[0].Error != tt.answer.Error {
-			t.Errorf("%s, %v", w.Events[want], err)
-		}
-		// One more that fails is a failure of its own.
-		w.restart(t)
-		w.pass(t, tt.after)
-		if len(w.Topic) != 2 || w.Topic[1] != fmt.Sprintf("n1/replicated/ops/failed/%d", 2*tt.total) {
-			t.Errorf("topic %v", w.Topic)
-		}
+		t.Run(tt.answer.Error, func(t *testing.T) {
+			w := newWorld(tt.answer)
+			w.start(t)
+			w.pass(t, tt.after)
+			if st := w.status(t); st.Phase != Failed || st.Total != tt.total {
+				t.Errorf("got %+v, want %s after %d attempts", st, Failed, tt.total)
+			}
+			want := fmt.Sprintf("n1/replicated/ops/failed/%d", tt.total)
+			if !slices.Equal(w.Topic, []string{want}) || len(w.Reminders) != 0 {
+				t.Errorf("got topic %v, reminders %v, want %s and no reminder", w.Topic, w.Reminders, want)
+			}
+			var e struct {
+				ID, Type, Subject string
+				Data              Status
+			}
+			if err := json.Unmarshal(w.Events[want], &e); err != nil || e.ID != want || e.Type != TypeFailed || e.Subject != eventID ||
+				e.Data.Phase != Failed || e.Data.Target != targetName || e.Data.Attempts[0].Error != tt.answer.Error {
+				t.Errorf("%s, %v", w.Events[want], err)
+			}
+			// One more that fails is a failure of its own.
+			w.restart(t)
+			w.pass(t, tt.after)
+			if len(w.Topic) != 2 || w.Topic[1] != fmt.Sprintf("n1/replicated/ops/failed/%d", 2*tt.total) {
+				t.Errorf("topic %v", w.Topic)
+			}
+		})
 	}
 }
 
@@ -227,6 +234,48 @@ func TestARemovalCannotTakeAnotherStartsReminder(t *testing.T) {
 	}
 }
 
+// A failure that is known to be on the topic is not published again: not by the repeat
+// of a removal that was lost.
+func TestAFailureIsReportedOnce(t *testing.T) {
+	w := newWorld(refused)
+	removals := 0
+	w.Fail = func(_ int, what string) fake.Failure {
+		if what == "unregister" {
+			if removals++; removals == 1 {
+				return fake.Lost
+			}
+		}
+		return fake.None
+	}
+	w.start(t)
+	for _, err := range w.Pass(time.Hour, id, func(name string) error { return w.actor().Remind(t.Context(), id, name) }) {
+		if !errors.Is(err, fake.Err) {
+			t.Error(err)
+		}
+	}
+	if want := []string{"n1/replicated/ops/failed/1"}; removals != 2 || !slices.Equal(w.Topic, want) || len(w.Reminders) != 0 {
+		t.Errorf("after %d removals: got topic %q, reminders %v, want %q and no reminder", removals, w.Topic, w.Reminders, want)
+	}
+}
+
+// A reminder that the record does not name may be that of a turn whose save is late. It
+// stays until no such save can come.
+func TestAReminderOfNoRecordGoesLate(t *testing.T) {
+	w := newWorld(accepted)
+	name := actor.ReminderName(t0, "")
+	for _, tt := range []struct {
+		after time.Duration
+		want  []string
+	}{{10 * time.Second, nil}, {10 * time.Minute, []string{"unregister"}}} {
+		t.Run(tt.after.String(), func(t *testing.T) {
+			w.Now = t0.Add(tt.after)
+			if err := w.actor().Remind(t.Context(), id, name); err != nil || !slices.Equal(w.Writes, tt.want) {
+				t.Errorf("got %q, %v, want %q", w.Writes, err, tt.want)
+			}
+		})
+	}
+}
+
 func TestBrokenInputToADelivery(t *testing.T) {
 	w := newWorld(accepted)
 	for _, body := range []string{"", "{", "{}", `{"target":"other","message":{"eventId":"n1/replicated"}}`} {
@@ -270,15 +319,21 @@ func TestWireForms(t *testing.T) {
 	if err := json.Unmarshal([]byte(stored), &full); err != nil {
 		t.Fatal(err)
 	}
-	for want, value := range map[string]any{
-		stored: full,
-		fresh:  Begin("ops", Message{EventID: "n1/replicated", Event: "{}"}, "", t0),
-		start:  startMessage{Target: "ops", Message: Message{EventID: "n1/replicated", Event: "{}"}, Error: "e"},
-		status: full.status(),
-		none:   State{}.status(),
+	for _, tt := range []struct {
+		name  string
+		value any
+		want  string
+	}{
+		{"the record", full, stored},
+		{"a new record", Begin("ops", Message{EventID: "n1/replicated", Event: "{}"}, "", t0), fresh},
+		{"the request", startMessage{Target: "ops", Message: Message{EventID: "n1/replicated", Event: "{}"}, Error: "e"}, start},
+		{"the status", full.status(), status},
+		{"the status of none", State{}.status(), none},
 	} {
-		if got, err := json.Marshal(value); string(got) != want || err != nil {
-			t.Errorf("\n got %s, %v\nwant %s", got, err, want)
-		}
+		t.Run(tt.name, func(t *testing.T) {
+			if got, err := json.Marshal(tt.value); string(got) != tt.want || err != nil {
+				t.Errorf("\n got %s, %v\nwant %s", got, err, tt.want)
+			}
+		})
 	}
 }

@@ -89,7 +89,7 @@ func (d *Dispatcher) begin(ctx context.Context, t *target.Target, e target.Event
 }
 
 // asPublished takes out what Dapr has added on the way: a target gets what was
-// published. The CloudEvents SDK would also change numbers, times and escapes.
+// published. The CloudEvents SDK would also write times, and the attributes' order, anew.
 func asPublished(event []byte) ([]byte, error) {
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal(event, &fields); err != nil {

@@ -322,6 +322,12 @@ func TestAgain(t *testing.T) {
 			}
 		})
 	}
+	// A target that is not in the settings any more gets nothing, and no turn.
+	begin(t, d, "former", Message{EventID: "n1/recovered", Event: "{}"})
+	outside.Writes = nil
+	if st, err := d.Again(t.Context(), "n1", "former"); !errors.Is(err, ErrNone) || len(outside.Writes) != 0 {
+		t.Errorf("a former target: got %+v, %v, wrote %q, want %v", st, err, outside.Writes, ErrNone)
+	}
 	d.Actors = w
 	w.err = errors.New("no actors")
 	if _, err := d.Again(t.Context(), "n1", "shop"); !errors.Is(err, w.err) {

@@ -52,14 +52,15 @@ func TestFilters(t *testing.T) {
 		`mismatch`:  true,
 		`!mismatch`: false,
 	} {
-		f, err := compileFilter(expression)
-		if err != nil {
-			t.Errorf("%s: %v", expression, err)
-			continue
-		}
-		if got, err := f.takes(s); got != want || err != nil {
-			t.Errorf("%s: %t, %v", expression, got, err)
-		}
+		t.Run(expression, func(t *testing.T) {
+			f, err := compileFilter(expression)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, err := f.takes(s); got != want || err != nil {
+				t.Errorf("got %t, %v, want %t", got, err, want)
+			}
+		})
 	}
 }
 
@@ -82,13 +83,15 @@ func TestFilterFailsAtRunTime(t *testing.T) {
 		s.Regions = append(s.Regions, notification.RegionStatus{Region: replication.Region(fmt.Sprint("region", i))})
 	}
 	for expression, want := range map[string]string{costly: "cost limit", `regions[60] == "x"`: "out of bounds"} {
-		f, err := compileFilter(expression)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if ok, err := f.takes(s); ok || err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: %t, %v", expression, ok, err)
-		}
+		t.Run(want, func(t *testing.T) {
+			f, err := compileFilter(expression)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if ok, err := f.takes(s); ok || err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: got %t, %v, want an error with %q", expression, ok, err, want)
+			}
+		})
 	}
 }
 

@@ -30,16 +30,18 @@ func TestClean(t *testing.T) {
 		{"a rune across the cut", "abcdé", 5, "abcd"},
 		{"whole only in one line", "top\nsecret", 100, "[hidden]"},
 	} {
-		got := h.clean(c.text, c.limit)
-		if c.name == "a rune across the cut" {
-			got = strings.TrimSuffix(got, "\uFFFD")
-		}
-		if got != c.want {
-			t.Errorf("%s: %q, want %q", c.name, got, c.want)
-		}
-		if len(got) > c.limit {
-			t.Errorf("%s: %d bytes", c.name, len(got))
-		}
+		t.Run(c.name, func(t *testing.T) {
+			got := h.clean(c.text, c.limit)
+			if c.name == "a rune across the cut" {
+				got = strings.TrimSuffix(got, "\uFFFD")
+			}
+			if got != c.want {
+				t.Errorf("got %q, want %q", got, c.want)
+			}
+			if len(got) > c.limit {
+				t.Errorf("got %d bytes, want at most %d", len(got), c.limit)
+			}
+		})
 	}
 }
 
@@ -71,5 +73,13 @@ func TestHide(t *testing.T) {
 		if got := h.clean(text, 1000); got != text {
 			t.Errorf("%s: %s", text, got)
 		}
+	}
+}
+
+// A variable is hidden even where it is too short to be hidden as a part of the URL.
+func TestVariablesAreHidden(t *testing.T) {
+	target := load(t, `[{name: a, type: slack, url: "https://example.com/path/${PIN}?key=${KEY}"}]`, map[string]string{"PIN": "x7Q9", "KEY": "Zk4!~"})[0]
+	if got, want := target.s().hidden.clean("no x7Q9 and no Zk4!~", 100), "no [hidden] and no [hidden]"; got != want {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }

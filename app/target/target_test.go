@@ -110,6 +110,7 @@ func TestParseEventRefuses(t *testing.T) {
 		{"no data", `{"specversion":"1.0","source":"s","id":"1","type":"acr.replication.completed"}`, false},
 		{"data that are null", `{"specversion":"1.0","source":"s","id":"1","type":"acr.replication.completed","data":null}`, false},
 		{"data that are text", `{"specversion":"1.0","source":"s","id":"1","type":"acr.replication.completed","data":"x"}`, false},
+		{"data with a size that is text", `{"specversion":"1.0","source":"s","id":"1","type":"acr.replication.completed","data":{"status":"replicated","size":"x"}}`, false},
 		{"another outcome in the data", `{"specversion":"1.0","source":"s","id":"1","type":"acr.replication.completed","data":{"status":"timedOut"}}`, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -139,15 +140,17 @@ func TestWants(t *testing.T) {
 		{webhook + `, "filter": "'japaneast' in missing"`, [3]bool{false, true, false}},
 		{webhook + `, "filter": "status != 'timedOut'", "outcomes": ["timedOut", "recovered"]`, [3]bool{false, false, true}},
 	} {
-		target := load(t, "["+c.entry+"}]", nil)[0]
-		for i, e := range []Event{completed, timedOut, recovered} {
-			if got, err := target.Wants(e); got != c.want[i] || err != nil {
-				t.Errorf("%s}: %s: %t, %v", c.entry, e.Type, got, err)
+		t.Run(c.entry, func(t *testing.T) {
+			target := load(t, "["+c.entry+"}]", nil)[0]
+			for i, e := range []Event{completed, timedOut, recovered} {
+				if got, err := target.Wants(e); got != c.want[i] || err != nil {
+					t.Errorf("%s: got %t, %v, want %t", e.Type, got, err, c.want[i])
+				}
 			}
-		}
-		if got, err := target.Wants(Event{Type: "com.example.thing"}); got || err != nil {
-			t.Errorf("%s}: an event that is none: %t, %v", c.entry, got, err)
-		}
+			if got, err := target.Wants(Event{Type: "com.example.thing"}); got || err != nil {
+				t.Errorf("an event that is none: got %t, %v, want false", got, err)
+			}
+		})
 	}
 	failing := load(t, "["+webhook+`, "filter": "regions[7] == 'x'"}]`, nil)[0]
 	if got, err := failing.Wants(completed); got || err == nil || !strings.HasPrefix(err.Error(), "filter of target a: ") {
@@ -178,13 +181,15 @@ func TestDefaultFilter(t *testing.T) {
 		if kinds[c.typ].secret != nil {
 			entry += ", secret: " + signingOne
 		}
-		target := load(t, "["+entry+"}]", nil)[0]
-		for i, image := range images {
-			e := event(t, notification.TypeCompleted, func(s *notification.Status) { s.Action, s.Tag = image.action, image.tag })
-			if got, err := target.Wants(e); got != c.want[i] || err != nil {
-				t.Errorf("%s}: %s with tag %q: %t, %v", entry, image.action, image.tag, got, err)
+		t.Run(c.typ+c.more, func(t *testing.T) {
+			target := load(t, "["+entry+"}]", nil)[0]
+			for i, image := range images {
+				e := event(t, notification.TypeCompleted, func(s *notification.Status) { s.Action, s.Tag = image.action, image.tag })
+				if got, err := target.Wants(e); got != c.want[i] || err != nil {
+					t.Errorf("%s with tag %q: got %t, %v, want %t", image.action, image.tag, got, err, c.want[i])
+				}
 			}
-		}
+		})
 	}
 	readme, err := os.ReadFile("README.md")
 	if err != nil {
