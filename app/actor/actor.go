@@ -1,12 +1,11 @@
-// Package actor is what every actor of this service is given: records with
-// versions, reminders, a topic. It declares these ports once, and names reminders.
+// Package actor declares what every actor of this service uses: records with versions,
+// reminders, a topic, turns. The contracts of these ports are here, and only here.
 //
-// An actor here is a unit of state with a single writer. One pattern serves all of
-// them: a turn loads a record with its version, a pure function decides, the turn
-// saves the record against that version, and what follows the save can be repeated.
-// Dapr gives an actor one turn at a time, most of the time: while actors move from
-// one replica to another two turns overlap, and the version is what keeps them from
-// undoing each other's work.
+// An actor is a unit of state with a single writer. All actors follow one pattern: a
+// turn loads a record with its version, a pure function decides, the turn saves the
+// record against that version, and what follows the save can be repeated. Dapr gives
+// an actor one turn at a time, but while actors move from one replica to another two
+// turns can overlap. Then the version keeps one from overwriting the other's work.
 package actor
 
 import (
@@ -15,7 +14,7 @@ import (
 	"time"
 )
 
-// ErrConflict means that somebody else has saved a record since it was loaded.
+// ErrConflict means that another turn has saved the record since it was loaded.
 var ErrConflict = errors.New("the record was changed by another turn")
 
 // Reader reads records. It takes no turn.
@@ -31,9 +30,9 @@ type Records interface {
 
 	// Save replaces the record of that version; without a version there must be none
 	// yet. A nil error means that the value survives a kill -9 of every process, and
-	// that it replaced what had that version. An error that is ErrConflict means that
-	// it has not and never will. After any other error the value may be stored, now
-	// or later, unless something else is stored first.
+	// that it replaced what had that version. ErrConflict means that it did not and
+	// never will. After any other error the value may be stored, now or later, unless
+	// something else is stored first.
 	Save(ctx context.Context, key string, value []byte, version string) error
 }
 
@@ -41,15 +40,16 @@ type Records interface {
 type Reminders interface {
 	// Register sets a reminder. A nil error means that it survives a kill -9 of every
 	// process, and fires at due and every period from then on, late rather than
-	// never, until Unregister. Registering a name again replaces what has it. After
-	// an error it may be set all the same, now or much later.
+	// never, until Unregister. Registering a name again replaces its reminder. After
+	// an error the reminder may be set all the same, now or much later.
 	//
-	// Never register a name from inside its own firing: Dapr's scheduler loses a
-	// reminder if the answer to the firing meets the new registration.
+	// Never register a name from inside its own firing. The answer to the firing closes
+	// the job that was just scheduled, and Dapr loses the reminder (diagridio/go-etcd-cron
+	// 0.9.1, counters.handleExecuteResponse and router.handleCloseJob).
 	Register(ctx context.Context, id, name string, due time.Time, period time.Duration) error
 
-	// Unregister removes a reminder; that it is not there is no error. After an error
-	// it may be removed all the same, now or much later.
+	// Unregister removes a reminder, if it exists. After an error it may be removed all
+	// the same, now or much later.
 	Unregister(ctx context.Context, id, name string) error
 }
 
@@ -67,15 +67,15 @@ type Invoker interface {
 	Invoke(ctx context.Context, id, method string, body []byte) ([]byte, error)
 }
 
-// Turn is what a turn without an error has come to.
+// Turn is the result of a turn without an error.
 type Turn struct {
 	Reply []byte
 
-	// After is what is left to do when the caller has its reply, and before the
-	// actor's next turn; nil for nothing. It gets a context that outlives the
-	// caller's. What it does can be repeated, for a crash may prevent it.
+	// After, if not nil, runs when the reply is sent, and before the actor's next turn.
+	// Its context outlives the caller's. A crash may prevent it: a later turn must be
+	// able to repeat what it does.
 	After func(context.Context)
 }
 
-// Method is a method of an actor: a turn that somebody asks for.
+// Method is a method of an actor: each call of it is a turn.
 type Method func(ctx context.Context, id string, body []byte) (Turn, error)

@@ -8,16 +8,14 @@ import (
 
 const reminderPrefix = "check-"
 
-// ReminderName names a reminder that is registered at now: each attempt to begin
-// something has one of its own. A call that its caller has given up may still be
-// done, now or much later: a reminder is registered whose record was never saved, or
-// one is removed while the next attempt relies on it. With names of their own, one
-// attempt's reminder is not what another one replaces or removes. The record keeps
-// the name of the one that it relies on; every other one removes itself, when it is
-// Orphaned.
+// ReminderName returns a new name for a reminder that is registered at now. A call to
+// Dapr that timed out may still be done, now or much later: it may register a reminder
+// whose record was never saved, or remove one that the next attempt needs. So each
+// attempt names its own, which no other attempt replaces or removes. The record has the
+// name of the one that counts. Every other one removes itself when it is Orphaned.
 //
-// Previous is the one that the record relies on so far, or "": the new name differs
-// from it, whatever the clock says.
+// Previous is the name that the record has so far, or "". The new one differs from it,
+// whatever the clock says.
 func ReminderName(now time.Time, previous string) string {
 	at := now.UnixMicro()
 	if last, ok := registered(previous); ok {
@@ -32,12 +30,12 @@ func registered(name string) (at int64, ok bool) {
 	return at, err == nil && strings.HasPrefix(name, reminderPrefix)
 }
 
-// saveBy is how long after a reminder the record that relies on it is saved at the
-// latest: twice the longest turn.
+// saveBy is the longest time from the registration of a reminder to the save of the
+// record that names it: twice the longest turn.
 const saveBy = 40 * time.Second
 
-// Orphaned tells whether a reminder with that name, on which no record relies at now,
-// is one on which none ever will. Before that, such a record may be on its way.
+// Orphaned tells whether no record will ever name this reminder, if none does at now.
+// Before that, such a record may be on its way.
 func Orphaned(name string, now time.Time) bool {
 	at, ok := registered(name)
 	return !ok || now.Sub(time.UnixMicro(at)) >= saveBy

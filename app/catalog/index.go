@@ -21,10 +21,9 @@ import (
 	"allregions/app/actor"
 )
 
-// Image is what somebody who pushed knows of an image. Digest or Tag may be
-// empty, but not both.
+// Image names an image by its digest, its tag, or both.
 type Image struct {
-	Repository, Digest, Tag string
+	Repository, Digest, Tag string // Digest or Tag may be "", but not both
 }
 
 // Entry leads from one name of an image to a notification about it. Its JSON form is
@@ -131,8 +130,8 @@ func NewIndex(records actor.Records, log *slog.Logger) *Index {
 
 // Send has the entries written soon. It does not wait; settled does: its nil error
 // means that each name leads to this notification or to a newer one, and that this
-// survives a kill -9 of every process. An entry that fails is tried again, whether
-// somebody waits or not. One that is refused, because too many wait already, is not.
+// survives a kill -9 of every process. An entry whose write fails is tried again, even
+// if no caller waits for it. One that is refused, because too many wait, is not.
 func (x *Index) Send(entries []Entry) (settled func(context.Context) error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()

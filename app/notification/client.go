@@ -30,8 +30,7 @@ var ErrNotFound = errors.New("no such notification")
 // can still save: an event that is safe is not queued.
 const CallTimeout = 2800 * time.Millisecond
 
-// RefusedError means that a region reported that nobody expects. Nothing was
-// stored.
+// RefusedError means that the region that reported is not expected. Nothing was stored.
 type RefusedError struct {
 	Region   replication.Region
 	Expected []replication.Region
@@ -65,7 +64,7 @@ type Result struct {
 	Status Status
 }
 
-// New tells whether the event told something new, as opposed to a repeat.
+// New tells whether the event changed what is known, and was not a repeat.
 func (r Result) New() bool {
 	return !slices.Contains([]replication.Reason{replication.Duplicate, replication.Differs, replication.NotAwaited}, r.Reason)
 }
@@ -92,7 +91,7 @@ func (c *Client) Add(ctx context.Context, e replication.Event, expected []replic
 	case r.Status == nil:
 		return Result{}, fmt.Errorf("actor %s: answered %q without a status", e.ID, r.Reason)
 	case r.Status.ID != e.ID || !r.Status.Has(e.Region) && r.Reason != replication.NotAwaited:
-		// The caller promises what this says: it must not be somebody else's.
+		// The caller passes this on as a promise: it must be about this event.
 		return Result{}, fmt.Errorf("actor %s: answered to %s with a status of %s with %v", e.ID, e.Region, r.Status.ID, r.Status.Regions)
 	}
 	return Result{Reason: r.Reason, Status: *r.Status}, nil

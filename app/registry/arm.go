@@ -75,11 +75,11 @@ func (a *ARM) RemoveRole(ctx context.Context, resourceID string) error {
 // home region first, then the others by name. A replica whose own endpoint is
 // off still replicates, and still fires webhooks.
 func (a *ARM) Regions(ctx context.Context) ([]replication.Region, error) {
-	registry, err := a.registries.Get(ctx, a.group, a.name, nil)
+	properties, err := a.registries.Get(ctx, a.group, a.name, nil)
 	if err != nil {
 		return nil, fmt.Errorf("read registry %s: %w", a.name, err)
 	}
-	home := replication.ParseRegion(value(registry.Location))
+	home := replication.ParseRegion(value(properties.Location))
 	if home == "" {
 		return nil, fmt.Errorf("read registry %s: it has no location", a.name)
 	}

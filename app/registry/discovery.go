@@ -26,8 +26,8 @@ const (
 // savedKey is where the last good answer is kept.
 const savedKey = "registry.regions"
 
-// Source knows the regions of the registry. An error means that it could not be
-// asked, not that there are none.
+// Source reads the regions of the registry. An error means that they could not be
+// read, not that there are none.
 type Source interface {
 	Regions(ctx context.Context) ([]replication.Region, error)
 }
@@ -120,7 +120,7 @@ func (d *Discovery) ask(ctx context.Context) ([]replication.Region, error) {
 		return nil, err
 	}
 	d.learn(ctx, regions, "registry")
-	d.unsaved = true // also when nothing is new: the store may forget what is old
+	d.unsaved = true // also when nothing is new: the stored document may expire
 	return regions, nil
 }
 

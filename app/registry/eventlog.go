@@ -87,8 +87,8 @@ func (l *EventLog) find(ctx context.Context, id string, webhooks []string) (reco
 	var errs []error
 	for _, name := range webhooks {
 		read := func(ctx context.Context) (map[string]record, error) { return l.arm.readEvents(ctx, name) }
-		log, _ := l.records.LoadOrStore(name, newShared[map[string]record](l.now))
-		records, err := log.(*shared[map[string]record]).get(ctx, newerThan(logFreshness), read)
+		reading, _ := l.records.LoadOrStore(name, newShared[map[string]record](l.now))
+		records, err := reading.(*shared[map[string]record]).get(ctx, newerThan(logFreshness), read)
 		if r, ok := records[id]; ok {
 			return r, true, nil
 		}

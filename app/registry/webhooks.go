@@ -19,7 +19,7 @@ import (
 	"allregions/app/replication"
 )
 
-// How often the webhooks are looked at.
+// How often the webhooks are checked.
 const (
 	registerInterval = time.Hour
 	registerRetry    = time.Minute      // after a failure
@@ -28,9 +28,9 @@ const (
 	pollInterval     = 2 * time.Second  // of an operation that Azure has begun
 )
 
-// ownerTag is the tag that tells whose a webhook is. One that does not carry it
-// with the value that we would give it is never touched, only deleted by who
-// made it; taking the tag away takes the webhook away from us.
+// ownerTag is the tag with the owner of a webhook. A webhook that does not have it, or
+// has another value in it, is never changed and never deleted: whoever removes the tag
+// takes the webhook out of this service's hands.
 const ownerTag = "allregions"
 
 // Actions are those that ACR's webhooks can report.
@@ -104,7 +104,7 @@ const (
 	keep   = "keep"   // it is as it must be
 	create = "create" // there is none
 	update = "update" // it is ours, and not as it must be
-	await  = "await"  // somebody is changing it
+	await  = "await"  // it is being changed
 	refuse = "refuse" // its name is taken by one that is not ours
 )
 
@@ -149,8 +149,8 @@ func (t Target) plan(region replication.Region, have *webhook) step {
 	return step{update, strings.Join(why, ", ")}
 }
 
-// Registration sees to it that every expected region has a webhook that calls
-// the target. It needs the rights Microsoft.ContainerRegistry/registries/webhooks/
+// Registration creates and corrects the webhooks that call the target, one in each
+// expected region. It needs the rights Microsoft.ContainerRegistry/registries/webhooks/
 // read, write and getCallbackConfig/action, and delete to remove them.
 type Registration struct {
 	arm    *ARM
@@ -167,9 +167,8 @@ func NewRegistration(a *ARM, target Target, log *slog.Logger) (*Registration, er
 	return &Registration{a, target, log}, nil
 }
 
-// Run looks at the webhooks as soon as the regions are known, when they change,
-// and every hour, until ctx ends. Several replicas may do that at once: they all
-// want the same.
+// Run corrects the webhooks as soon as the regions are known, when they change, and
+// every hour, until ctx ends. Several replicas may do so at once: they want the same.
 func (r *Registration) Run(ctx context.Context, expected func(context.Context) ([]replication.Region, error), now func() time.Time) {
 	var done []replication.Region
 	var next time.Time

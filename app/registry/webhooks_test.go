@@ -53,11 +53,13 @@ func TestPlan(t *testing.T) {
 		{"an old key", func(w *webhook) { w.Authorization = "Bearer old" }, "update: key"},
 		{"all of it", func(w *webhook) { *w = webhook{Owner: "prod", Region: "eastus"} }, "update: actions, disabled, key, uri"},
 	} {
-		w := good
-		tt.change(&w)
-		if got := target().plan("eastus", &w).String(); got != tt.want {
-			t.Errorf("%s: %s, want %s", tt.name, got, tt.want)
-		}
+		t.Run(tt.name, func(t *testing.T) {
+			w := good
+			tt.change(&w)
+			if got := target().plan("eastus", &w).String(); got != tt.want {
+				t.Errorf("got %s, want %s", got, tt.want)
+			}
+		})
 	}
 	if got := target().plan("eastus", nil).String(); got != "create" {
 		t.Errorf("none: %s", got)

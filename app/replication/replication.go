@@ -209,7 +209,7 @@ const (
 	Duplicate  Reason = "duplicate"  // the region had reported the same before
 	Differs    Reason = "differs"    // the region had reported something else before; the first stands
 	NotAwaited Reason = "notAwaited" // expected today, but not when this notification began
-	Refused    Reason = "refused"    // a region that nobody expects
+	Refused    Reason = "refused"    // a region that is not expected
 	Expired    Reason = "expired"    // due, with regions missing
 	Waiting    Reason = "waiting"    // nothing to decide yet
 	Settled    Reason = "settled"    // nothing left to decide

@@ -16,7 +16,7 @@ import (
 
 // Metrics counts and measures. No label has an image, an id, a digest, or anything
 // else that callers choose: results, outcomes and ways are a few words, regions are
-// those that somebody expects, targets those in the settings.
+// expected ones, targets those in the settings.
 type Metrics struct {
 	events, started, notifications, missing, recoveries, attempts metric.Int64Counter
 
@@ -36,12 +36,12 @@ const (
 
 const (
 	viaWebhook  = "webhook" // replication.ViaWebhook is ""
-	otherRegion = "other"   // any region that nobody expects
+	otherRegion = "other"   // any region that is not expected
 	resultFound = "found"   // of an event that ACR's log had, and no webhook brought
 )
 
 // Upper bounds, in seconds. Replication takes seconds, or minutes for a large
-// image, or does not happen until somebody mends it, days later. Publication takes
+// image, or days if a person has to repair something. Publication takes
 // milliseconds, or as long as a broker is away.
 var (
 	latencyBounds = []float64{0.1, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600, 21600, 86400, 604800}

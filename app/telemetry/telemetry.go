@@ -1,11 +1,10 @@
-// Package telemetry is what operators look at: traces and metrics. It is the one
-// package that imports the SDK of OpenTelemetry and its exporters; the others know
-// the API of traces, and hooks of their own, which Metrics is made for.
+// Package telemetry exports traces and metrics. Only this package imports the SDK of
+// OpenTelemetry and its exporters. The others use the API of traces and declare hooks,
+// which Metrics implements.
 //
-// Metrics are always there for Prometheus, see Handler. Traces, and metrics once
-// more, are sent over OTLP if somebody says where to. Nothing here blocks a
-// webhook: what cannot be sent in time is dropped, and the log tells it at most
-// once a minute.
+// Prometheus can always read the metrics, see Handler. If an endpoint is set, traces
+// and metrics are also sent over OTLP. Nothing here blocks a webhook: what cannot be
+// sent in time is dropped, and logged at most once a minute.
 package telemetry
 
 import (
@@ -70,8 +69,8 @@ type Telemetry struct {
 	log      *slog.Logger
 }
 
-// Start sets telemetry up. It waits for nobody. The newest one of a process has
-// OpenTelemetry's own log, which is a global variable.
+// Start sets telemetry up. It does not wait for any endpoint. OpenTelemetry's own log
+// is a global variable: it goes to the Telemetry that was started last.
 func Start(ctx context.Context, o Options) (_ *Telemetry, err error) {
 	otel.SetErrorHandler(logErrors(o.Log))
 	otel.SetLogger(logr.FromSlogHandler(withoutValues{o.Log.Handler()}))
@@ -118,7 +117,7 @@ func Start(ctx context.Context, o Options) (_ *Telemetry, err error) {
 	return t, nil
 }
 
-// identity is what the process is called where nobody says otherwise.
+// identity names the process, unless OTEL_RESOURCE_ATTRIBUTES or OTEL_SERVICE_NAME do.
 func identity(instance string) []attribute.KeyValue {
 	known := []attribute.KeyValue{attribute.String("service.name", name), attribute.String("service.instance.id", instance)}
 	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" && info.Main.Version != "(devel)" {
