@@ -136,16 +136,14 @@ func (c Config) webhooks() (t registry.Target, why string, ok bool) {
 
 // wrongSetting names the variable that envconfig could not read.
 func wrongSetting(err error) error {
-	var parse *envconfig.ParseError
+	parse, ok := errors.AsType[*envconfig.ParseError](err)
 	switch {
-	case !errors.As(err, &parse):
+	case !ok:
 		return err
-	case strings.HasPrefix(parse.TypeName, "main."):
-		return fmt.Errorf("%s: %w", parse.KeyName, parse.Err) // which says what it is not
 	case parse.TypeName == "bool":
 		return fmt.Errorf("%s: %q is neither true nor false", parse.KeyName, parse.Value)
 	}
-	return fmt.Errorf("%s: %q is not a %s: %w", parse.KeyName, parse.Value, parse.TypeName, parse.Err)
+	return fmt.Errorf("%s: %w", parse.KeyName, parse.Err) // of a Decode below
 }
 
 // unknownSettings reports variables that look like settings and are none.
