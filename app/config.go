@@ -20,132 +20,70 @@ import (
 	"allregions/app/target"
 )
 
-// Config is the operator's manual: every setting, its unit, its default, and
-// what follows from it. Settings are environment variables. They are read and
-// checked once, at start; a wrong one ends the process with a line that names
-// it. An empty variable is one that is not set. A variable whose name begins
-// with WEBHOOK_ and is not listed here is refused, so that a misspelt setting is
-// not a silent default.
+// Config is the settings: environment variables, read and checked once, at start. The
+// table of settings in the README says what each means and what follows from it. A
+// wrong one ends the process with a line that names it. So does a variable whose name
+// begins with WEBHOOK_ and is not listed here: a misspelt setting must not be a silent
+// default. An empty variable is one that is not set.
 type Config struct {
-	// Port is the TCP port of the public listener, on all interfaces: webhooks,
-	// statuses, health. Container Apps' ingress points at it.
-	Port Port `envconfig:"PORT" default:"8080"`
+	Port    Port `envconfig:"PORT" default:"8080"`     // of the public listener, on all interfaces
+	AppPort Port `envconfig:"APP_PORT" default:"3001"` // of the sidecar's listener, on 127.0.0.1: it asks for no key
 
-	// AppPort is the TCP port, on 127.0.0.1 only, where the Dapr sidecar
-	// reaches the actors (daprd's --app-port). It asks for no key: never
-	// publish it.
-	AppPort Port `envconfig:"APP_PORT" default:"3001"`
-
-	// Registry is the Azure resource id of the container registry. The regions
-	// that must report are then read from it, with the identity of the process
-	// (Azure's DefaultAzureCredential; AZURE_CLIENT_ID names a user-assigned
-	// one), which needs the right to read the registry and its replications.
-	// Before a notification times out, ACR's own log of its webhooks is read,
-	// too, which needs the right to list their events. A new replica joins by
-	// itself within 10 minutes, or with its first webhook. Without it, Regions
-	// alone counts, and Azure is never called.
+	// Registry is the Azure resource id of the container registry. The process reads the
+	// regions and ACR's log of webhooks from it, with Azure's DefaultAzureCredential;
+	// AZURE_CLIENT_ID names a user-assigned identity.
 	Registry ResourceID `envconfig:"REGISTRY_RESOURCE_ID"`
 
-	// Regions are the regions that must report, comma separated: the
-	// registry's home region and every replication. Case, spaces and dashes do
-	// not matter. A region too many makes every notification time out; one too
-	// few makes them complete too early. Open notifications keep the list they
-	// began with. With Registry it counts only while that cannot be read, and
-	// has not been read before.
+	// Regions are the regions that must report. With Registry they count only until
+	// Azure has answered once. Open notifications keep the list they began with.
 	Regions Regions `envconfig:"WEBHOOK_REGIONS"`
 
-	// PublicURL is the https URL of the public listener as Azure reaches it. With
-	// Registry, the service then sees to the registry's webhooks itself: at
-	// start, every hour, and when a region comes, every expected region gets one
-	// that calls PublicURL with the first of Keys in a header; what differs is
-	// mended, and logged. That needs the right to read and write webhooks. A
-	// webhook that does not carry our tag is never touched.
-	PublicURL PublicURL `envconfig:"PUBLIC_URL"`
+	// PublicURL is the public listener as Azure reaches it. With Registry, the service
+	// registers the registry's webhooks there, unless Registration is off.
+	PublicURL    PublicURL `envconfig:"PUBLIC_URL"`
+	Registration Switch    `envconfig:"WEBHOOK_REGISTRATION" default:"on"`
+	Actions      Actions   `envconfig:"WEBHOOK_ACTIONS" default:"push"` // that they report
 
-	// Registration turns that off: "off" leaves all webhooks alone. Those that
-	// are there go on; "allregions deregister" deletes them.
-	Registration Switch `envconfig:"WEBHOOK_REGISTRATION" default:"on"`
-
-	// Actions are what the webhooks that we register report, comma separated:
-	// push, delete, quarantine, chart_push, chart_delete. Each one makes
-	// notifications of its own.
-	Actions Actions `envconfig:"WEBHOOK_ACTIONS" default:"push"`
-
-	// Owner marks the webhooks that we register, in their tag "allregions" and,
-	// as a hash, in their names, so that several services can share a registry.
-	// By default it is PublicURL. Changing it leaves the old webhooks behind:
-	// they still call, which makes duplicates, and those change nothing.
+	// Owner marks the webhooks that we register; by default it is PublicURL. Changing it
+	// leaves the old webhooks behind: they go on calling, and make duplicates.
 	Owner Owner `envconfig:"WEBHOOK_OWNER"`
 
-	// Timeout is how long a notification waits for its regions, from its first
-	// event: a Go duration (90s, 2m) or hours:minutes:seconds (0:02:00), from 1s
-	// to 30 days. Too short gives timedOut followed by recovered; too long
-	// delays the news that a region is missing. That comes some time after the
-	// deadline, a quarter of Timeout and at most 30s: what was accepted before the
-	// deadline may still be on its way.
+	// Timeout is how long a notification waits for its regions, from its first event: a
+	// Go duration or hours:minutes:seconds.
 	Timeout Timeout `envconfig:"WEBHOOK_TIMEOUT" default:"2m"`
 
-	// Keys are the keys that callers may use, comma separated. Two at a time
-	// allow rotation: add the new one, change the webhooks, remove the old one.
-	// Webhooks that we register send the first: "old,new", then "new,old", then
-	// "new", and every replica knows what it is sent all the time.
-	// Whoever has one can post events and read statuses. Without any the
-	// service does not start, unless AllowAnonymous is set.
-	Keys Keys `envconfig:"WEBHOOK_KEYS"`
+	// Keys are the keys that callers may use. Webhooks that we register send the first:
+	// "old,new", then "new,old", then "new" rotates them without an interruption.
+	Keys           Keys `envconfig:"WEBHOOK_KEYS"`
+	AllowAnonymous bool `envconfig:"WEBHOOK_ALLOW_ANONYMOUS" default:"false"` // allows no Keys
 
-	// AllowAnonymous lets everybody in. Anyone who reaches the port can then
-	// announce images. For a closed network or a laptop.
-	AllowAnonymous bool `envconfig:"WEBHOOK_ALLOW_ANONYMOUS" default:"false"`
-
-	// ShutdownDelay is how long, after SIGTERM, a replica still takes requests
-	// while /readyz already says no, so that nobody is sent to a closed port: as
-	// long as the load balancer takes to notice. What is under way then has 10 s
-	// more. At most 15s; Container Apps kills after 30.
+	// ShutdownDelay is how long, after SIGTERM, a replica still takes requests while
+	// /readyz already fails: as long as the load balancer takes to notice.
 	ShutdownDelay Delay `envconfig:"SHUTDOWN_DELAY" default:"0s"`
 
-	// StateStore is the Dapr state store component for everything but the
-	// notifications: deliveries to Targets, the index that leads from an image to
-	// its notification, and Registry's regions. It must have actorStateStore set,
-	// because Dapr wants one that has. Changing it stops deliveries that are under
-	// way, and images lead to what is pushed from then on.
+	// StateStore and ImageStore are Dapr state store components: ImageStore has the
+	// notifications, one readable JSON document each, StateStore everything else.
 	StateStore Name `envconfig:"STATE_STORE" default:"statestore"`
-
-	// ImageStore is the Dapr state store component for the notifications: one JSON
-	// document for each, under its id, and nothing else. It is what the service
-	// itself loads and saves, and readable. Changing it loses sight of all
-	// notifications, open ones included.
 	ImageStore Name `envconfig:"IMAGE_STORE" default:"images"`
 
-	// PubSub is the Dapr pub/sub component that takes the outcomes.
-	PubSub Name `envconfig:"PUBSUB" default:"pubsub"`
-
-	// Topic is the topic on PubSub.
-	Topic Name `envconfig:"TOPIC" default:"acr-notifications"`
-
-	// WebhookTopic is the topic on PubSub that takes a webhook's event if the
-	// actor cannot be reached in time, and brings it there later; what can never
-	// be delivered goes to the topic with "-dead" behind its name. The broker
-	// must be durable: with one that is not, such as pubsub.in-memory, set it to
-	// "off", and such webhooks get a 503.
+	// PubSub is a Dapr pub/sub component. Topic on it takes the outcomes. WebhookTopic
+	// takes the events whose actor cannot be reached in time; it needs a durable broker,
+	// and "off" is none. The topic with "-dead" behind its name has its dead letters.
+	PubSub       Name `envconfig:"PUBSUB" default:"pubsub"`
+	Topic        Name `envconfig:"TOPIC" default:"acr-notifications"`
 	WebhookTopic Name `envconfig:"WEBHOOK_TOPIC" default:"acr-webhooks"`
 
-	// Targets are told of the outcomes, beside Topic: a list in YAML or JSON, or
-	// the path of a file that has it. Package target has an example of each type.
-	// ${NAME} in a url, a secret or a header stands for an environment variable.
-	// It is read at start, and a mistake in it ends the process. A target that is
-	// put in gets no outcomes from before; one that is taken out loses what it has
-	// not had yet.
+	// Targets get the outcomes, besides Topic: a list in YAML or JSON, or the path of a
+	// file that has it. A new target gets no outcomes from before; one that is taken out
+	// loses what it has not had yet.
 	Targets Targets `envconfig:"NOTIFY_TARGETS"`
 
-	// OTLP is the http or https URL of whoever collects traces and metrics by
-	// OpenTelemetry's protocol over gRPC, such as http://localhost:4317. The
-	// standard variables OTEL_* set everything else about it. Without it nothing
-	// is traced, and metrics are at /metrics of AppPort only.
+	// OTLP is the URL of a collector of traces and metrics, by gRPC. The standard
+	// variables OTEL_* set everything else about it. Without it nothing is traced, and
+	// metrics are at /metrics of AppPort only.
 	OTLP Collector `envconfig:"OTEL_EXPORTER_OTLP_ENDPOINT"`
 
-	// DaprGRPCPort is the TCP port, on 127.0.0.1, of the sidecar's gRPC API. Dapr
-	// sets it wherever it starts the service.
-	DaprGRPCPort Port `envconfig:"DAPR_GRPC_PORT" default:"50001"`
+	DaprGRPCPort Port `envconfig:"DAPR_GRPC_PORT" default:"50001"` // of the sidecar's API, on 127.0.0.1; Dapr sets it
 }
 
 const (
@@ -198,16 +136,14 @@ func (c Config) webhooks() (t registry.Target, why string, ok bool) {
 
 // wrongSetting names the variable that envconfig could not read.
 func wrongSetting(err error) error {
-	var parse *envconfig.ParseError
+	parse, ok := errors.AsType[*envconfig.ParseError](err)
 	switch {
-	case !errors.As(err, &parse):
+	case !ok:
 		return err
-	case strings.HasPrefix(parse.TypeName, "main."):
-		return fmt.Errorf("%s: %w", parse.KeyName, parse.Err) // which says what it is not
 	case parse.TypeName == "bool":
 		return fmt.Errorf("%s: %q is neither true nor false", parse.KeyName, parse.Value)
 	}
-	return fmt.Errorf("%s: %q is not a %s: %w", parse.KeyName, parse.Value, parse.TypeName, parse.Err)
+	return fmt.Errorf("%s: %w", parse.KeyName, parse.Err) // of a Decode below
 }
 
 // unknownSettings reports variables that look like settings and are none.

@@ -98,10 +98,12 @@ func TestTimeoutNotations(t *testing.T) {
 		"2m": 2 * time.Minute, "90s": 90 * time.Second, "1s": time.Second, "720h": 30 * 24 * time.Hour,
 		"0:02:00": 2 * time.Minute, "00:00:30": 30 * time.Second, "1:2:3": time.Hour + 2*time.Minute + 3*time.Second,
 	} {
-		var got Timeout
-		if err := got.Decode(in); err != nil || time.Duration(got) != want {
-			t.Errorf("%q: %v, %v", in, time.Duration(got), err)
-		}
+		t.Run(in, func(t *testing.T) {
+			var got Timeout
+			if err := got.Decode(in); err != nil || time.Duration(got) != want {
+				t.Errorf("%q: %v, %v", in, time.Duration(got), err)
+			}
+		})
 	}
 }
 
@@ -154,16 +156,18 @@ func TestWrongSettingsAreNamed(t *testing.T) {
 		{with("TOPIC", "a/b"), []string{`TOPIC: "a/b"`}},
 		{with("WEBHOOK_TIMEUOT", "2m", "WEBHOOK_KEY", "s3cr3t"), []string{"WEBHOOK_TIMEUOT: there is no such setting", "WEBHOOK_KEY: there is no such setting"}},
 	} {
-		environment(t, tt.settings)
-		_, err := loadConfig()
-		for _, want := range tt.want {
-			if err == nil || !strings.Contains(err.Error(), want) {
-				t.Errorf("%v: %v, want something with %q", tt.settings, err, want)
+		t.Run(tt.want[0], func(t *testing.T) {
+			environment(t, tt.settings)
+			_, err := loadConfig()
+			for _, want := range tt.want {
+				if err == nil || !strings.Contains(err.Error(), want) {
+					t.Errorf("%v: %v, want something with %q", tt.settings, err, want)
+				}
 			}
-		}
-		if err != nil && strings.Contains(err.Error(), "s3cr3t") {
-			t.Errorf("%v: the error shows a key: %v", tt.settings, err)
-		}
+			if err != nil && strings.Contains(err.Error(), "s3cr3t") {
+				t.Errorf("%v: the error shows a key: %v", tt.settings, err)
+			}
+		})
 	}
 }
 
@@ -187,20 +191,22 @@ func TestTarget(t *testing.T) {
 		{[]string{"PUBLIC_URL", " https://h/p ", "WEBHOOK_OWNER", "prod", "WEBHOOK_ACTIONS", "delete,push", "WEBHOOK_KEYS", "new,old"}, "https://h/p new [delete push] prod"},
 		{[]string{"PUBLIC_URL", "https://h", "WEBHOOK_KEYS", "", "WEBHOOK_ALLOW_ANONYMOUS", "true"}, "https://h  [push] https://h"},
 	} {
-		environment(t, with(append(azure, tt.settings...)...))
-		c, err := loadConfig()
-		if err != nil {
-			t.Errorf("%q: %v", tt.settings, err)
-			continue
-		}
-		webhooks, why, ok := c.webhooks()
-		got := "left alone: " + why
-		if ok {
-			got = fmt.Sprintf("%s %s %s %s", webhooks.URL, webhooks.Key, webhooks.Actions, webhooks.Owner)
-		}
-		if got != tt.want {
-			t.Errorf("%q: %s, want %s", tt.settings, got, tt.want)
-		}
+		t.Run(tt.want, func(t *testing.T) {
+			environment(t, with(append(azure, tt.settings...)...))
+			c, err := loadConfig()
+			if err != nil {
+				t.Errorf("%q: %v", tt.settings, err)
+				return
+			}
+			webhooks, why, ok := c.webhooks()
+			got := "left alone: " + why
+			if ok {
+				got = fmt.Sprintf("%s %s %s %s", webhooks.URL, webhooks.Key, webhooks.Actions, webhooks.Owner)
+			}
+			if got != tt.want {
+				t.Errorf("%q: %s, want %s", tt.settings, got, tt.want)
+			}
+		})
 	}
 }
 
@@ -215,15 +221,17 @@ func TestRemoval(t *testing.T) {
 		`REGISTRY_RESOURCE_ID: "x" is not`:   {"REGISTRY_RESOURCE_ID": "x", "WEBHOOK_OWNER": "prod"},
 		"PUBLIC_URL: not a URL such as http": {"REGISTRY_RESOURCE_ID": id, "PUBLIC_URL": "http://h"},
 	} {
-		environment(t, settings)
-		r, err := loadRemoval()
-		got := r.Owner.or(r.PublicURL)
-		if err != nil {
-			got = err.Error()
-		}
-		if !strings.HasPrefix(got, want) {
-			t.Errorf("%v: %s, want %s", settings, got, want)
-		}
+		t.Run(want, func(t *testing.T) {
+			environment(t, settings)
+			r, err := loadRemoval()
+			got := r.Owner.or(r.PublicURL)
+			if err != nil {
+				got = err.Error()
+			}
+			if !strings.HasPrefix(got, want) {
+				t.Errorf("%v: %s, want %s", settings, got, want)
+			}
+		})
 	}
 }
 

@@ -133,10 +133,12 @@ func TestArguments(t *testing.T) {
 		{[]string{"help"}, 2, "usage: "},
 		{[]string{"deregister", "now"}, 2, "usage: "},
 	} {
-		var stderr strings.Builder
-		if code := run(tt.args, &stderr); code != tt.code || !strings.Contains(stderr.String(), tt.says) {
-			t.Errorf("%q: %d\n%s", tt.args, code, stderr.String())
-		}
+		t.Run(strings.Join(append([]string{"allregions"}, tt.args...), " "), func(t *testing.T) {
+			var stderr strings.Builder
+			if code := run(tt.args, &stderr); code != tt.code || !strings.Contains(stderr.String(), tt.says) {
+				t.Errorf("%q: %d\n%s", tt.args, code, stderr.String())
+			}
+		})
 	}
 }
 

@@ -34,36 +34,54 @@ func serve(ctx context.Context, config Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	l, err := listen(config, newPublicServer(s.public, log), newPrivateServer(s.host, tel.Handler))
+	publicListener, err := net.Listen("tcp", config.Port.on(""))
 	if err != nil {
-		return err
+		return fmt.Errorf("PORT: %w", err)
 	}
+	privateListener, err := net.Listen("tcp", config.AppPort.on("127.0.0.1"))
+	if err != nil {
+		publicListener.Close()
+		return fmt.Errorf("APP_PORT: %w", err)
+	}
+	public, private := newPublicServer(s.public, log), newPrivateServer(s.host, tel.Handler)
+	failed := make(chan error, 2)
+	go func() { failed <- public.Serve(publicListener) }()
+	go func() { failed <- private.Serve(privateListener) }()
 	log.Info("listening", "port", config.Port, "appPort", config.AppPort,
 		"timeout", time.Duration(config.Timeout).String(), "keys", len(config.Keys))
 	if len(config.Keys) == 0 {
 		log.Warn("everybody may post events and read statuses: WEBHOOK_ALLOW_ANONYMOUS is set")
 	}
-	if err := l.run(ctx); err != nil {
-		return err
+	select {
+	case err := <-failed:
+		return errors.Join(err, public.Close(), private.Close())
+	case <-ctx.Done():
 	}
 
-	// Not ready, but still listening: load balancers must see that first.
-	log.Info("stopping", "delay", time.Duration(config.ShutdownDelay).String())
+	// Not ready, but still listening: load balancers must notice first.
+	delay := time.Duration(config.ShutdownDelay)
+	log.Info("stopping", "delay", delay.String())
 	s.public.Stop()
-	delay, cancel := context.WithTimeout(context.Background(), time.Duration(config.ShutdownDelay))
-	defer cancel()
-	if err := l.run(delay); err != nil {
-		return err
+	select {
+	case err := <-failed:
+		return errors.Join(err, public.Close(), private.Close())
+	case <-time.After(delay):
 	}
-	drain, cancel := context.WithTimeout(context.Background(), drainTimeout)
+	return drain(s, public, private, log)
+}
+
+// drain ends what is under way: the public requests first, because they need the
+// actors.
+func drain(s *service, public, private *http.Server, log *slog.Logger) error {
+	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
 	defer cancel()
-	err = l.shutdown(drain)
+	err := errors.Join(public.Shutdown(ctx), private.Shutdown(ctx))
 	if errors.Is(err, context.DeadlineExceeded) {
 		log.Warn("some requests did not end in time", "drain", drainTimeout.String())
-		return l.close()
+		return errors.Join(public.Close(), private.Close())
 	}
 	s.host.Wait()
-	return errors.Join(err, s.index.Flush(drain))
+	return errors.Join(err, s.index.Flush(ctx))
 }
 
 // instance tells this process from its like: on Container Apps each replica has a
@@ -103,42 +121,3 @@ func newPrivateServer(dapr, metrics http.Handler) *http.Server {
 	mux.Handle("GET /metrics", metrics)
 	return &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 }
-
-// listeners are both servers, which listen.
-type listeners struct {
-	public, private *http.Server
-	failed          chan error
-}
-
-func listen(config Config, public, private *http.Server) (*listeners, error) {
-	publicListener, err := net.Listen("tcp", config.Port.on(""))
-	if err != nil {
-		return nil, fmt.Errorf("PORT: %w", err)
-	}
-	privateListener, err := net.Listen("tcp", config.AppPort.on("127.0.0.1"))
-	if err != nil {
-		publicListener.Close()
-		return nil, fmt.Errorf("APP_PORT: %w", err)
-	}
-	l := &listeners{public: public, private: private, failed: make(chan error, 2)}
-	go func() { l.failed <- public.Serve(publicListener) }()
-	go func() { l.failed <- private.Serve(privateListener) }()
-	return l, nil
-}
-
-// run returns nil at the end of ctx. If a listener fails before, it closes both.
-func (l *listeners) run(ctx context.Context) error {
-	select {
-	case err := <-l.failed:
-		return errors.Join(err, l.close())
-	case <-ctx.Done():
-		return nil
-	}
-}
-
-// shutdown ends the public side first: its requests under way need the actors.
-func (l *listeners) shutdown(ctx context.Context) error {
-	return errors.Join(l.public.Shutdown(ctx), l.private.Shutdown(ctx))
-}
-
-func (l *listeners) close() error { return errors.Join(l.public.Close(), l.private.Close()) }

@@ -44,7 +44,7 @@ func now() time.Time { return time.Now().Round(0) }
 
 func (w wiring) service(ctx context.Context) (*service, error) {
 	states := w.dapr.Records(string(w.config.StateStore), "")
-	acr, err := w.connect(ctx, states)
+	regions, eventLog, err := w.connect(ctx, states)
 	if err != nil {
 		return nil, err
 	}
@@ -55,16 +55,15 @@ func (w wiring) service(ctx context.Context) (*service, error) {
 		Index:   index,
 	}
 	in := w.intake(client)
-	targets := w.targets()
-	out := w.dispatcher(targets, client)
+	out, deliveries := w.deliveries(client)
 	public := api.New(api.Config{
 		Intake:     in,
 		Statuses:   client,
 		Deliveries: out,
-		Regions:    acr.regions,
+		Regions:    regions,
 		Keys:       api.NewKeys(w.config.Keys),
 		Ready: func(ctx context.Context) error {
-			_, err := acr.regions.Expected(ctx)
+			_, err := regions.Expected(ctx)
 			return errors.Join(w.dapr.Ready(ctx), err)
 		},
 		Received:   w.telemetry.Received,
@@ -72,28 +71,23 @@ func (w wiring) service(ctx context.Context) (*service, error) {
 		Propagator: w.telemetry.Propagator,
 		Log:        w.log,
 	})
-	actors := []sidecar.Actor{w.notifications(index, acr.eventLog, public.Concluded), w.deliveries(targets)}
+	actors := []sidecar.Actor{w.notifications(index, eventLog, public.Concluded), deliveries}
 	host := sidecar.NewHost(w.log, w.telemetry.Propagator, actors, w.subscriptions(in, out), w.dapr.Broker)
 	return &service{public: public, host: host, index: index}, nil
 }
 
-// acr is what is known about the container registry.
-type acr struct {
-	regions  api.Regions
-	eventLog notification.EventLog // nil without REGISTRY_RESOURCE_ID
-}
-
 // connect takes the regions from the fixed list, or, with a registry, from Azure,
-// and then keeps the registry's webhooks as they must be, until ctx ends.
-func (w wiring) connect(ctx context.Context, saved registry.Saved) (acr, error) {
+// and then keeps the registry's webhooks as they must be, until ctx ends. The event
+// log is nil without a registry.
+func (w wiring) connect(ctx context.Context, saved registry.Saved) (api.Regions, notification.EventLog, error) {
 	fixed := registry.Static(w.config.Regions)
 	if w.config.Registry.ID == nil {
 		w.log.Info("the registry's regions", "regions", w.config.Regions, "from", "WEBHOOK_REGIONS")
-		return acr{regions: fixed}, nil
+		return fixed, nil, nil
 	}
 	arm, err := azureRegistry(w.config.Registry)
 	if err != nil {
-		return acr{}, err
+		return nil, nil, err
 	}
 	discovery := registry.NewDiscovery(arm, saved, fixed, time.Now, w.log)
 	go discovery.Run(ctx)
@@ -104,11 +98,11 @@ func (w wiring) connect(ctx context.Context, saved registry.Saved) (acr, error) 
 	} else {
 		registration, err := registry.NewRegistration(arm, webhooks, w.log)
 		if err != nil {
-			return acr{}, err
+			return nil, nil, err
 		}
 		go registration.Run(ctx, discovery.Expected, time.Now)
 	}
-	return acr{regions: discovery, eventLog: registry.NewEventLog(arm, webhooks.Owner, time.Now, w.log)}, nil
+	return discovery, registry.NewEventLog(arm, webhooks.Owner, time.Now, w.log), nil
 }
 
 func azureRegistry(id ResourceID) (*registry.ARM, error) {
@@ -149,40 +143,32 @@ func (w wiring) notifications(index *catalog.Index, eventLog notification.EventL
 	return sidecar.Actor{Type: notification.ActorType, Methods: a.Methods(), Remind: a.Remind}
 }
 
-func (w wiring) deliveryRecords() *sidecar.Records {
-	return w.dapr.Records(string(w.config.StateStore), delivery.ActorType+"-")
-}
-
-func (w wiring) targets() *target.Set {
+// deliveries is what brings outcomes to the targets, and its actor.
+func (w wiring) deliveries(client *notification.Client) (*delivery.Dispatcher, sidecar.Actor) {
 	if len(w.config.Targets) > 0 {
 		w.log.Info("outcomes are sent to", "targets", w.config.Targets)
 	}
-	set := target.NewSet(w.config.Targets, nil, now)
-	set.Attempted = w.telemetry.Attempted
-	return set
-}
-
-func (w wiring) dispatcher(targets *target.Set, client *notification.Client) *delivery.Dispatcher {
-	return &delivery.Dispatcher{
+	actors := w.dapr.Actors(delivery.ActorType)
+	records := w.dapr.Records(string(w.config.StateStore), delivery.ActorType+"-")
+	targets := target.NewSet(w.config.Targets, nil, now)
+	targets.Attempted = w.telemetry.Attempted
+	out := &delivery.Dispatcher{
 		Targets:       targets,
-		Actors:        w.dapr.Actors(delivery.ActorType),
-		Records:       w.deliveryRecords(),
+		Actors:        actors,
+		Records:       records,
 		Notifications: client,
 		Log:           w.log,
 	}
-}
-
-func (w wiring) deliveries(targets *target.Set) sidecar.Actor {
 	a := &delivery.Actor{
-		Records:   w.deliveryRecords(),
-		Reminders: w.dapr.Actors(delivery.ActorType),
+		Records:   records,
+		Reminders: actors,
 		Topic:     w.topic(w.config.Topic),
 		Sender:    targets,
 		Now:       now,
 		Random:    rand.Float64,
 		Log:       w.log,
 	}
-	return sidecar.Actor{Type: delivery.ActorType, Methods: a.Methods(), Remind: a.Remind}
+	return out, sidecar.Actor{Type: delivery.ActorType, Methods: a.Methods(), Remind: a.Remind}
 }
 
 func (w wiring) subscriptions(in *intake.Intake, out *delivery.Dispatcher) []sidecar.Subscription {

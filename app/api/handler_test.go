@@ -209,9 +209,11 @@ func TestOneRegionNeedsNotBeNamed(t *testing.T) {
 func TestAllow(t *testing.T) {
 	h := newHandler(&backend{}, io.Discard)
 	for target, want := range map[string]string{"/webhooks/acr": "POST", "/api/ImagePush": "POST", "/notifications/a": "GET, HEAD", "/healthz": "GET, HEAD"} {
-		if w := call(h, "PATCH", target, ""); w.Code != 405 || w.Header().Get("Allow") != want {
-			t.Errorf("%s: %d, Allow %q, want %q", target, w.Code, w.Header().Get("Allow"), want)
-		}
+		t.Run(target, func(t *testing.T) {
+			if w := call(h, "PATCH", target, ""); w.Code != 405 || w.Header().Get("Allow") != want {
+				t.Errorf("%s: %d, Allow %q, want %q", target, w.Code, w.Header().Get("Allow"), want)
+			}
+		})
 	}
 }
 
@@ -248,19 +250,21 @@ func TestKeys(t *testing.T) {
 		{"health without", "/healthz", []string{"Authorization", ""}, 200},
 		{"ready without", "/readyz", []string{"Authorization", ""}, 200},
 	} {
-		var log bytes.Buffer
-		w := call(newHandler(&backend{}, &log), "GET", tt.target, "", tt.header...)
-		if w.Code != tt.want {
-			t.Errorf("%s: %d, want %d", tt.name, w.Code, tt.want)
-		}
-		if w.Code == 401 && (w.Header().Get("WWW-Authenticate") == "" || strings.Contains(w.Body.String(), "detail")) {
-			t.Errorf("%s: %v %s", tt.name, w.Header(), w.Body)
-		}
-		for _, secret := range []string{key1, key2, "wrong"} {
-			if strings.Contains(log.String(), secret) || strings.Contains(w.Body.String(), secret) {
-				t.Errorf("%s: %q is shown:\n%s\n%s", tt.name, secret, &log, w.Body)
+		t.Run(tt.name, func(t *testing.T) {
+			var log bytes.Buffer
+			w := call(newHandler(&backend{}, &log), "GET", tt.target, "", tt.header...)
+			if w.Code != tt.want {
+				t.Errorf("%s: %d, want %d", tt.name, w.Code, tt.want)
 			}
-		}
+			if w.Code == 401 && (w.Header().Get("WWW-Authenticate") == "" || strings.Contains(w.Body.String(), "detail")) {
+				t.Errorf("%s: %v %s", tt.name, w.Header(), w.Body)
+			}
+			for _, secret := range []string{key1, key2, "wrong"} {
+				if strings.Contains(log.String(), secret) || strings.Contains(w.Body.String(), secret) {
+					t.Errorf("%s: %q is shown:\n%s\n%s", tt.name, secret, &log, w.Body)
+				}
+			}
+		})
 	}
 	b := &backend{result: started()}
 	if w := call(newHandler(b, io.Discard), "POST", "/webhooks/acr?region=eastus", push, "Authorization", ""); w.Code != 401 || len(b.added) != 0 {
@@ -280,11 +284,13 @@ func TestEverythingNeedsAKey(t *testing.T) {
 		"/webhooks/acr?region=eastus": "POST", "/api/ImagePush?region=eastus": "POST", "/images/push?region=eastus": "POST",
 		"/notifications/a": "GET", "/notifications/a?wait=1s": "GET", "/images/shop/cart?tag=v1": "GET", "/images/push?tag=v1": "GET",
 	} {
-		r := httptest.NewRequest(method, target, unreadable{t})
-		w := httptest.NewRecorder()
-		if h.ServeHTTP(w, r); w.Code != 401 && w.Code != 405 {
-			t.Errorf("%s %s: %d", method, target, w.Code)
-		}
+		t.Run(method+" "+target, func(t *testing.T) {
+			r := httptest.NewRequest(method, target, unreadable{t})
+			w := httptest.NewRecorder()
+			if h.ServeHTTP(w, r); w.Code != 401 && w.Code != 405 {
+				t.Errorf("%s %s: %d", method, target, w.Code)
+			}
+		})
 	}
 }
 
@@ -384,12 +390,14 @@ func TestDeliveries(t *testing.T) {
 		{"GET", "/notifications/a/deliveries/ops", 405, ""},
 		{"GET", "/targets", 200, `{"targets":[{"name":"ops","type":"webhook","disabled":false,"failuresInARow":0}]}`},
 	} {
-		if w := call(h, tt.method, tt.target, ""); w.Code != tt.code || !strings.Contains(w.Body.String(), tt.body) {
-			t.Errorf("%s %s: %d %s", tt.method, tt.target, w.Code, w.Body)
-		}
-		if w := call(h, tt.method, tt.target, "", "Authorization", ""); w.Code != 401 && w.Code != 405 {
-			t.Errorf("%s %s without a key: %d", tt.method, tt.target, w.Code)
-		}
+		t.Run(tt.method+" "+tt.target, func(t *testing.T) {
+			if w := call(h, tt.method, tt.target, ""); w.Code != tt.code || !strings.Contains(w.Body.String(), tt.body) {
+				t.Errorf("%s %s: %d %s", tt.method, tt.target, w.Code, w.Body)
+			}
+			if w := call(h, tt.method, tt.target, "", "Authorization", ""); w.Code != 401 && w.Code != 405 {
+				t.Errorf("%s %s without a key: %d", tt.method, tt.target, w.Code)
+			}
+		})
 	}
 	if d.again != 1 {
 		t.Errorf("sent again %d times", d.again)
@@ -535,7 +543,9 @@ func TestRequireReplicated(t *testing.T) {
 		{replication.Replicated, "quarantine", 409, ""}, {replication.Collecting, "delete", 409, ""}, {replication.Collecting, "quarantine", 409, ""},
 	} {
 		for _, wait := range []string{"", "&wait=5s"} {
-			synctest.Test(t, func(t *testing.T) { testRequire(t, tt.status, tt.action, wait, tt.want, tt.missing) })
+			t.Run(fmt.Sprintf("%s %s%s", tt.status, tt.action, wait), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) { testRequire(t, tt.status, tt.action, wait, tt.want, tt.missing) })
+			})
 		}
 	}
 }

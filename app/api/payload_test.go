@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/url"
@@ -45,16 +46,18 @@ func TestPayloadShapes(t *testing.T) {
 		"quarantine.json": {ID: "0d799b14-404b-4859-b2f6-50c5ee2a2c3a", Action: "quarantine", Registry: "contoso.azurecr.io",
 			Repository: "shop/cart", Tag: "v1.4.2", Digest: digest, Size: 1791, Time: at("2026-11-28T00:42:54.4509516Z")},
 	} {
-		p, err := parsePayload(read(t, file))
-		if err != nil {
-			t.Errorf("%s: %v", file, err)
-			continue
-		}
-		want.Region = "eastus"
-		got, err := p.event("eastus")
-		if err != nil || got != want || p.isPing() {
-			t.Errorf("%s: %v\n got %+v\nwant %+v", file, err, got, want)
-		}
+		t.Run(file, func(t *testing.T) {
+			p, err := parsePayload(read(t, file))
+			if err != nil {
+				t.Errorf("%s: %v", file, err)
+				return
+			}
+			want.Region = "eastus"
+			got, err := p.event("eastus")
+			if err != nil || got != want || p.isPing() {
+				t.Errorf("%s: %v\n got %+v\nwant %+v", file, err, got, want)
+			}
+		})
 	}
 	if p, err := parsePayload(read(t, "ping.json")); err != nil || !p.isPing() {
 		t.Errorf("ping: %+v, %v", p, err)
@@ -92,17 +95,19 @@ func TestPayloadIsReadLeniently(t *testing.T) {
 		"last moment":           `{"id":"a","action":"push","timestamp":"9999-12-31T23:59:59-01:00"}`,
 		"first moment":          `{"id":"a","action":"push","timestamp":"0000-01-01T00:00:00+01:00"}`,
 	} {
-		p, err := parsePayload([]byte(body))
-		if err != nil {
-			t.Errorf("%s: %v", name, err)
-			continue
-		}
-		e, err := p.event("eastus")
-		if err != nil {
-			t.Errorf("%s: %v", name, err)
-			continue
-		}
-		announce(t, e)
+		t.Run(name, func(t *testing.T) {
+			p, err := parsePayload([]byte(body))
+			if err != nil {
+				t.Errorf("%s: %v", name, err)
+				return
+			}
+			e, err := p.event("eastus")
+			if err != nil {
+				t.Errorf("%s: %v", name, err)
+				return
+			}
+			announce(t, e)
+		})
 	}
 	p, _ := parsePayload([]byte(`{"id":"a","action":"push","target":{"size":8589934592}}`))
 	if e, _ := p.event("eastus"); e.Size != 8589934592 {
@@ -170,13 +175,15 @@ func TestPayloadIsRefused(t *testing.T) {
 		host(strings.Repeat("a", 64) + ".io"):   `"request.host" must be`,
 		host(strings.Repeat("a.", 126) + "io"):  `"request.host" must be`, // 254
 	} {
-		p, err := parsePayload([]byte(body))
-		if err == nil {
-			_, err = p.event("eastus")
-		}
-		if err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%q: %v, want something with %q", body, err, want)
-		}
+		t.Run(fmt.Sprintf("%.60q", body), func(t *testing.T) {
+			p, err := parsePayload([]byte(body))
+			if err == nil {
+				_, err = p.event("eastus")
+			}
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%q: %v, want something with %q", body, err, want)
+			}
+		})
 	}
 }
 

@@ -45,6 +45,9 @@ func pipelineExample(t *testing.T, replace map[string]string) string {
 // The page's command goes on while the image is not everywhere, however short the
 // wait is, and fails for everything but yes.
 func TestPipelineExample(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes some seconds")
+	}
 	if _, err := exec.LookPath("curl"); err != nil {
 		t.Skip("needs curl")
 	}

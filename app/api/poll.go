@@ -130,7 +130,11 @@ func (ps *polls) run(ctx context.Context, p *poll, read readFunc) {
 		case <-p.wake:
 		case <-time.After(ps.interval()):
 		}
-		r := ps.begin(p)
+		ps.mu.Lock()
+		r := p.next
+		r.next = newReading() // for whoever asks from here on
+		p.next = r.next
+		ps.mu.Unlock()
 		readCtx, cancel := context.WithTimeout(ctx, callTimeout)
 		r.status, r.err = read(readCtx)
 		cancel()
@@ -142,20 +146,6 @@ func (ps *polls) interval() time.Duration {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
 	return max(pollInterval, time.Duration(len(ps.byKey))*pollSpread)
-}
-
-// begin returns the reading that begins now. Whoever asks from here on gets the next.
-func (ps *polls) begin(p *poll) *reading {
-	ps.mu.Lock()
-	defer ps.mu.Unlock()
-	r := p.next
-	r.next = newReading()
-	p.next = r.next
-	select {
-	case <-p.wake: // by those whom r answers
-	default:
-	}
-	return r
 }
 
 func newReading() *reading { return &reading{done: make(chan struct{})} }

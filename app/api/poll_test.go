@@ -178,35 +178,51 @@ func TestWaitForANotification(t *testing.T) {
 // A replica that stops lets nobody wait for it, and does not pass what it knows
 // so far off as the end of the wait.
 func TestWaitEndsWithTheReplica(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c := &changing{}
-		for _, tt := range []struct {
-			status replication.Status
-			err    error
-			target string
-		}{
-			{replication.Collecting, nil, "/notifications/a?wait=60s&require=replicated"},
-			{replication.Collecting, nil, "/images/shop/cart?tag=v1&wait=60s"},
-			{"", notification.ErrNotFound, "/images/shop/cart?tag=v1&wait=60s"},
-			{"", notification.ErrNotFound, "/notifications/a?wait=60s&require=replicated"},
-		} {
-			c.set(tt.status, tt.err)
-			h := waiting(c)
-			time.AfterFunc(2*time.Second, h.Stop)
-			begin := time.Now()
-			w := get(h, tt.target)
-			if w.Code != 503 || w.Header().Get("Retry-After") == "" || !strings.Contains(w.Body.String(), "stopping") || time.Since(begin) != 2*time.Second {
-				t.Errorf("%s: %d after %v: %s", tt.target, w.Code, time.Since(begin), w.Body)
-			}
-		}
-		// Who asks for the status alone gets it to the end.
-		c.set(replication.Collecting, nil)
-		h := waiting(c)
-		h.Stop()
-		if w := get(h, "/notifications/a"); w.Code != 200 {
-			t.Errorf("%d", w.Code)
-		}
-	})
+	for name, tt := range map[string]struct {
+		status replication.Status
+		err    error
+		target string
+	}{
+		"required notification":     {replication.Collecting, nil, "/notifications/a?wait=60s&require=replicated"},
+		"image":                     {replication.Collecting, nil, "/images/shop/cart?tag=v1&wait=60s"},
+		"image without webhook":     {"", notification.ErrNotFound, "/images/shop/cart?tag=v1&wait=60s"},
+		"required, without webhook": {"", notification.ErrNotFound, "/notifications/a?wait=60s&require=replicated"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := &changing{}
+				c.set(tt.status, tt.err)
+				h := waiting(c)
+				time.AfterFunc(2*time.Second, h.Stop)
+				begin := time.Now()
+				w := get(h, tt.target)
+				if w.Code != 503 || w.Header().Get("Retry-After") == "" || !strings.Contains(w.Body.String(), "stopping") || time.Since(begin) != 2*time.Second {
+					t.Errorf("got %d after %v: %s, want 503 after 2s", w.Code, time.Since(begin), w.Body)
+				}
+			})
+		})
+	}
+}
+
+// A replica that stops still answers questions, and is not ready.
+func TestAnswersWhileStopping(t *testing.T) {
+	c := &changing{}
+	h := waiting(c)
+	h.Stop()
+	c.set(replication.Collecting, nil)
+	if w := get(h, "/notifications/a"); w.Code != 200 {
+		t.Errorf("without a wait: got %d, want 200", w.Code)
+	}
+	if w := get(h, "/notifications/a?wait=60s"); w.Code != 503 {
+		t.Errorf("with a wait: got %d, want 503", w.Code)
+	}
+	c.set(replication.Replicated, nil)
+	if w := get(h, "/notifications/a?wait=60s"); w.Code != 200 {
+		t.Errorf("decided, with a wait: got %d, want 200", w.Code)
+	}
+	if w := get(h, "/readyz"); w.Code != 503 {
+		t.Errorf("/readyz: got %d, want 503", w.Code)
+	}
 }
 
 // Many who wait for different things do not storm the store.

@@ -64,11 +64,9 @@ type queued struct {
 // accept makes p an event, and gives it to the intake.
 func (h *Handler) accept(ctx context.Context, r *http.Request, p payload, body []byte) (e replication.Event, result intake.Result, err error) {
 	var expected []replication.Region
-	if h.config.Received != nil {
-		defer func() { h.config.Received(regionOf(e, result, err, expected), resultOf(result, err)) }()
-	}
-	if expected, err = h.expected(ctx); err != nil {
-		return e, result, err
+	defer func() { h.report(e, result, err, expected) }()
+	if expected, err = h.config.Regions.Expected(ctx); err != nil {
+		return e, result, fmt.Errorf("expected regions: %w", err)
 	}
 	region, err := parseRegion(r, expected)
 	if err != nil {
@@ -80,43 +78,36 @@ func (h *Handler) accept(ctx context.Context, r *http.Request, p payload, body [
 	e.Original = string(body)
 	annotate(ctx, e.ID, region)
 	result, err = h.config.Intake.Add(ctx, e, expected)
-	// The first webhook of a new replica may come before we know the region, and ACR
-	// does not repeat it.
-	if isA[*notification.RefusedError](err) && h.config.Regions.Recheck(ctx, region) {
-		if expected, err = h.expected(ctx); err == nil {
-			result, err = h.config.Intake.Add(ctx, e, expected)
-		}
+	if !isA[*notification.RefusedError](err) || !h.config.Regions.Recheck(ctx, region) {
+		return e, result, err
 	}
+	// It is the first webhook of a new replica, and ACR does not repeat it.
+	if expected, err = h.config.Regions.Expected(ctx); err != nil {
+		return e, result, fmt.Errorf("expected regions: %w", err)
+	}
+	result, err = h.config.Intake.Add(ctx, e, expected)
 	return e, result, err
 }
 
-func (h *Handler) expected(ctx context.Context) ([]replication.Region, error) {
-	expected, err := h.config.Regions.Expected(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("expected regions: %w", err)
+// report calls Received. Its region is empty if the caller may have made it up: nobody
+// has checked the region of a queued event.
+func (h *Handler) report(e replication.Event, result intake.Result, err error, expected []replication.Region) {
+	if h.config.Received == nil {
+		return
 	}
-	return expected, nil
-}
-
-func resultOf(result intake.Result, err error) string {
+	region, name := e.Region, string(result.Reason)
+	if !slices.Contains(expected, region) && (err != nil || result.Queued) {
+		region = ""
+	}
 	switch {
 	case isA[badRequest](err), isA[*notification.RefusedError](err):
-		return intake.ResultRefused
+		name = intake.ResultRefused
 	case err != nil:
-		return intake.ResultFailed
+		name = intake.ResultFailed
 	case result.Queued:
-		return intake.ResultQueued
+		name = intake.ResultQueued
 	}
-	return string(result.Reason)
-}
-
-// regionOf is the region of e if it is expected, and "" if the caller may have made it
-// up: nobody has checked the region of a queued event.
-func regionOf(e replication.Event, result intake.Result, err error, expected []replication.Region) replication.Region {
-	if slices.Contains(expected, e.Region) || err == nil && !result.Queued {
-		return e.Region
-	}
-	return ""
+	h.config.Received(region, name)
 }
 
 // parseRegion returns the region that the URL names. It may be left out where

@@ -44,18 +44,20 @@ func TestReceived(t *testing.T) {
 		{"ping", "?region=eastus", `{"action":"ping"}`, nil, recorded, nil, ""},
 		{"not JSON", "?region=eastus", `{`, nil, recorded, nil, ""},
 	} {
-		got := ""
-		b := &backend{result: tt.result, err: tt.err}
-		c := Config{Intake: b, Statuses: b, Deliveries: &deliveries{}, Regions: regions{"westeurope", "eastus"},
-			Keys: NewKeys([]string{key1}), Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
-			Received: func(region replication.Region, result string) { got += string(region) + " " + result }}
-		if tt.regions != nil {
-			c.Regions = tt.regions
-		}
-		call(New(c), "POST", "/webhooks/acr"+tt.target, tt.body)
-		call(New(c), "POST", "/webhooks/acr"+tt.target, tt.body, "Authorization", "Bearer wrong")
-		if got != tt.want {
-			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
-		}
+		t.Run(tt.name, func(t *testing.T) {
+			got := ""
+			b := &backend{result: tt.result, err: tt.err}
+			c := Config{Intake: b, Statuses: b, Deliveries: &deliveries{}, Regions: regions{"westeurope", "eastus"},
+				Keys: NewKeys([]string{key1}), Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+				Received: func(region replication.Region, result string) { got += string(region) + " " + result }}
+			if tt.regions != nil {
+				c.Regions = tt.regions
+			}
+			call(New(c), "POST", "/webhooks/acr"+tt.target, tt.body)
+			call(New(c), "POST", "/webhooks/acr"+tt.target, tt.body, "Authorization", "Bearer wrong")
+			if got != tt.want {
+				t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
+			}
+		})
 	}
 }

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -117,13 +118,10 @@ func parseQuery(r *http.Request) (q query, err error) {
 }
 
 func parseWait(s string) (time.Duration, error) {
-	if s == "" {
-		return 0, nil
+	if _, err := strconv.Atoi(s); err == nil {
+		s += "s"
 	}
-	d, err := time.ParseDuration(s)
-	if seconds, secondsErr := strconv.Atoi(s); secondsErr == nil {
-		d, err = time.Duration(seconds)*time.Second, nil
-	}
+	d, err := time.ParseDuration(cmp.Or(s, "0s"))
 	if err != nil || d < 0 || d > maxWait {
 		return 0, badRequest{fmt.Errorf("wait must be a duration from 0s to %s, such as 60s", maxWait)}
 	}

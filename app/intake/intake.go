@@ -77,8 +77,12 @@ func (i *Intake) Add(ctx context.Context, e replication.Event, expected []replic
 		return Result{Result: result}, err
 	}
 	e.Via = replication.ViaQueue
-	if queueErr := i.enqueue(ctx, notification.Message{Event: e, Expected: expected}); queueErr != nil {
-		return Result{}, errors.Join(err, queueErr)
+	// The queue has a time of its own, and a caller that has gone does not end it.
+	queueCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), queueTimeout)
+	defer cancel()
+	m := notification.Message{Event: e, Expected: expected}
+	if queueErr := publish(queueCtx, i.Queue, e.ID+"/"+string(e.Region), TypeReceived, m); queueErr != nil {
+		return Result{}, errors.Join(err, fmt.Errorf("queue: %w", queueErr))
 	}
 	i.Log.LogAttrs(ctx, slog.LevelWarn, "queued", slog.String("notification", e.ID), slog.String("region", string(e.Region)), slog.Any("err", err))
 	return Result{Queued: true}, nil
@@ -97,40 +101,13 @@ func (i *Intake) actorContext(ctx context.Context) (context.Context, context.Can
 	return context.WithTimeout(ctx, timeout)
 }
 
-func (i *Intake) enqueue(ctx context.Context, m notification.Message) error {
-	// A caller that has gone, or whose time is over, must not lose the event.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), queueTimeout)
-	defer cancel()
-	id := m.Event.ID + "/" + string(m.Event.Region)
-	if err := publish(ctx, i.Queue, id, TypeReceived, m); err != nil {
-		return fmt.Errorf("queue: %w", err)
-	}
-	return nil
-}
-
 // Deliver takes a CloudEvent from the queue. After an error the message must come
 // again. A nil error means that the event is in its notification, or that the message
 // is a dead letter: it is no event of ours, or its region is not expected.
 func (i *Intake) Deliver(ctx context.Context, message []byte) error {
 	ctx, cancel := context.WithTimeout(ctx, deliverTimeout)
 	defer cancel()
-	id, m, err := decode(message)
-	if err != nil {
-		return i.report(ctx, id, "", ResultDead, i.deadLetter(ctx, id, message, err))
-	}
-	result, err := i.deliver(ctx, m)
-	if refused(err) {
-		return i.report(ctx, id, "", ResultDead, i.deadLetter(ctx, id, message, err))
-	}
-	var region replication.Region
-	if result != "" || slices.Contains(m.Expected, m.Event.Region) {
-		region = m.Event.Region
-	}
-	return i.report(ctx, id, region, result, err)
-}
-
-// report logs and counts what became of a message, and returns err with its id.
-func (i *Intake) report(ctx context.Context, id string, region replication.Region, result string, err error) error {
+	id, region, result, err := i.deliver(ctx, message)
 	if err != nil {
 		err, result = fmt.Errorf("deliver %s: %w", id, err), ResultFailed
 	} else {
@@ -142,38 +119,47 @@ func (i *Intake) report(ctx context.Context, id string, region replication.Regio
 	return err
 }
 
-// decode reads a message of the queue. Its error is final.
-func decode(message []byte) (id string, m notification.Message, err error) {
-	var e struct {
+// deliver returns the message's id, its region if that is expected, and what became of
+// it.
+func (i *Intake) deliver(ctx context.Context, message []byte) (id string, region replication.Region, result string, err error) {
+	var received struct {
 		ID   string               `json:"id"`
 		Type string               `json:"type"`
 		Data notification.Message `json:"data"`
 	}
-	if err := json.Unmarshal(message, &e); err != nil {
-		return "unknown", m, fmt.Errorf("decode: %w", err)
+	if err := json.Unmarshal(message, &received); err != nil {
+		return "unknown", "", ResultDead, i.deadLetter(ctx, "unknown", message, fmt.Errorf("decode: %w", err))
 	}
-	if e.Type != TypeReceived || !notification.ValidID(e.Data.Event.ID) || e.Data.Event.Region == "" {
-		err = fmt.Errorf("not an %s with an id and a region, but %q", TypeReceived, e.Type)
+	id = cmp.Or(received.ID, "unknown")
+	e, expected := received.Data.Event, received.Data.Expected
+	if received.Type != TypeReceived || !notification.ValidID(e.ID) || e.Region == "" {
+		return id, "", ResultDead, i.deadLetter(ctx, id, message, fmt.Errorf("not an %s with an id and a region, but %q", TypeReceived, received.Type))
 	}
-	return cmp.Or(e.ID, "unknown"), e.Data, err
+	added, err := i.Client.Add(ctx, e, expected)
+	if refused(err) {
+		return id, "", ResultDead, i.deadLetter(ctx, id, message, err)
+	}
+	if err == nil || slices.Contains(expected, e.Region) {
+		region = e.Region
+	}
+	if err == nil && added.Reason != replication.NotAwaited {
+		err = i.confirm(ctx, e)
+	}
+	return id, region, string(added.Reason), err
 }
 
-// deliver sends an event of the queue to its notification, and reads it back: the
-// queue's copy is the last one, and goes only if the store shows the event, whatever
-// the actor's reply says. The result is the notification's decision; "" is none.
-func (i *Intake) deliver(ctx context.Context, m notification.Message) (result string, err error) {
-	added, err := i.Client.Add(ctx, m.Event, m.Expected)
-	if err != nil || added.Reason == replication.NotAwaited {
-		return string(added.Reason), err
+// confirm reads the record: its nil error means that e is in it. The queue has the last
+// copy of an event, which goes only when the store shows the event, whatever the actor
+// has replied.
+func (i *Intake) confirm(ctx context.Context, e replication.Event) error {
+	st, err := i.Client.Status(ctx, e.ID)
+	if err != nil {
+		return fmt.Errorf("read it back: %w", err)
 	}
-	st, err := i.Client.Status(ctx, m.Event.ID)
-	switch {
-	case err != nil:
-		err = fmt.Errorf("read it back: %w", err)
-	case !st.Has(m.Event.Region):
-		err = fmt.Errorf("the record of %s has %v, and not %s", m.Event.ID, st.Regions, m.Event.Region)
+	if !st.Has(e.Region) {
+		return fmt.Errorf("the record of %s has %v, and not %s", e.ID, st.Regions, e.Region)
 	}
-	return string(added.Reason), err
+	return nil
 }
 
 func refused(err error) bool {
