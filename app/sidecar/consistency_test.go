@@ -59,6 +59,9 @@ func (r *requests) wait(t *testing.T, kind string) {
 // No request of Dapr's component names a consistency level: the account's holds.
 // The service deletes nothing.
 func TestConsistency(t *testing.T) {
+	if testing.Short() {
+		t.Skip("needs Dapr")
+	}
 	if err := stack.PrepareTest(t.Context(), t.Deadline); err != nil {
 		t.Fatal(err)
 	}
