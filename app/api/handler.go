@@ -45,8 +45,8 @@ type Statuses interface {
 // Deliveries knows what became of outcomes at the targets. The errors are those of
 // Statuses, or delivery.ErrNone.
 type Deliveries interface {
-	List(ctx context.Context, notification string) ([]delivery.Status, error)
-	Again(ctx context.Context, notification, target string) (delivery.Status, error)
+	List(ctx context.Context, id string) ([]delivery.Status, error)
+	Again(ctx context.Context, id, target string) (delivery.Status, error)
 	Health() []delivery.TargetStatus
 }
 

@@ -95,9 +95,13 @@ func (h *Host) subscribed(w http.ResponseWriter, r *http.Request) {
 		if broker.Single {
 			most = 1
 		}
-		list = append(list, subscription{s.PubSub, s.Topic, topicPath(s.Topic),
-			map[string]string{"rawPayload": "true"}, // the bytes, as they are on the broker
-			bulkSubscribe{true, most, int(gatherTime.Milliseconds())}})
+		list = append(list, subscription{
+			PubSub:        s.PubSub,
+			Topic:         s.Topic,
+			Route:         topicPath(s.Topic),
+			Metadata:      map[string]string{"rawPayload": "true"}, // the bytes, as they are on the broker
+			BulkSubscribe: bulkSubscribe{true, most, int(gatherTime.Milliseconds())},
+		})
 	}
 	w.Header().Set("Content-Type", "application/json")
 	json.NewEncoder(w).Encode(list)

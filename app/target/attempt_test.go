@@ -29,10 +29,10 @@ type roundTrip func(*http.Request) (*http.Response, error)
 
 func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// at is a target of type slack at url.
-func at(t testing.TB, url string) *Target {
+// at is a target of type slack at that URL.
+func at(t testing.TB, address string) *Target {
 	t.Helper()
-	return load(t, fmt.Sprintf("[{name: ops, type: slack, url: %q}]", url), nil)[0]
+	return load(t, fmt.Sprintf("[{name: ops, type: slack, url: %q}]", address), nil)[0]
 }
 
 func serve(t testing.TB, handler http.HandlerFunc) *httptest.Server {

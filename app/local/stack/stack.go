@@ -266,11 +266,11 @@ func (s *Stack) startReplica(ctx context.Context, r Replica, programs dapr.Progr
 	return s.run(s.name(ServiceProcess, index), s.options.ServiceLog, func() *exec.Cmd { return s.service(r) })
 }
 
-func (s *Stack) name(process string, replica int) string {
+func (s *Stack) name(program string, replica int) string {
 	if s.options.Replicas == 1 {
-		return process
+		return program
 	}
-	return Numbered(process, replica)
+	return Numbered(program, replica)
 }
 
 // service is a replica's command line and environment.
