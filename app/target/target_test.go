@@ -43,7 +43,7 @@ func event(t testing.TB, typ string, change func(*notification.Status)) Event {
 // original is what ACR sends.
 func original(t testing.TB) []byte {
 	t.Helper()
-	data, err := os.ReadFile("../webhook/testdata/payloads/push.json")
+	data, err := os.ReadFile("../api/testdata/payloads/push.json")
 	if err != nil {
 		t.Fatal(err)
 	}
