@@ -266,7 +266,7 @@ func testFlow(t *testing.T, o Options, stored func(t *testing.T, s *Stack, id st
 		})
 		t.Run("every payload", func(t *testing.T) {
 			t.Parallel()
-			files, err := filepath.Glob("../../webhook/testdata/payloads/*.json")
+			files, err := filepath.Glob("../../api/testdata/payloads/*.json")
 			if err != nil || len(files) != 7 {
 				t.Fatalf("%v, %v", files, err)
 			}
