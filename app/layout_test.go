@@ -90,7 +90,7 @@ var others = map[string][]string{
 	"github.com/google/cel-go/":          {"allregions/app/target"},
 	"github.com/cloudevents/":            {"allregions/app/notification", "allregions/app/delivery"},
 	"go.opentelemetry.io/":               {"allregions/app/telemetry", "allregions/app/notification", "allregions/app/notification/conformance", "allregions/app/sidecar", "allregions/app/webhook"},
-	"net/http":                           {"allregions/app", "allregions/app/telemetry", "allregions/app/webhook", "allregions/app/target", "allregions/app/sidecar", "allregions/app/local", "allregions/app/local/acr", "allregions/app/local/chaos", "allregions/app/local/cosmos", "allregions/app/local/load", "allregions/app/local/stack"},
+	"net/http":                           {"allregions/app", "allregions/app/telemetry", "allregions/app/webhook", "allregions/app/target", "allregions/app/sidecar", "allregions/app/local", "allregions/app/local/acr", "allregions/app/local/chaos", "allregions/app/local/cosmos", "allregions/app/local/load", "allregions/app/local/process", "allregions/app/local/stack"},
 	"os":                                 {"allregions/app", "allregions/app/sidecar", "allregions/app/local", "allregions/app/local/chaos", "allregions/app/local/cosmos", "allregions/app/local/dapr", "allregions/app/local/load", "allregions/app/local/process", "allregions/app/local/stack"},
 }
 
