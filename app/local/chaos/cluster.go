@@ -58,8 +58,8 @@ func startCluster(ctx context.Context, dir string, o Options, logger *log.Logger
 }
 
 // note is called when a process has ended by itself.
-func (c *cluster) note(name string, err error) {
-	c.logger.Printf("%s ended by itself (%v)", name, err)
+func (c *cluster) note(name, state string) {
+	c.logger.Printf("%s ended by itself (%s)", name, state)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.ended[name]++

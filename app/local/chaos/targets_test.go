@@ -32,7 +32,7 @@ func TestTargetsSwitchedOnLater(t *testing.T) {
 
 	settings := map[string]string{}
 	c, err := stack.Start(t.Context(), stack.Options{Replicas: replicas, Regions: testAll, Timeout: 10 * time.Minute, Key: "k", Redis: true, Cosmos: true,
-		Settings: settings, Ended: func(name string, err error) { t.Logf("%s ended: %v", name, err) }})
+		Settings: settings, Ended: func(name, state string) { t.Logf("%s ended (%s)", name, state) }})
 	if err != nil {
 		t.Fatal(err)
 	}

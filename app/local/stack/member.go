@@ -76,7 +76,7 @@ func (s *Stack) watch(m *member, p *process.Process) {
 		s.cancel(fmt.Errorf("%s ended (%s)%s", m.name, p.State(), s.lastWords(m.name)))
 		return
 	}
-	s.options.Ended(m.name, p.Err())
+	s.options.Ended(m.name, p.State())
 	select {
 	case <-s.ctx.Done():
 		return

@@ -9,10 +9,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -80,7 +82,7 @@ type Options struct {
 
 	// Ended is called when a process has ended by itself. It is then started again.
 	// Without Ended the stack fails instead.
-	Ended func(name string, err error)
+	Ended func(name, state string)
 }
 
 // Stack is a running stack.
@@ -152,11 +154,7 @@ func Start(ctx context.Context, o Options) (_ *Stack, err error) {
 	if s.group, err = process.NewGroup(); err != nil {
 		return nil, err
 	}
-	build := []string{"./app"}
-	if o.Race {
-		build = []string{"-race", "./app"}
-	}
-	if err := process.GoBuild(ctx, root, s.program(), build...); err != nil {
+	if err := process.GoBuild(ctx, root, s.program(), "-race="+strconv.FormatBool(o.Race), "./app"); err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(s.ctx, startTimeout)
@@ -218,18 +216,17 @@ func (s *Stack) start(ctx context.Context, root string, programs dapr.Programs) 
 	if err != nil {
 		return err
 	}
-	if err := s.run(SchedulerProcess, nil, func() *exec.Cmd { return scheduler.Command(programs) }); err != nil {
+	if err := errors.Join(
+		s.run(SchedulerProcess, nil, func() *exec.Cmd { return scheduler.Command(programs) }),
+		s.run(PlacementProcess, nil, func() *exec.Cmd { return placement.Command(programs) }),
+	); err != nil {
 		return err
 	}
-	if err := s.run(PlacementProcess, nil, func() *exec.Cmd { return placement.Command(programs) }); err != nil {
-		return err
-	}
-	for i := range s.options.Replicas {
-		r := Replica{Port: s.options.Port, Sidecar: dapr.Sidecar{AppID: AppID, Dir: s.Dir, Components: components, PlacementPort: placement.Port, SchedulerPort: scheduler.Port}}
-		if i > 0 {
-			r.Port = 0
-		}
-		if err := s.startReplica(ctx, r, programs); err != nil {
+	s.Replicas = make([]Replica, s.options.Replicas)
+	s.Replicas[0].Port = s.options.Port
+	for i := range s.Replicas {
+		s.Replicas[i].Sidecar = dapr.Sidecar{AppID: AppID, Dir: s.Dir, Components: components, PlacementPort: placement.Port, SchedulerPort: scheduler.Port}
+		if err := s.startReplica(ctx, i, programs); err != nil {
 			return err
 		}
 	}
@@ -237,64 +234,50 @@ func (s *Stack) start(ctx context.Context, root string, programs dapr.Programs) 
 }
 
 // startReplica starts a replica on free ports.
-func (s *Stack) startReplica(ctx context.Context, r Replica, programs dapr.Programs) error {
+func (s *Stack) startReplica(ctx context.Context, index int, programs dapr.Programs) error {
+	r := &s.Replicas[index]
 	d := &r.Sidecar
-	if err := process.FreePorts(&d.AppPort, &d.HTTPPort, &d.GRPCPort, &d.InternalPort, &d.MetricsPort); err != nil {
-		return err
-	}
-	if err := publicPort(&r.Port); err != nil {
+	if err := errors.Join(publicPort(&r.Port), process.FreePorts(&d.AppPort, &d.HTTPPort, &d.GRPCPort, &d.InternalPort, &d.MetricsPort)); err != nil {
 		return err
 	}
 	r.URL = "http://localhost:" + strconv.Itoa(r.Port)
-	index := len(s.Replicas)
-	s.Replicas = append(s.Replicas, r)
+	s.URL = s.Replicas[0].URL
 	if err := s.run(s.name(SidecarProcess, index), nil, func() *exec.Cmd { return d.Command(programs) }); err != nil {
 		return err
 	}
 	if index == 0 {
-		s.URL = r.URL
-		var err error
-		if s.dapr, err = sidecar.Dial(d.GRPCPort, nil); err != nil {
-			return err
-		}
 		// Before the service starts: the topic in memory keeps nothing for later, and
 		// a reminder may be due the moment that the actors are there.
 		if err := s.subscribe(ctx); err != nil {
 			return err
 		}
 	}
-	return s.run(s.name(ServiceProcess, index), s.options.ServiceLog, func() *exec.Cmd { return s.service(r) })
+	return s.run(s.name(ServiceProcess, index), s.options.ServiceLog, func() *exec.Cmd { return s.service(*r) })
 }
 
-func (s *Stack) name(program string, replica int) string {
+func (s *Stack) name(kind string, replica int) string {
 	if s.options.Replicas == 1 {
-		return program
+		return kind
 	}
-	return Numbered(program, replica)
+	return Numbered(kind, replica)
 }
 
 // service is a replica's command line and environment.
 func (s *Stack) service(r Replica) *exec.Cmd {
 	cmd := exec.Command(s.program())
 	cmd.Dir = s.Dir
-	for _, kv := range os.Environ() {
-		if !strings.HasPrefix(kv, "WEBHOOK_") {
-			cmd.Env = append(cmd.Env, kv)
-		}
+	settings := map[string]string{
+		"PORT": strconv.Itoa(r.Port), "APP_PORT": strconv.Itoa(r.Sidecar.AppPort), "DAPR_GRPC_PORT": strconv.Itoa(r.Sidecar.GRPCPort),
+		"WEBHOOK_REGIONS": strings.Join(s.options.Regions, ","), "WEBHOOK_KEYS": s.Key,
+		"STATE_STORE": "statestore", "IMAGE_STORE": "images", "PUBSUB": PubSub, "TOPIC": Topic,
+		"WEBHOOK_TOPIC": "off", // the broker in memory forgets
 	}
-	cmd.Env = append(cmd.Env,
-		"PORT="+strconv.Itoa(r.Port),
-		"APP_PORT="+strconv.Itoa(r.Sidecar.AppPort),
-		"DAPR_GRPC_PORT="+strconv.Itoa(r.Sidecar.GRPCPort),
-		"WEBHOOK_REGIONS="+strings.Join(s.options.Regions, ","),
-		"WEBHOOK_KEYS="+s.Key,
-		"STATE_STORE=statestore", "IMAGE_STORE=images", "PUBSUB="+PubSub, "TOPIC="+Topic,
-		"WEBHOOK_TOPIC=off", // the broker in memory forgets
-	)
 	if s.options.Timeout > 0 {
-		cmd.Env = append(cmd.Env, "WEBHOOK_TIMEOUT="+s.options.Timeout.String())
+		settings["WEBHOOK_TIMEOUT"] = s.options.Timeout.String()
 	}
-	for name, value := range s.options.Settings {
+	maps.Copy(settings, s.options.Settings)
+	cmd.Env = slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, "WEBHOOK_") })
+	for name, value := range settings {
 		cmd.Env = append(cmd.Env, name+"="+value)
 	}
 	return cmd
@@ -353,17 +336,16 @@ func (s *Stack) startCosmos(ctx context.Context, root, components string) error 
 	return process.Until(ctx, "the Cosmos DB emulator is not ready", func() error { return emulator.Create(ctx, containers...) })
 }
 
-// subscribe calls Options.Events until the stack stops.
-func (s *Stack) subscribe(ctx context.Context) error {
-	if s.options.Events == nil {
-		return nil
+// subscribe dials the first sidecar, and calls Options.Events until the stack stops.
+func (s *Stack) subscribe(ctx context.Context) (err error) {
+	if s.dapr, err = sidecar.Dial(s.Replicas[0].Sidecar.GRPCPort, nil); err != nil || s.options.Events == nil {
+		return err
 	}
-	topic := s.dapr.Topic(PubSub, Topic)
 	return process.Until(ctx, "cannot subscribe to the topic", func() error {
 		subscribed := make(chan struct{})
 		ended := make(chan error, 1)
 		go func() {
-			err := topic.Subscribe(s.ctx, func() { close(subscribed) }, s.options.Events)
+			err := s.dapr.Topic(PubSub, Topic).Subscribe(s.ctx, func() { close(subscribed) }, s.options.Events)
 			ended <- err
 			select {
 			case <-subscribed:
@@ -414,6 +396,15 @@ func (s *Stack) Dapr() *sidecar.Client { return s.dapr }
 // others to end what it has under way.
 func (s *Stack) Stop() { s.stop(nil) }
 
+// Kill ends every process at once, as a power failure would. State in Dir stays.
+func (s *Stack) Kill() {
+	s.stopOnce.Do(func() {
+		s.stopping.Store(true)
+		s.group.Kill()
+		s.end(nil)
+	})
+}
+
 func (s *Stack) stop(cause error) {
 	s.stopOnce.Do(func() {
 		s.stopping.Store(true)
@@ -421,15 +412,6 @@ func (s *Stack) stop(cause error) {
 			s.group.Stop(12 * time.Second)
 		}
 		s.end(cause)
-	})
-}
-
-// Kill ends every process at once, as a power failure would. State in Dir stays.
-func (s *Stack) Kill() {
-	s.stopOnce.Do(func() {
-		s.stopping.Store(true)
-		s.group.Kill()
-		s.end(nil)
 	})
 }
 
