@@ -164,13 +164,13 @@ var deck = []card{
 }
 
 const (
-	// rest is how long what was hit is left alone afterwards.
-	rest = 2 * time.Second
-	// controlRest is how long the control plane is left alone after a kill.
-	controlRest = 40 * time.Second
-	// controlDeaf is how long Dapr is deaf after that: the scheduler until the lease
+	// gap is how long nothing hits again what was hit.
+	gap = 2 * time.Second
+	// controlGap is the same for the control plane after a kill.
+	controlGap = 40 * time.Second
+	// controlRecovery is how long Dapr does not answer after that: the scheduler until the lease
 	// of its old self is over, placement until it has hosts again.
-	controlDeaf = 25 * time.Second
+	controlRecovery = 25 * time.Second
 	// calm is how long the load goes on after the last fault.
 	calm = 25 * time.Second
 )
@@ -178,7 +178,7 @@ const (
 // lastsUntil is when the consequences of the fault are over, after the begin.
 func (f fault) lastsUntil() time.Duration {
 	if f.verb == kill && (f.kind == stack.SchedulerProcess || f.kind == stack.PlacementProcess) {
-		return f.after + f.lasts + controlDeaf
+		return f.after + f.lasts + controlRecovery
 	}
 	return f.after + f.lasts
 }
@@ -233,9 +233,9 @@ func planFaults(rng *rand.Rand, length time.Duration, replicas int) (faults []fa
 				f.targets[i] = stack.Numbered(name, replica)
 			}
 		}
-		busy[place(c)] = at + f.lasts + rest
+		busy[place(c)] = at + f.lasts + gap
 		if c.control() {
-			controlUntil = at + f.lasts + controlRest
+			controlUntil = at + f.lasts + controlGap
 		}
 		faults = append(faults, f)
 	}

@@ -2,6 +2,7 @@ package load
 
 import (
 	"context"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
@@ -77,7 +78,7 @@ func BenchmarkBaseline(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		Print(b.Output(), reports)
+		Print(os.Stdout, reports)
 		b.ReportMetric(reports[0].PerSecond, "webhooks/s")
 		b.ReportMetric(reports[1].PerSecond, "baseline-webhooks/s")
 	}

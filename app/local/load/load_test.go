@@ -118,7 +118,7 @@ func TestReport(t *testing.T) {
 	other := &Report{System: "baseline", PerSecond: 2 * r.PerSecond}
 	var out bytes.Buffer
 	Print(&out, []*Report{r, other})
-	for _, want := range []string{"(9 of 10 joined)", "map[202:19 503:1]", "not joined   map[409:1]", "daprd          100.00 CPU seconds per 1,000 webhooks, 40 MiB", "the service has 0.50 of its webhooks/s"} {
+	for _, want := range []string{"(9 of 10 joined)", "map[202:19 503:1]", "not joined   map[409:1]", "daprd          100.00 CPU seconds per 1,000 webhooks, 40 MiB", "the service had 0.50 of its webhooks/s"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("no %q in\n%s", want, &out)
 		}

@@ -115,7 +115,7 @@ func Print(w io.Writer, reports []*Report) {
 	for _, r := range reports {
 		fmt.Fprintf(w, "\n%s:\n\n", r.System)
 		if r != first {
-			fmt.Fprintf(w, "  the %s has %.2f of its webhooks/s; they took turns\n", first.System, first.PerSecond/r.PerSecond)
+			fmt.Fprintf(w, "  the %s had %.2f of its webhooks/s, by turns\n", first.System, first.PerSecond/r.PerSecond)
 		}
 		fmt.Fprintf(w, "  webhooks/s   %8.0f\n", r.PerSecond)
 		fmt.Fprintf(w, "  joins/s      %8.0f   (%d of %d joined)\n", r.JoinsPerSec, r.Joined, r.Notifications)
