@@ -155,8 +155,9 @@ func (x *Index) Send(entries []Entry) (settled func(context.Context) error) {
 // Flush returns when everything is written, or with an error when ctx ends.
 func (x *Index) Flush(ctx context.Context) error {
 	for w := x.unwritten(); w != nil; w = x.unwritten() {
-		if err := w.wait(ctx); ctx.Err() != nil {
-			return err
+		w.wait(ctx) // what fails is pending again
+		if ctx.Err() != nil {
+			return fmt.Errorf("index: %w", context.Cause(ctx))
 		}
 	}
 	return nil
