@@ -56,7 +56,7 @@ func (r *Records) Load(ctx context.Context, key string) (value []byte, version s
 // an error that is not actor.ErrConflict it may be stored, now or later, unless
 // something else is stored first.
 func (r *Records) Save(ctx context.Context, key string, value []byte, version string) error {
-	err := r.store.replace(ctx, r.prefix+key, value, version)
+	err := r.store.put(ctx, write{r.prefix + key, value, version})
 	if status.Code(err) != codes.Aborted {
 		return err
 	}
@@ -76,16 +76,4 @@ func (r *Records) Save(ctx context.Context, key string, value []byte, version st
 func sameJSON(a, b []byte) bool {
 	var x, y any
 	return json.Unmarshal(a, &x) == nil && json.Unmarshal(b, &y) == nil && reflect.DeepEqual(x, y)
-}
-
-// Get returns the value under key, and nothing if there is none.
-func (r *Records) Get(ctx context.Context, key string) ([]byte, error) {
-	value, _, err := r.Load(ctx, key)
-	return value, err
-}
-
-// Put stores value under key, in place of what is there. A nil error means that
-// the store has it.
-func (r *Records) Put(ctx context.Context, key string, value []byte) error {
-	return r.store.put(ctx, r.prefix+key, value)
 }

@@ -51,8 +51,7 @@ type read struct {
 type write struct {
 	key   string
 	value []byte
-	guard bool   // whether it may replace only what has the etag
-	etag  string // "" for nothing: there must be none yet
+	etag  string // of what it may replace; "" if there must be nothing yet
 }
 
 func (s *store) get(ctx context.Context, key string) (*dapr.StateItem, error) {
@@ -65,18 +64,8 @@ func (s *store) get(ctx context.Context, key string) (*dapr.StateItem, error) {
 	return answered.item, err
 }
 
-// put stores value in place of whatever is there.
-func (s *store) put(ctx context.Context, key string, value []byte) error {
-	return s.write(ctx, write{key: key, value: value})
-}
-
-// replace stores value in place of what has the etag. Without an etag there must
-// be nothing yet. The error has code Aborted if there is something else.
-func (s *store) replace(ctx context.Context, key string, value []byte, etag string) error {
-	return s.write(ctx, write{key: key, value: value, guard: true, etag: etag})
-}
-
-func (s *store) write(ctx context.Context, w write) error {
+// put stores w. The error has code Aborted if there is something else than its etag says.
+func (s *store) put(ctx context.Context, w write) error {
 	if !s.isOneFile(ctx) {
 		return s.writeOne(ctx, w)
 	}
@@ -147,10 +136,7 @@ func (s *store) readAll(calls []*call[read]) {
 // stored is how the SDK wants a write.
 func (w write) stored() *dapr.SetStateItem {
 	item := &dapr.SetStateItem{Key: w.key, Value: w.value, Metadata: jsonValue,
-		Options: &dapr.StateOptions{Concurrency: dapr.StateConcurrencyLastWrite, Consistency: anyConsistency}}
-	if w.guard {
-		item.Options.Concurrency = dapr.StateConcurrencyFirstWrite
-	}
+		Options: &dapr.StateOptions{Concurrency: dapr.StateConcurrencyFirstWrite, Consistency: anyConsistency}}
 	if w.etag != "" {
 		item.Etag = &dapr.ETag{Value: w.etag}
 	}
