@@ -20,70 +20,39 @@ import (
 	"allregions/app/target"
 )
 
-// Config is the settings: environment variables, read and checked once, at start. The
-// table of settings in the README says what each means and what follows from it. A
-// wrong one ends the process with a line that names it. So does a variable whose name
-// begins with WEBHOOK_ and is not listed here: a misspelt setting must not be a silent
-// default. An empty variable is one that is not set.
+// Config is the settings: environment variables, read and checked once, at start.
+// README.md says what each means and what follows from it. A wrong one ends the process
+// with a line that names it. So does a variable whose name begins with WEBHOOK_ and is
+// not listed here: a misspelt setting must not be a silent default. An empty variable is
+// one that is not set.
 type Config struct {
-	Port    Port `envconfig:"PORT" default:"8080"`     // of the public listener, on all interfaces
-	AppPort Port `envconfig:"APP_PORT" default:"3001"` // of the sidecar's listener, on 127.0.0.1: it asks for no key
+	Port    Port `envconfig:"PORT" default:"8080"`
+	AppPort Port `envconfig:"APP_PORT" default:"3001"`
 
-	// Registry is the Azure resource id of the container registry. The process reads the
-	// regions and ACR's log of webhooks from it, with Azure's DefaultAzureCredential;
-	// AZURE_CLIENT_ID names a user-assigned identity.
 	Registry ResourceID `envconfig:"REGISTRY_RESOURCE_ID"`
+	Regions  Regions    `envconfig:"WEBHOOK_REGIONS"`
 
-	// Regions are the regions that must report. With Registry they count only until
-	// Azure has answered once. Open notifications keep the list they began with.
-	Regions Regions `envconfig:"WEBHOOK_REGIONS"`
-
-	// PublicURL is the public listener as Azure reaches it. With Registry, the service
-	// registers the registry's webhooks there, unless Registration is off.
+	// The webhooks that the service registers.
 	PublicURL    PublicURL `envconfig:"PUBLIC_URL"`
 	Registration Switch    `envconfig:"WEBHOOK_REGISTRATION" default:"on"`
-	Actions      Actions   `envconfig:"WEBHOOK_ACTIONS" default:"push"` // that they report
+	Actions      Actions   `envconfig:"WEBHOOK_ACTIONS" default:"push"`
+	Owner        Owner     `envconfig:"WEBHOOK_OWNER"`
 
-	// Owner marks the webhooks that we register; by default it is PublicURL. Changing it
-	// leaves the old webhooks behind: they go on calling, and make duplicates.
-	Owner Owner `envconfig:"WEBHOOK_OWNER"`
+	Timeout        Timeout `envconfig:"WEBHOOK_TIMEOUT" default:"2m"`
+	Keys           Keys    `envconfig:"WEBHOOK_KEYS"`
+	AllowAnonymous bool    `envconfig:"WEBHOOK_ALLOW_ANONYMOUS" default:"false"`
+	ShutdownDelay  Delay   `envconfig:"SHUTDOWN_DELAY" default:"0s"`
 
-	// Timeout is how long a notification waits for its regions, from its first event: a
-	// Go duration or hours:minutes:seconds.
-	Timeout Timeout `envconfig:"WEBHOOK_TIMEOUT" default:"2m"`
-
-	// Keys are the keys that callers may use. Webhooks that we register send the first:
-	// "old,new", then "new,old", then "new" rotates them without an interruption.
-	Keys           Keys `envconfig:"WEBHOOK_KEYS"`
-	AllowAnonymous bool `envconfig:"WEBHOOK_ALLOW_ANONYMOUS" default:"false"` // allows no Keys
-
-	// ShutdownDelay is how long, after SIGTERM, a replica still takes requests while
-	// /readyz already fails: as long as the load balancer takes to notice.
-	ShutdownDelay Delay `envconfig:"SHUTDOWN_DELAY" default:"0s"`
-
-	// StateStore and ImageStore are Dapr state store components: ImageStore has the
-	// notifications, one readable JSON document each, StateStore everything else.
-	StateStore Name `envconfig:"STATE_STORE" default:"statestore"`
-	ImageStore Name `envconfig:"IMAGE_STORE" default:"images"`
-
-	// PubSub is a Dapr pub/sub component. Topic on it takes the outcomes. WebhookTopic
-	// takes the events whose actor cannot be reached in time; it needs a durable broker,
-	// and "off" is none. The topic with "-dead" behind its name has its dead letters.
+	// Components of Dapr, and topics.
+	StateStore   Name `envconfig:"STATE_STORE" default:"statestore"`
+	ImageStore   Name `envconfig:"IMAGE_STORE" default:"images"`
 	PubSub       Name `envconfig:"PUBSUB" default:"pubsub"`
 	Topic        Name `envconfig:"TOPIC" default:"acr-notifications"`
 	WebhookTopic Name `envconfig:"WEBHOOK_TOPIC" default:"acr-webhooks"`
 
-	// Targets get the outcomes, besides Topic: a list in YAML or JSON, or the path of a
-	// file that has it. A new target gets no outcomes from before; one that is taken out
-	// loses what it has not had yet.
-	Targets Targets `envconfig:"NOTIFY_TARGETS"`
-
-	// OTLP is the URL of a collector of traces and metrics, by gRPC. The standard
-	// variables OTEL_* set everything else about it. Without it nothing is traced, and
-	// metrics are at /metrics of AppPort only.
-	OTLP Collector `envconfig:"OTEL_EXPORTER_OTLP_ENDPOINT"`
-
-	DaprGRPCPort Port `envconfig:"DAPR_GRPC_PORT" default:"50001"` // of the sidecar's API, on 127.0.0.1; Dapr sets it
+	Targets      Targets   `envconfig:"NOTIFY_TARGETS"`
+	OTLP         Collector `envconfig:"OTEL_EXPORTER_OTLP_ENDPOINT"`
+	DaprGRPCPort Port      `envconfig:"DAPR_GRPC_PORT" default:"50001"`
 }
 
 const (
@@ -109,7 +78,7 @@ func loadConfig() (Config, error) {
 	if len(c.Keys) == 0 && !c.AllowAnonymous {
 		errs = append(errs, errors.New("WEBHOOK_KEYS: not set; set a key (openssl rand -hex 24 makes one), or WEBHOOK_ALLOW_ANONYMOUS=true to let everybody in"))
 	}
-	if p := os.Getenv(otlpProtocol); c.OTLP.set() && p != "" && p != "grpc" {
+	if p := os.Getenv(otlpProtocol); c.OTLP.URL != nil && p != "" && p != "grpc" {
 		errs = append(errs, fmt.Errorf("%s: %q cannot be spoken; grpc can", otlpProtocol, p))
 	}
 	return c, errors.Join(errs...)
@@ -306,8 +275,6 @@ func (t *Timeout) Decode(s string) error {
 
 // Collector is the address of whoever collects telemetry; without a URL, none.
 type Collector struct{ URL *url.URL }
-
-func (c Collector) set() bool { return c.URL != nil }
 
 func (c *Collector) Decode(s string) (err error) {
 	if c.URL, err = parseURL(s, "http", "https"); err != nil {

@@ -82,7 +82,7 @@ func TestEverySettingIsRead(t *testing.T) {
 	if len(c.Targets) != 1 || c.Targets[0].Name != "ops" {
 		t.Errorf("targets %v", c.Targets)
 	}
-	if !c.OTLP.set() || c.OTLP.URL.String() != "https://collector:4317" {
+	if c.OTLP.URL == nil || c.OTLP.URL.String() != "https://collector:4317" {
 		t.Errorf("collector %v", c.OTLP.URL)
 	}
 	c.Registry, c.PublicURL, c.Targets, c.OTLP = ResourceID{}, PublicURL{}, nil, Collector{}

@@ -20,7 +20,7 @@ const drainTimeout = 10 * time.Second
 
 // serve runs both listeners until ctx ends or one of them fails.
 func serve(ctx context.Context, config Config, log *slog.Logger) error {
-	tel, err := telemetry.Start(ctx, telemetry.Options{Export: config.OTLP.set(), Instance: instance(config.Port), Log: log})
+	tel, err := telemetry.Start(ctx, telemetry.Options{Export: config.OTLP.URL != nil, Instance: instance(config.Port), Log: log})
 	if err != nil {
 		return err
 	}

@@ -79,7 +79,7 @@ func (w wiring) service(ctx context.Context) (*service, error) {
 // connect takes the regions from the fixed list, or, with a registry, from Azure,
 // and then keeps the registry's webhooks as they must be, until ctx ends. The event
 // log is nil without a registry.
-func (w wiring) connect(ctx context.Context, saved registry.Saved) (api.Regions, notification.EventLog, error) {
+func (w wiring) connect(ctx context.Context, saved *sidecar.Records) (api.Regions, notification.EventLog, error) {
 	fixed := registry.Static(w.config.Regions)
 	if w.config.Registry.ID == nil {
 		w.log.Info("the registry's regions", "regions", w.config.Regions, "from", "WEBHOOK_REGIONS")

@@ -22,6 +22,7 @@ import (
 	"allregions/app/intake"
 	"allregions/app/notification"
 	"allregions/app/replication"
+	"allregions/app/target"
 )
 
 const (
@@ -46,8 +47,8 @@ type Statuses interface {
 // Statuses, or delivery.ErrNone.
 type Deliveries interface {
 	List(ctx context.Context, id string) ([]delivery.Status, error)
-	Again(ctx context.Context, id, target string) (delivery.Status, error)
-	Health() []delivery.TargetStatus
+	Again(ctx context.Context, id, name string) (delivery.Status, error)
+	Health() []target.Health
 }
 
 // Regions knows which regions a notification that begins now waits for. Recheck asks

@@ -22,6 +22,7 @@ import (
 	"allregions/app/intake"
 	"allregions/app/notification"
 	"allregions/app/replication"
+	"allregions/app/target"
 )
 
 // backend is a Notifications and Statuses that answers what it is told to.
@@ -72,21 +73,21 @@ func (d *deliveries) List(_ context.Context, id string) ([]delivery.Status, erro
 	return []delivery.Status{{Event: "a/replicated", Target: "ops", Phase: delivery.Delivered, Attempts: []delivery.Attempt{}}}, nil
 }
 
-func (d *deliveries) Again(_ context.Context, id, target string) (delivery.Status, error) {
+func (d *deliveries) Again(_ context.Context, id, name string) (delivery.Status, error) {
 	switch {
 	case id == "broken":
 		return delivery.Status{}, errors.New("no actor")
 	case id != "a":
 		return delivery.Status{}, notification.ErrNotFound
-	case target != "ops":
+	case name != "ops":
 		return delivery.Status{}, delivery.ErrNone
 	}
 	d.again++
 	return delivery.Status{Event: "a/replicated", Target: "ops", Phase: delivery.Pending}, nil
 }
 
-func (d *deliveries) Health() []delivery.TargetStatus {
-	return []delivery.TargetStatus{{Name: "ops", Type: "webhook"}}
+func (d *deliveries) Health() []target.Health {
+	return []target.Health{{Name: "ops", Type: "webhook"}}
 }
 
 func newHandler(b *backend, log io.Writer) *Handler {

@@ -54,11 +54,7 @@ func (u undecided) Error() string {
 	if len(u.missing) == 0 {
 		return "no region has reported it yet; ask again"
 	}
-	names := make([]string, 0, len(u.missing))
-	for _, r := range u.missing {
-		names = append(names, string(r))
-	}
-	return "not in every region yet, ask again; missing: " + strings.Join(names, ", ")
+	return "not in every region yet, ask again; missing: " + strings.Join(replication.Names(u.missing), ", ")
 }
 
 // badRequest is an error whose text is for the caller.

@@ -39,6 +39,7 @@ import (
 	cloudevents "github.com/cloudevents/sdk-go/v2/event"
 
 	"allregions/app/actor"
+	"allregions/app/notification"
 	"allregions/app/target"
 )
 
@@ -227,10 +228,7 @@ func failedEvent(s State) (id string, data []byte, err error) {
 	e.SetSource("urn:allregions:delivery")
 	e.SetSubject(s.Message.EventID)
 	e.SetTime(s.FailedAt())
-	if err := errors.Join(e.SetData(cloudevents.ApplicationJSON, s.status()), e.Validate()); err != nil {
-		return id, nil, err
-	}
-	data, err = json.Marshal(e)
+	data, err = notification.EncodeEvent(e, s.status())
 	return id, data, err
 }
 

@@ -114,11 +114,8 @@ func (d *Dispatcher) invoke(ctx context.Context, eventID, name, method string, b
 	return st, nil
 }
 
-// TargetStatus is how a target does.
-type TargetStatus = target.Health
-
 // Health returns the health of all targets, in the order of the settings.
-func (d *Dispatcher) Health() []TargetStatus { return d.Targets.Health() }
+func (d *Dispatcher) Health() []target.Health { return d.Targets.Health() }
 
 // List returns the deliveries of a notification's outcomes, as they were last saved:
 // the oldest outcome first, and only to the targets that there are now.

@@ -187,10 +187,7 @@ func publish(ctx context.Context, topic actor.Topic, id, eventType string, data 
 	e.SetID(id)
 	e.SetType(eventType)
 	e.SetSource(notification.UnknownSource)
-	if err := errors.Join(e.SetData(cloudevents.ApplicationJSON, data), e.Validate()); err != nil {
-		return fmt.Errorf("cloud event %s: %w", id, err)
-	}
-	body, err := json.Marshal(e)
+	body, err := notification.EncodeEvent(e, data)
 	if err != nil {
 		return err
 	}

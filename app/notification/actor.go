@@ -146,7 +146,8 @@ func (a *Actor) add(ctx context.Context, id string, body []byte) (actor.Turn, er
 	if m.Event.ID != id {
 		return actor.Turn{}, fmt.Errorf("add to %s: the event is of %q", id, m.Event.ID)
 	}
-	ctx, span := a.startTurn(ctx, id, m.Event.Region)
+	ctx, span := a.startSpan(ctx, "turn", trace.WithSpanKind(trace.SpanKindServer),
+		trace.WithAttributes(attrNotification.String(id), attrRegion.String(string(m.Event.Region))))
 	turn, d, err := a.addEvent(ctx, m.Event, replication.Plan{Expected: m.Expected, Timeout: a.Timeout})
 	endTurn(span, d, err)
 	if err != nil {
@@ -230,7 +231,7 @@ func (a *Actor) followEvent(ctx context.Context, r record, publish bool) error {
 // at once; a second one finds nothing to do. A reminder that the record does not name
 // removes itself, in time. After an error Dapr tries again.
 func (a *Actor) Remind(ctx context.Context, id, name string) error {
-	ctx, span := a.startReminder(ctx, id)
+	ctx, span := a.startSpan(ctx, "reminder", trace.WithNewRoot(), trace.WithAttributes(attrNotification.String(id)))
 	d, err := a.remind(ctx, id, name)
 	endTurn(span, d, err)
 	if err != nil {

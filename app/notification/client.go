@@ -37,11 +37,7 @@ type RefusedError struct {
 }
 
 func (e *RefusedError) Error() string {
-	names := make([]string, 0, len(e.Expected))
-	for _, r := range e.Expected {
-		names = append(names, string(r))
-	}
-	return fmt.Sprintf("region %q is not expected; expected: %s", e.Region, strings.Join(names, ", "))
+	return fmt.Sprintf("region %q is not expected; expected: %s", e.Region, strings.Join(replication.Names(e.Expected), ", "))
 }
 
 // Finder returns the newest notification about an image; "" if there is none.

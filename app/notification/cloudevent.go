@@ -2,6 +2,7 @@ package notification
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	cloudevents "github.com/cloudevents/sdk-go/v2/event"
@@ -44,14 +45,16 @@ func cloudEvent(s replication.State, o replication.Outcome) (id string, data []b
 	e.SetSubject(subject(s.First))
 	e.SetTime(o.At)
 	setTrace(&e, o.Trace)
-	if err := e.SetData(cloudevents.ApplicationJSON, statusOf(s)); err != nil {
-		return "", nil, fmt.Errorf("cloud event of %s: %w", s.First.ID, err)
-	}
-	if err := e.Validate(); err != nil {
-		return "", nil, fmt.Errorf("cloud event of %s: %w", s.First.ID, err)
-	}
-	data, err = json.Marshal(e)
+	data, err = EncodeEvent(e, statusOf(s))
 	return e.ID(), data, err
+}
+
+// EncodeEvent returns the JSON of e with data.
+func EncodeEvent(e cloudevents.Event, data any) ([]byte, error) {
+	if err := errors.Join(e.SetData(cloudevents.ApplicationJSON, data), e.Validate()); err != nil {
+		return nil, fmt.Errorf("cloud event %s: %w", e.ID(), err)
+	}
+	return json.Marshal(e)
 }
 
 // subject names the image as a person would: repository:tag, or

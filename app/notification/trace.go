@@ -33,17 +33,6 @@ const (
 	attrEvent        = attribute.Key("allregions.event")
 )
 
-// startTurn begins the span of an event's turn.
-func (a *Actor) startTurn(ctx context.Context, id string, region replication.Region) (context.Context, trace.Span) {
-	return a.start(ctx, "turn", trace.WithSpanKind(trace.SpanKindServer),
-		trace.WithAttributes(attrNotification.String(id), attrRegion.String(string(region))))
-}
-
-// startReminder begins the span of a reminder's turn, which is a trace of its own.
-func (a *Actor) startReminder(ctx context.Context, id string) (context.Context, trace.Span) {
-	return a.start(ctx, "reminder", trace.WithNewRoot(), trace.WithAttributes(attrNotification.String(id)))
-}
-
 // startPublication begins the span of a publication, in the trace in which the outcome
 // was decided. If another turn publishes it, that turn is linked.
 func (a *Actor) startPublication(ctx context.Context, eventID string, o replication.Outcome) (context.Context, trace.Span) {
@@ -53,11 +42,11 @@ func (a *Actor) startPublication(ctx context.Context, eventID string, o replicat
 		ctx = trace.ContextWithRemoteSpanContext(ctx, decided)
 		options = append(options, trace.WithLinks(trace.Link{SpanContext: now}))
 	}
-	return a.start(ctx, "publish", options...)
+	return a.startSpan(ctx, "publish", options...)
 }
 
-// start begins a span. Without a tracer it is one that records nothing.
-func (a *Actor) start(ctx context.Context, name string, options ...trace.SpanStartOption) (context.Context, trace.Span) {
+// startSpan begins a span. Without a tracer it is one that records nothing.
+func (a *Actor) startSpan(ctx context.Context, name string, options ...trace.SpanStartOption) (context.Context, trace.Span) {
 	if a.Tracer == nil {
 		return ctx, trace.SpanFromContext(context.Background())
 	}

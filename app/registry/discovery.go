@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"allregions/app/actor"
 	"allregions/app/replication"
 )
 
@@ -32,18 +33,11 @@ type Source interface {
 	Regions(ctx context.Context) ([]replication.Region, error)
 }
 
-// Saved keeps a document over a restart. A nil error of Put means that Get, in
-// whatever process, returns doc; a key without a document gives no data.
-type Saved interface {
-	Get(ctx context.Context, key string) ([]byte, error)
-	Put(ctx context.Context, key string, doc []byte) error
-}
-
 // Discovery keeps the regions that a Source knows at hand: from the source, from
 // what it said before the last restart, or, failing both, from a fixed list.
 type Discovery struct {
 	source   Source
-	saved    Saved
+	saved    actor.Records
 	fallback Static // may be empty
 	log      *slog.Logger
 	now      func() time.Time
@@ -56,7 +50,7 @@ type Discovery struct {
 }
 
 // NewDiscovery returns a Discovery that knows nothing until Run runs.
-func NewDiscovery(source Source, saved Saved, fallback Static, now func() time.Time, log *slog.Logger) *Discovery {
+func NewDiscovery(source Source, saved actor.Records, fallback Static, now func() time.Time, log *slog.Logger) *Discovery {
 	return &Discovery{source: source, saved: saved, fallback: fallback, now: now, log: log, reading: newShared[[]replication.Region](now)}
 }
 
@@ -155,8 +149,12 @@ func (d *Discovery) save(ctx context.Context) error {
 		return nil
 	}
 	doc, err := json.Marshal(savedRegions{Regions: regions, At: d.now().UTC()})
+	if err != nil {
+		return fmt.Errorf("save: %w", err)
+	}
+	_, version, err := d.saved.Load(ctx, savedKey)
 	if err == nil {
-		err = d.saved.Put(ctx, savedKey, doc)
+		err = d.saved.Save(ctx, savedKey, doc, version)
 	}
 	if err != nil {
 		return fmt.Errorf("save: %w", err)
@@ -175,7 +173,7 @@ func (d *Discovery) restore(ctx context.Context) error {
 		return nil
 	}
 	var saved savedRegions
-	data, err := d.saved.Get(ctx, savedKey)
+	data, _, err := d.saved.Load(ctx, savedKey)
 	if err == nil && len(data) > 0 {
 		err = json.Unmarshal(data, &saved)
 	}

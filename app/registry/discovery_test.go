@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"allregions/app/actor"
 	"allregions/app/replication"
 )
 
@@ -37,19 +38,24 @@ func (w *world) Regions(context.Context) ([]replication.Region, error) {
 	return w.regions, w.sourceErr
 }
 
-func (w *world) Get(_ context.Context, key string) ([]byte, error) {
+// Load takes the document itself for its version.
+func (w *world) Load(_ context.Context, key string) (value []byte, version string, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.docs[key], w.storeErr
+	return w.docs[key], string(w.docs[key]), w.storeErr
 }
 
-func (w *world) Put(_ context.Context, key string, doc []byte) error {
+func (w *world) Save(_ context.Context, key string, doc []byte, version string) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.storeErr == nil {
-		w.docs[key] = doc
+	switch {
+	case w.storeErr != nil:
+		return w.storeErr
+	case version != string(w.docs[key]):
+		return actor.ErrConflict
 	}
-	return w.storeErr
+	w.docs[key] = doc
+	return nil
 }
 
 func (w *world) saved() string {

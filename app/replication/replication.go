@@ -45,6 +45,15 @@ func ParseRegion(s string) Region {
 	}, strings.ToLower(s)))
 }
 
+// Names returns regions as text.
+func Names(regions []Region) []string {
+	names := make([]string, 0, len(regions))
+	for _, r := range regions {
+		names = append(names, string(r))
+	}
+	return names
+}
+
 // Event is one regional event: what one region's webhook said.
 type Event struct {
 	ID         string // of the notification; the same in every region

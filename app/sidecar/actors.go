@@ -12,7 +12,7 @@ import (
 // Actors returns the API for actors of one type.
 func (c *Client) Actors(actorType string) *Actors { return &Actors{c.dapr, actorType} }
 
-// Actors calls actors of one type, and keeps their reminders.
+// Actors are the actor.Invoker and the actor.Reminders of actors of one type.
 type Actors struct {
 	dapr      dapr.Client
 	actorType string
@@ -21,10 +21,9 @@ type Actors struct {
 // errNoReply is what a call that failed comes to when Dapr loses its error: see batch.
 var errNoReply = errors.New("the sidecar has no reply, and no error either")
 
-// Invoke calls a method of the actor, on whichever host it lives. A nil error
-// means that the method ended without one; after an error it may still run. It may
-// also run twice, one after the other. A method must have a reply: without one a call
-// that succeeded cannot be told from one that never came through.
+// Invoke calls a method of the actor, on whichever host it lives. The method may run
+// twice, one after the other. It must have a reply: without one a call that succeeded
+// cannot be told from one that never came through.
 func (a *Actors) Invoke(ctx context.Context, id, method string, body []byte) ([]byte, error) {
 	for try := 1; ; try++ {
 		out, err := a.dapr.InvokeActor(ctx, &dapr.InvokeActorRequest{ActorType: a.actorType, ActorID: id, Method: method, Data: body})
@@ -58,9 +57,7 @@ func leaving(err error) bool {
 	return strings.Contains(text, "actor lock is closed") || strings.Contains(text, "remote actor moved")
 }
 
-// Register sets a reminder of id: it fires at due and every period from then on.
-// It replaces the one with that name. After an error it may be set all the same,
-// now or later.
+// Register sets a reminder of id.
 func (a *Actors) Register(ctx context.Context, id, name string, due time.Time, period time.Duration) error {
 	return a.dapr.RegisterActorReminder(ctx, &dapr.RegisterActorReminderRequest{
 		ActorType: a.actorType, ActorID: id, Name: name,
@@ -69,7 +66,7 @@ func (a *Actors) Register(ctx context.Context, id, name string, due time.Time, p
 	})
 }
 
-// Unregister removes the reminder of id with that name, if there is one.
+// Unregister removes a reminder of id.
 func (a *Actors) Unregister(ctx context.Context, id, name string) error {
 	return a.dapr.UnregisterActorReminder(ctx, &dapr.UnregisterActorReminderRequest{ActorType: a.actorType, ActorID: id, Name: name})
 }

@@ -22,8 +22,7 @@ func (c *Client) Records(name, prefix string) *Records {
 	return &Records{c.stores[name], prefix}
 }
 
-// Records are JSON values in a state store component. They are the actor.Records of
-// this service.
+// Records are the actor.Records in a state store component.
 //
 // They are not what Dapr calls actor state, which whoever writes last overwrites.
 // Dapr says that an actor has one turn at a time; but while actors move from one
@@ -38,8 +37,7 @@ type Records struct {
 // The metadata of every write: without it, Cosmos DB gets the value as a string.
 var jsonValue = map[string]string{"contentType": "application/json"}
 
-// Load returns what was last saved under key, and its version; nothing at all if
-// nothing was.
+// Load returns what was last saved under key, and its version.
 func (r *Records) Load(ctx context.Context, key string) (value []byte, version string, err error) {
 	item, err := r.store.get(ctx, r.prefix+key)
 	if err != nil {
@@ -51,12 +49,9 @@ func (r *Records) Load(ctx context.Context, key string) (value []byte, version s
 	return item.Value, item.Etag, nil
 }
 
-// Save stores value, which must be JSON, in place of the record of that version;
-// without a version there must be none. A nil error means that the store has it. After
-// an error that is not actor.ErrConflict it may be stored, now or later, unless
-// something else is stored first.
+// Save stores value, which must be JSON, in place of the record of that version.
 func (r *Records) Save(ctx context.Context, key string, value []byte, version string) error {
-	err := r.store.replace(ctx, r.prefix+key, value, version)
+	err := r.store.put(ctx, write{r.prefix + key, value, version})
 	if status.Code(err) != codes.Aborted {
 		return err
 	}
@@ -76,16 +71,4 @@ func (r *Records) Save(ctx context.Context, key string, value []byte, version st
 func sameJSON(a, b []byte) bool {
 	var x, y any
 	return json.Unmarshal(a, &x) == nil && json.Unmarshal(b, &y) == nil && reflect.DeepEqual(x, y)
-}
-
-// Get returns the value under key, and nothing if there is none.
-func (r *Records) Get(ctx context.Context, key string) ([]byte, error) {
-	value, _, err := r.Load(ctx, key)
-	return value, err
-}
-
-// Put stores value under key, in place of what is there. A nil error means that
-// the store has it.
-func (r *Records) Put(ctx context.Context, key string, value []byte) error {
-	return r.store.put(ctx, r.prefix+key, value)
 }

@@ -80,21 +80,13 @@ func withTrace(ctx context.Context, p propagation.TextMapPropagator) context.Con
 	if p == nil {
 		return ctx
 	}
-	var headers pairs
-	p.Inject(ctx, &headers)
-	if len(headers) == 0 {
-		return ctx
+	headers := propagation.MapCarrier{}
+	p.Inject(ctx, headers)
+	for name, value := range headers {
+		ctx = metadata.AppendToOutgoingContext(ctx, name, value)
 	}
-	return metadata.AppendToOutgoingContext(ctx, headers...)
+	return ctx
 }
-
-// pairs are names and values, as gRPC takes them: cheaper than a map, and this is
-// for every call.
-type pairs []string
-
-func (p *pairs) Set(name, value string) { *p = append(*p, name, value) }
-func (p *pairs) Get(string) string      { return "" }
-func (p *pairs) Keys() []string         { return nil }
 
 // Close ends the connection.
 func (c *Client) Close() error { return c.conn.Close() }

@@ -13,9 +13,9 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// oneFile are the component types that keep everything in one file with one
+// oneFile is the component type that keeps everything in one file with one
 // writer. There, calls that wait for one another go together: see group.
-var oneFile = map[string]bool{"state.sqlite": true}
+const oneFile = "state.sqlite"
 
 // anyConsistency asks for none, which leaves it to the store: strong, as infra sets
 // up Cosmos DB's account. Dapr's component for that turns a wish for "strong", the
@@ -24,18 +24,12 @@ const anyConsistency = dapr.StateConsistencyUndefined
 
 // store is a state store component, one for all that is kept in it.
 type store struct {
-	client *Client
-	name   string
-	kind   atomic.Int32 // what is known of it: one of the kinds
-	reads  group[read]
-	writes group[write]
+	client  *Client
+	name    string
+	oneFile atomic.Pointer[bool] // whether it is of that type; nil until the sidecar has said so
+	reads   group[read]
+	writes  group[write]
 }
-
-const (
-	kindUnknown = iota
-	kindOneFile
-	kindOther
-)
 
 func newStore(client *Client, name string) *store {
 	s := &store{client: client, name: name}
@@ -51,8 +45,7 @@ type read struct {
 type write struct {
 	key   string
 	value []byte
-	guard bool   // whether it may replace only what has the etag
-	etag  string // "" for nothing: there must be none yet
+	etag  string // of what it may replace; "" if there must be nothing yet
 }
 
 func (s *store) get(ctx context.Context, key string) (*dapr.StateItem, error) {
@@ -65,18 +58,8 @@ func (s *store) get(ctx context.Context, key string) (*dapr.StateItem, error) {
 	return answered.item, err
 }
 
-// put stores value in place of whatever is there.
-func (s *store) put(ctx context.Context, key string, value []byte) error {
-	return s.write(ctx, write{key: key, value: value})
-}
-
-// replace stores value in place of what has the etag. Without an etag there must
-// be nothing yet. The error has code Aborted if there is something else.
-func (s *store) replace(ctx context.Context, key string, value []byte, etag string) error {
-	return s.write(ctx, write{key: key, value: value, guard: true, etag: etag})
-}
-
-func (s *store) write(ctx context.Context, w write) error {
+// put stores w. The error has code Aborted if there is something else than its etag says.
+func (s *store) put(ctx context.Context, w write) error {
 	if !s.isOneFile(ctx) {
 		return s.writeOne(ctx, w)
 	}
@@ -86,19 +69,14 @@ func (s *store) write(ctx context.Context, w write) error {
 
 // isOneFile asks the sidecar what the component is, until it knows.
 func (s *store) isOneFile(ctx context.Context) bool {
-	if k := s.kind.Load(); k != kindUnknown {
-		return k == kindOneFile
+	if known := s.oneFile.Load(); known != nil {
+		return *known
 	}
 	componentType, err := s.client.componentType(ctx, s.name)
-	switch {
-	case err != nil || componentType == "": // the call itself will say why
-		return false
-	case oneFile[componentType]:
-		s.kind.Store(kindOneFile)
-	default:
-		s.kind.Store(kindOther)
+	if err == nil && componentType != "" { // otherwise the call itself will say why
+		s.oneFile.Store(new(componentType == oneFile))
 	}
-	return oneFile[componentType]
+	return componentType == oneFile
 }
 
 func (s *store) readOne(ctx context.Context, r *read) error {
@@ -147,10 +125,7 @@ func (s *store) readAll(calls []*call[read]) {
 // stored is how the SDK wants a write.
 func (w write) stored() *dapr.SetStateItem {
 	item := &dapr.SetStateItem{Key: w.key, Value: w.value, Metadata: jsonValue,
-		Options: &dapr.StateOptions{Concurrency: dapr.StateConcurrencyLastWrite, Consistency: anyConsistency}}
-	if w.guard {
-		item.Options.Concurrency = dapr.StateConcurrencyFirstWrite
-	}
+		Options: &dapr.StateOptions{Concurrency: dapr.StateConcurrencyFirstWrite, Consistency: anyConsistency}}
 	if w.etag != "" {
 		item.Etag = &dapr.ETag{Value: w.etag}
 	}

@@ -12,14 +12,13 @@ import (
 // Topic returns the topic with that name on a pub/sub component.
 func (c *Client) Topic(pubsub, topic string) *Topic { return &Topic{c.dapr, pubsub, topic} }
 
-// Topic is a topic on a pub/sub component.
+// Topic is the actor.Topic on a pub/sub component.
 type Topic struct {
 	dapr          dapr.Client
 	pubsub, topic string
 }
 
-// Publish puts a complete CloudEvent on the topic. A nil error means that the
-// broker took it.
+// Publish puts a complete CloudEvent on the topic.
 func (t *Topic) Publish(ctx context.Context, eventID string, event []byte) error {
 	return t.dapr.PublishEvent(ctx, t.pubsub, t.topic, event,
 		// Anything but this type and Dapr wraps the event in one of its own,

@@ -153,16 +153,11 @@ func (s *Set) attempt(ctx context.Context, t *Target, e Event) Result {
 	// begins before the cut must be read to its end.
 	body, _ := io.ReadAll(io.LimitReader(response.Body, int64(maxAnswer+hidden.longest())))
 	wait := retryAfter(response.Header.Get("Retry-After"), s.now())
-	verdict := verdictOf(response.StatusCode, wait)
-	if verdict == Delivered {
-		return Result{Verdict: verdict, Status: response.StatusCode}
+	result := Result{Verdict: verdictOf(response.StatusCode, wait), Status: response.StatusCode}
+	if result.Verdict != Delivered {
+		result.RetryAfter, result.Error = wait, failure(response.StatusCode, wait, hidden.clean(string(body), maxAnswer))
 	}
-	return Result{
-		Verdict:    verdict,
-		Status:     response.StatusCode,
-		Error:      failure(response.StatusCode, wait, hidden.clean(string(body), maxAnswer)),
-		RetryAfter: wait,
-	}
+	return result
 }
 
 // verdictOf is Again for a status that HTTP does not know.

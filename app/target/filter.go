@@ -11,6 +11,7 @@ import (
 	"github.com/google/cel-go/cel"
 
 	"allregions/app/notification"
+	"allregions/app/replication"
 )
 
 // Limits of a filter. A comparison or a call of startsWith costs about 1, for each
@@ -42,7 +43,7 @@ var variables = []struct {
 	{"concludedAt", cel.TimestampType, func(s notification.Status) any { return *cmp.Or(s.ConcludedAt, &time.Time{}) }},
 	{"durationMs", cel.IntType, func(s notification.Status) any { return *cmp.Or(s.DurationMS, new(int64)) }},
 	{"regions", cel.ListType(cel.StringType), func(s notification.Status) any { return regionNames(s) }},
-	{"missing", cel.ListType(cel.StringType), func(s notification.Status) any { return missingNames(s) }},
+	{"missing", cel.ListType(cel.StringType), func(s notification.Status) any { return replication.Names(s.Missing) }},
 	{"mismatch", cel.BoolType, func(s notification.Status) any { return s.Mismatch }},
 }
 
@@ -50,14 +51,6 @@ func regionNames(s notification.Status) []string {
 	names := make([]string, 0, len(s.Regions))
 	for _, r := range s.Regions {
 		names = append(names, string(r.Region))
-	}
-	return names
-}
-
-func missingNames(s notification.Status) []string {
-	names := make([]string, 0, len(s.Missing))
-	for _, r := range s.Missing {
-		names = append(names, string(r))
 	}
 	return names
 }

@@ -90,7 +90,7 @@ func factsOf(s notification.Status) []fact {
 		mismatch = "regions disagree on the digest or tag"
 	}
 	return slices.DeleteFunc([]fact{
-		{"Missing", strings.Join(missingNames(s), ", ")},
+		{"Missing", strings.Join(replication.Names(s.Missing), ", ")},
 		{"Regions", strings.Join(regionNames(s), ", ")},
 		{"Action", s.Action},
 		{"Digest", s.Digest},

@@ -173,7 +173,7 @@ func testOneKey(t *testing.T, records *sidecar.Records) {
 		})
 	}
 	wg.Wait()
-	value, err := records.Get(t.Context(), "one")
+	value, _, err := records.Load(t.Context(), "one")
 	for i := range writers {
 		if err != nil || len(value) != writers+2 || strings.Count(string(value), strconv.Itoa(i)) != 1 {
 			t.Fatalf("replaced by %d: %s, %v", writers, value, err)

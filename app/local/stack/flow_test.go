@@ -30,7 +30,7 @@ func TestFlow(t *testing.T) {
 	t.Run("SQLite", func(t *testing.T) {
 		t.Parallel()
 		testFlow(t, Options{}, func(t *testing.T, s *Stack, id string) []byte {
-			data, err := s.Dapr().Records("images", "").Get(t.Context(), id)
+			data, _, err := s.Dapr().Records("images", "").Load(t.Context(), id)
 			if err != nil {
 				t.Fatal(err)
 			}
