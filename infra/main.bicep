@@ -57,7 +57,7 @@ var registryId = !empty(registryResourceId)
       ? ''
       : fail('Which registry? azd env set EXISTING_REGISTRY_ID <its resource id>, or NEW_REGISTRY_REGIONS <regions>, or WEBHOOK_REGIONS <its regions>.')
 
-resource group 'Microsoft.Resources/resourceGroups@2024-11-01' = {
+resource group 'Microsoft.Resources/resourceGroups@2025-04-01' = {
   name: 'rg-${environmentName}'
   location: location
   tags: tags

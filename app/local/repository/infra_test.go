@@ -214,6 +214,12 @@ func TestInfraConventions(t *testing.T) {
 				t.Errorf("%s uses %s, which is not generally available", name, version)
 			}
 		}
+		// All older ones retire on 2027-02-27.
+		for _, version := range submatches(`Microsoft\.KeyVault/[\w/]+@(\d{4}-\d\d-\d\d)`, text) {
+			if version < "2026-02-01" {
+				t.Errorf("%s uses Key Vault's %s, which retires", name, version)
+			}
+		}
 		if strings.Contains(text, "listKeys") || strings.Contains(strings.ToLower(text), "connectionstrings(") {
 			t.Errorf("%s asks for keys", name)
 		}
