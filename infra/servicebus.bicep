@@ -7,7 +7,7 @@ param topic string
 @description('Topic of the events whose actor could not be reached. With -dead behind it: of those that never can be delivered.')
 param webhookTopic string
 
-@description('Names of further subscriptions, beside that of the service.')
+@description('Names of further subscriptions. That of the service is there without being named.')
 param subscriptions array
 param principalId string
 
@@ -57,7 +57,7 @@ resource own 'Microsoft.ServiceBus/namespaces/topics/subscriptions@2026-01-01' =
 // What a subscriber does not fetch in a week is dropped. Dead letters never expire
 // and count towards the topic's size: one dead subscriber would fill it for all.
 resource others 'Microsoft.ServiceBus/namespaces/topics/subscriptions@2026-01-01' = [
-  for subscription in subscriptions: {
+  for subscription in filter(subscriptions, s => toLower(s) != appId): {
     parent: outcomes
     name: subscription
     properties: {
