@@ -130,6 +130,14 @@ func TestInfraComponents(t *testing.T) {
 	if placeholders = slices.Compact(placeholders); !slices.Equal(replaced, placeholders) {
 		t.Errorf("replaced: %q, want %q", replaced, placeholders)
 	}
+	// An environment may refuse two changes at once.
+	if !strings.Contains(files["dapr.bicep"], "\n@batchSize(1)\nresource deployed 'Microsoft.App/managedEnvironments/daprComponents@") {
+		t.Error("the components are deployed all at once")
+	}
+	// The service takes from the subscription that there is.
+	if !strings.Contains(files["dapr.bicep"], "{ name: 'consumerID', value: component.scopes[0] }") || oneOf(t, `var appId = (.*)`, files["servicebus.bicep"]) != "loadYamlContent('../components/azure/pubsub.yaml').scopes[0]" {
+		t.Error("Dapr's consumer has another name than the subscription")
+	}
 	found := components(t, "azure")
 	for name, text := range files {
 		for component, c := range found {
