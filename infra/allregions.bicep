@@ -3,6 +3,8 @@
 // answers webhooks, and `azd provision` leaves the running image alone.
 targetScope = 'resourceGroup'
 
+import { pairProblems, pairsOf, regionOf, regionProblems, regionsOf } from 'settings.bicep'
+
 param environmentName string
 param location string = resourceGroup().location
 param containerEnvironmentName string
@@ -56,7 +58,10 @@ var appId = loadYamlContent('../components/azure/statestore.yaml').scopes[0]
 var publicPort = 8080
 var appPort = 3001
 var url = empty(publicUrl) ? 'https://${appId}.${environment.properties.defaultDomain}' : publicUrl
-var vaultVariablePairs = empty(vaultVariables) ? [] : map(split(replace(vaultVariables, ' ', ''), ','), pair => split(pair, '='))
+// main.bicep checks them too, but `azd deploy` does not run that.
+var problems = concat(regionProblems('WEBHOOK_REGIONS', webhookRegions), pairProblems('TARGET_SECRETS', vaultVariables))
+var pairs = empty(problems) ? pairsOf(vaultVariables) : fail(join(problems, '\n'))
+var secrets = union(['webhook-keys'], map(pairs, pair => pair[1]))
 var probe = { port: publicPort, scheme: 'HTTP' }
 
 resource environment 'Microsoft.App/managedEnvironments@2025-07-01' existing = {
@@ -67,13 +72,13 @@ resource identity 'Microsoft.ManagedIdentity/userAssignedIdentities@2024-11-30' 
   name: identityName
 }
 
-resource vault 'Microsoft.KeyVault/vaults@2024-11-01' existing = {
+resource vault 'Microsoft.KeyVault/vaults@2026-02-01' existing = {
   name: vaultName
 }
 
 resource app 'Microsoft.App/containerApps@2025-07-01' = {
   name: appId
-  location: location
+  location: regionOf(location)
   tags: {
     'azd-env-name': environmentName
     'azd-service-name': 'allregions'
@@ -102,7 +107,7 @@ resource app 'Microsoft.App/containerApps@2025-07-01' = {
       }
       registries: [{ server: imagesEndpoint, identity: identity.id }]
       // Without a version: Container Apps takes over a new one by itself.
-      secrets: map(concat(['webhook-keys'], map(vaultVariablePairs, pair => pair[1])), name => {
+      secrets: map(secrets, name => {
         name: name
         keyVaultUrl: '${vault.properties.vaultUri}secrets/${name}'
         identity: identity.id
@@ -120,7 +125,7 @@ resource app 'Microsoft.App/containerApps@2025-07-01' = {
             { name: 'AZURE_CLIENT_ID', value: identity.properties.clientId }
             { name: 'PUBLIC_URL', value: url }
             { name: 'REGISTRY_RESOURCE_ID', value: registryResourceId }
-            { name: 'WEBHOOK_REGIONS', value: webhookRegions }
+            { name: 'WEBHOOK_REGIONS', value: join(regionsOf(webhookRegions), ',') }
             { name: 'WEBHOOK_TIMEOUT', value: webhookTimeout }
             { name: 'WEBHOOK_ACTIONS', value: webhookActions }
             { name: 'WEBHOOK_REGISTRATION', value: webhookRegistration }
@@ -129,7 +134,7 @@ resource app 'Microsoft.App/containerApps@2025-07-01' = {
             { name: 'SHUTDOWN_DELAY', value: '5s' } // until no more requests are sent here
             { name: 'NOTIFY_TARGETS', value: notifyTargets }
             { name: 'GOMEMLIMIT', value: '900MiB' } // of memory, above
-          ], empty(otlpEndpoint) ? [] : [{ name: 'OTEL_EXPORTER_OTLP_ENDPOINT', value: otlpEndpoint }], map(vaultVariablePairs, pair => { name: pair[0], secretRef: pair[1] }))
+          ], empty(otlpEndpoint) ? [] : [{ name: 'OTEL_EXPORTER_OTLP_ENDPOINT', value: otlpEndpoint }], map(pairs, pair => { name: pair[0], secretRef: pair[1] }))
           probes: [
             {
               type: 'Startup'

@@ -15,6 +15,8 @@ resource environment 'Microsoft.App/managedEnvironments@2025-07-01' existing = {
   name: environmentName
 }
 
+// One at a time: an environment may refuse a change while another one runs.
+@batchSize(1)
 resource deployed 'Microsoft.App/managedEnvironments/daprComponents@2025-07-01' = [
   for component in components: {
     parent: environment
@@ -22,10 +24,18 @@ resource deployed 'Microsoft.App/managedEnvironments/daprComponents@2025-07-01' 
     properties: {
       componentType: component.spec.type
       version: component.spec.version
-      metadata: map(component.spec.metadata, m => {
-        name: m.name
-        value: replace(replace(replace(m.value, '<account>', cosmosAccount), '<namespace>', serviceBusNamespace), '<client id of the user-assigned identity>', clientId)
-      })
+      metadata: concat(
+        map(component.spec.metadata, m => {
+          name: m.name
+          value: replace(
+            replace(replace(m.value, '<account>', cosmosAccount), '<namespace>', serviceBusNamespace),
+            '<client id of the user-assigned identity>',
+            clientId
+          )
+        }),
+        // The subscription that servicebus.bicep makes for the service.
+        startsWith(component.spec.type, 'pubsub.') ? [{ name: 'consumerID', value: component.scopes[0] }] : []
+      )
       scopes: component.scopes
     }
   }

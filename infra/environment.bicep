@@ -28,6 +28,7 @@ resource environment 'Microsoft.App/managedEnvironments@2025-07-01' = {
 
 // The one preview version in here: the generally available ones, of 2016 and
 // before, know no category groups.
+#disable-next-line use-recent-api-versions
 resource logs 'Microsoft.Insights/diagnosticSettings@2021-05-01-preview' = {
   scope: environment
   name: 'logs'

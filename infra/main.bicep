@@ -4,6 +4,18 @@
 // azd 1.22.4 to 1.23 deletes each group that a resource of this deployment is in.
 targetScope = 'subscription'
 
+import {
+  locationProblems
+  namesOf
+  pairProblems
+  regionOf
+  regionProblems
+  regionsOf
+  registryProblems
+  subscriptionProblems
+  throughputProblems
+} from 'settings.bicep'
+
 @minLength(1)
 @maxLength(40)
 @description('Name of the azd environment; resources are tagged, and their group is named, after it.')
@@ -34,32 +46,49 @@ param webhookRegions string = ''
 @description('Names, comma separated, of further subscriptions on the topic of the outcomes: one for each app that listens.')
 param subscriptions string = ''
 
+@description('What allregions.bicep gives the service. Here it is only checked, before anything costs money.')
+param vaultVariables string = ''
+
 @minValue(31)
 @maxValue(3650)
 @description('Days after which a notification that nobody has touched is deleted. More than the longest timeout, which is 30 days.')
 param retentionDays int = 90
 
-@description('0 for serverless; otherwise the most RU/s, from 1000, that the database may use.')
+@description('0 for serverless; otherwise the most RU/s that the database may use, in steps of 1000.')
 param cosmosThroughput int = 0
 
 @secure()
 @description('The first key of the webhooks. Used once, while the service does not exist; later keys are made in the vault.')
 param webhookKey string = newGuid()
 
-var token = uniqueString(subscription().id, environmentName, location)
+var newRegions = regionsOf(newRegistryRegions)
+var newRegistry = empty(registryResourceId) && !empty(newRegions)
+var problems = concat(
+  locationProblems('AZURE_LOCATION', location),
+  registryProblems('EXISTING_REGISTRY_ID', registryResourceId),
+  regionProblems('NEW_REGISTRY_REGIONS', newRegistryRegions),
+  regionProblems('WEBHOOK_REGIONS', webhookRegions),
+  subscriptionProblems('SUBSCRIPTIONS', subscriptions),
+  pairProblems('TARGET_SECRETS', vaultVariables),
+  throughputProblems('cosmosThroughput', cosmosThroughput),
+  empty(trim('${registryResourceId}${newRegistryRegions}${webhookRegions}'))
+    ? [
+        'Which registry? azd env set EXISTING_REGISTRY_ID <its resource id>, or NEW_REGISTRY_REGIONS <regions>, or WEBHOOK_REGIONS <its regions>.'
+      ]
+    : []
+)
+
+// The resource group and everything in it need the region: with a problem, nothing
+// is created.
+var region = empty(problems) ? regionOf(location) : fail(join(problems, '\n'))
+var token = uniqueString(subscription().id, environmentName, region)
 var tags = { 'azd-env-name': environmentName }
 var topic = 'acr-notifications'
 var webhookTopic = 'acr-webhooks'
-var newRegistry = !empty(newRegistryRegions)
-var registryId = !empty(registryResourceId)
-  ? registryResourceId
-  : newRegistry || !empty(webhookRegions)
-      ? ''
-      : fail('Which registry? azd env set EXISTING_REGISTRY_ID <its resource id>, or NEW_REGISTRY_REGIONS <regions>, or WEBHOOK_REGIONS <its regions>.')
 
-resource group 'Microsoft.Resources/resourceGroups@2024-11-01' = {
+resource group 'Microsoft.Resources/resourceGroups@2025-04-01' = {
   name: 'rg-${environmentName}'
-  location: location
+  location: region
   tags: tags
 }
 
@@ -68,7 +97,7 @@ module identity 'identity.bicep' = {
   name: 'identity'
   params: {
     name: 'id-allregions-${token}'
-    location: location
+    location: region
     tags: tags
   }
 }
@@ -79,7 +108,7 @@ module monitoring 'monitoring.bicep' = {
   params: {
     workspaceName: 'log-${token}'
     insightsName: 'appi-${token}'
-    location: location
+    location: region
     tags: tags
   }
 }
@@ -89,7 +118,7 @@ module vault 'vault.bicep' = {
   name: 'vault'
   params: {
     name: 'kv-${token}'
-    location: location
+    location: region
     tags: tags
     identityPrincipalId: identity.outputs.principalId
     deployerPrincipalId: principalId
@@ -104,7 +133,7 @@ module images 'images.bicep' = {
   name: 'images'
   params: {
     name: 'cr${token}'
-    location: location
+    location: region
     tags: tags
     pullerPrincipalId: identity.outputs.principalId
   }
@@ -115,7 +144,7 @@ module cosmos 'cosmos.bicep' = {
   name: 'cosmos'
   params: {
     name: 'cosmos-${token}'
-    location: location
+    location: region
     tags: tags
     retentionDays: retentionDays
     throughput: cosmosThroughput
@@ -128,11 +157,11 @@ module serviceBus 'servicebus.bicep' = {
   name: 'servicebus'
   params: {
     name: 'sb-${token}'
-    location: location
+    location: region
     tags: tags
     topic: topic
     webhookTopic: webhookTopic
-    subscriptions: empty(subscriptions) ? [] : split(replace(subscriptions, ' ', ''), ',')
+    subscriptions: namesOf(subscriptions)
     principalId: identity.outputs.principalId
   }
 }
@@ -142,7 +171,7 @@ module environment 'environment.bicep' = {
   name: 'environment'
   params: {
     name: 'cae-${token}'
-    location: location
+    location: region
     tags: tags
     workspaceName: monitoring.outputs.workspaceName
     insightsName: monitoring.outputs.insightsName
@@ -160,14 +189,14 @@ module dapr 'dapr.bicep' = {
   }
 }
 
-module registry 'registry.bicep' = if (newRegistry && empty(registryResourceId)) {
+module registry 'registry.bicep' = if (newRegistry) {
   scope: group
   name: 'registry'
   params: {
     name: 'images${token}'
-    location: location
+    location: region
     tags: tags
-    regions: split(toLower(replace(newRegistryRegions, ' ', '')), ',')
+    regions: newRegions
   }
 }
 
@@ -178,7 +207,7 @@ output AZURE_CONTAINER_APPS_ENVIRONMENT_NAME string = environment.outputs.name
 output AZURE_IDENTITY_NAME string = identity.outputs.name
 output AZURE_KEY_VAULT_NAME string = vault.outputs.name
 output AZURE_SERVICE_BUS_NAMESPACE string = serviceBus.outputs.name
-output REGISTRY_RESOURCE_ID string = newRegistry && empty(registryResourceId) ? registry!.outputs.id : registryId
+output REGISTRY_RESOURCE_ID string = newRegistry ? registry!.outputs.id : registryResourceId
 
 // What the webhooks that the service registers are marked with: the same after
 // `azd down` and `azd up`.

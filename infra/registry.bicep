@@ -17,7 +17,7 @@ resource registry 'Microsoft.ContainerRegistry/registries@2025-04-01' = {
 // One at a time: a registry takes one change at a time.
 @batchSize(1)
 resource replicas 'Microsoft.ContainerRegistry/registries/replications@2025-04-01' = [
-  for region in filter(regions, r => r != toLower(replace(location, ' ', ''))): {
+  for region in filter(regions, r => r != location): {
     parent: registry
     name: region
     location: region

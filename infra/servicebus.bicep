@@ -7,14 +7,14 @@ param topic string
 @description('Topic of the events whose actor could not be reached. With -dead behind it: of those that never can be delivered.')
 param webhookTopic string
 
-@description('Names of further subscriptions, beside that of the service.')
+@description('Names of further subscriptions. That of the service is there without being named.')
 param subscriptions array
 param principalId string
 
 // Dapr subscribes under the name of the app.
 var appId = loadYamlContent('../components/azure/pubsub.yaml').scopes[0]
 
-resource namespace 'Microsoft.ServiceBus/namespaces@2024-01-01' = {
+resource namespace 'Microsoft.ServiceBus/namespaces@2026-01-01' = {
   name: name
   location: location
   tags: tags
@@ -25,7 +25,7 @@ resource namespace 'Microsoft.ServiceBus/namespaces@2024-01-01' = {
   }
 }
 
-resource outcomes 'Microsoft.ServiceBus/namespaces/topics@2024-01-01' = {
+resource outcomes 'Microsoft.ServiceBus/namespaces/topics@2026-01-01' = {
   parent: namespace
   name: topic
   properties: {
@@ -42,7 +42,7 @@ resource outcomes 'Microsoft.ServiceBus/namespaces/topics@2024-01-01' = {
 // that are switched on later get no outcomes from before. What it does not
 // fetch in a week is dropped, for a full topic takes no more events. Each try
 // takes the service at least 5 s: 2,000 are for an outage of hours.
-resource own 'Microsoft.ServiceBus/namespaces/topics/subscriptions@2024-01-01' = {
+resource own 'Microsoft.ServiceBus/namespaces/topics/subscriptions@2026-01-01' = {
   parent: outcomes
   name: appId
   properties: {
@@ -56,8 +56,8 @@ resource own 'Microsoft.ServiceBus/namespaces/topics/subscriptions@2024-01-01' =
 
 // What a subscriber does not fetch in a week is dropped. Dead letters never expire
 // and count towards the topic's size: one dead subscriber would fill it for all.
-resource others 'Microsoft.ServiceBus/namespaces/topics/subscriptions@2024-01-01' = [
-  for subscription in subscriptions: {
+resource others 'Microsoft.ServiceBus/namespaces/topics/subscriptions@2026-01-01' = [
+  for subscription in filter(subscriptions, s => toLower(s) != appId): {
     parent: outcomes
     name: subscription
     properties: {
@@ -70,7 +70,7 @@ resource others 'Microsoft.ServiceBus/namespaces/topics/subscriptions@2024-01-01
   }
 ]
 
-resource waiting 'Microsoft.ServiceBus/namespaces/topics@2024-01-01' = {
+resource waiting 'Microsoft.ServiceBus/namespaces/topics@2026-01-01' = {
   parent: namespace
   name: webhookTopic
   properties: {
@@ -80,7 +80,7 @@ resource waiting 'Microsoft.ServiceBus/namespaces/topics@2024-01-01' = {
 }
 
 // An event that expired would be lost without a word: it goes to the dead letters.
-resource delivered 'Microsoft.ServiceBus/namespaces/topics/subscriptions@2024-01-01' = {
+resource delivered 'Microsoft.ServiceBus/namespaces/topics/subscriptions@2026-01-01' = {
   parent: waiting
   name: appId
   properties: {
@@ -91,7 +91,7 @@ resource delivered 'Microsoft.ServiceBus/namespaces/topics/subscriptions@2024-01
   }
 }
 
-resource dead 'Microsoft.ServiceBus/namespaces/topics@2024-01-01' = {
+resource dead 'Microsoft.ServiceBus/namespaces/topics@2026-01-01' = {
   parent: namespace
   name: '${webhookTopic}-dead'
   properties: {
@@ -101,7 +101,7 @@ resource dead 'Microsoft.ServiceBus/namespaces/topics@2024-01-01' = {
 }
 
 // For a person to look at.
-resource inspected 'Microsoft.ServiceBus/namespaces/topics/subscriptions@2024-01-01' = {
+resource inspected 'Microsoft.ServiceBus/namespaces/topics/subscriptions@2026-01-01' = {
   parent: dead
   name: 'inspect'
   properties: { maxDeliveryCount: 10 }

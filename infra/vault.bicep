@@ -12,7 +12,7 @@ param writeKey bool
 @secure()
 param webhookKey string
 
-resource vault 'Microsoft.KeyVault/vaults@2024-11-01' = {
+resource vault 'Microsoft.KeyVault/vaults@2026-02-01' = {
   name: name
   location: location
   tags: tags
@@ -25,7 +25,7 @@ resource vault 'Microsoft.KeyVault/vaults@2024-11-01' = {
   }
 }
 
-resource keys 'Microsoft.KeyVault/vaults/secrets@2024-11-01' = if (writeKey) {
+resource keys 'Microsoft.KeyVault/vaults/secrets@2026-02-01' = if (writeKey) {
   parent: vault
   name: 'webhook-keys'
   properties: { value: webhookKey }

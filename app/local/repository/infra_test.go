@@ -130,6 +130,14 @@ func TestInfraComponents(t *testing.T) {
 	if placeholders = slices.Compact(placeholders); !slices.Equal(replaced, placeholders) {
 		t.Errorf("replaced: %q, want %q", replaced, placeholders)
 	}
+	// An environment may refuse two changes at once.
+	if !strings.Contains(files["dapr.bicep"], "\n@batchSize(1)\nresource deployed 'Microsoft.App/managedEnvironments/daprComponents@") {
+		t.Error("the components are deployed all at once")
+	}
+	// The service takes from the subscription that there is.
+	if !strings.Contains(files["dapr.bicep"], "{ name: 'consumerID', value: component.scopes[0] }") || oneOf(t, `var appId = (.*)`, files["servicebus.bicep"]) != "loadYamlContent('../components/azure/pubsub.yaml').scopes[0]" {
+		t.Error("Dapr's consumer has another name than the subscription")
+	}
 	found := components(t, "azure")
 	for name, text := range files {
 		for component, c := range found {
@@ -212,6 +220,12 @@ func TestInfraConventions(t *testing.T) {
 		for _, version := range submatches(`@(\d{4}-\d\d-\d\d[^']*)'`, text) {
 			if strings.HasSuffix(version, "-preview") && !(name == "environment.bicep" && strings.Contains(text, "diagnosticSettings@"+version)) {
 				t.Errorf("%s uses %s, which is not generally available", name, version)
+			}
+		}
+		// All older ones retire on 2027-02-27.
+		for _, version := range submatches(`Microsoft\.KeyVault/[\w/]+@(\d{4}-\d\d-\d\d)`, text) {
+			if version < "2026-02-01" {
+				t.Errorf("%s uses Key Vault's %s, which retires", name, version)
 			}
 		}
 		if strings.Contains(text, "listKeys") || strings.Contains(strings.ToLower(text), "connectionstrings(") {
