@@ -41,8 +41,7 @@ const (
 	ResultDead    = "dead"    // it never can be
 )
 
-// Intake sends events to their actors, and to the queue if that fails. It loses an
-// event only if both fail, and then returns an error.
+// Intake sends events to their actors, and to the queue if that fails.
 type Intake struct {
 	Client *notification.Client
 

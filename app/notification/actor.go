@@ -98,13 +98,10 @@ type Observer interface {
 	// decided.
 	Published(o replication.Outcome, lag time.Duration)
 
-	// Repeated is called when the reminder has done work that an earlier turn could not
-	// finish. WorkPublish is the only such work.
-	Repeated(work string)
+	// Repeated is called when the reminder has published an outcome that an earlier turn
+	// could not publish.
+	Repeated()
 }
-
-// WorkPublish is the work that a reminder repeats.
-const WorkPublish = "publish"
 
 // Actor is the server side: its methods are turns of the actor with the given id. Of
 // two turns of one id that overlap, the one that loaded an old record fails.
@@ -315,7 +312,7 @@ func (a *Actor) followReminder(ctx context.Context, unfinished int, r record) er
 	published := len(r.Unpublished()) - len(s.Unpublished())
 	for range min(published, unfinished) {
 		if a.Observer != nil {
-			a.Observer.Repeated(WorkPublish)
+			a.Observer.Repeated()
 		}
 	}
 	if published > 0 {
