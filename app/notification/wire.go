@@ -67,7 +67,7 @@ func statusOf(s replication.State) Status {
 		Repository: s.First.Repository, Tag: s.First.Tag, Digest: s.First.Digest,
 		MediaType: s.First.MediaType, Size: s.First.Size,
 		Status: s.Status(), StartedAt: s.StartedAt, Deadline: s.Deadline,
-		Regions: []RegionStatus{}, Missing: []replication.Region{}, Mismatch: s.Mismatch,
+		Regions: []RegionStatus{}, Missing: s.Missing(), Mismatch: s.Mismatch,
 	}
 	for _, a := range s.Arrivals {
 		r := RegionStatus{Region: a.Region, ReceivedAt: a.ReceivedAt, Via: a.Via}
@@ -82,7 +82,6 @@ func statusOf(s replication.State) Status {
 		}
 		st.Regions = append(st.Regions, r)
 	}
-	st.Missing = append(st.Missing, s.Missing()...)
 	if n := len(s.Outcomes); n > 0 {
 		at := s.Outcomes[n-1].At
 		st.ConcludedAt, st.DurationMS = new(at), new(at.Sub(s.StartedAt).Milliseconds())

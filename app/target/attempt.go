@@ -80,9 +80,6 @@ func NewSet(targets []*Target, transport http.RoundTripper, now func() time.Time
 	return s
 }
 
-// Has tells whether there is a target with that name.
-func (s *Set) Has(name string) bool { return s.index(name) >= 0 }
-
 func (s *Set) index(name string) int {
 	return slices.IndexFunc(s.All, func(t *Target) bool { return t.Name == name })
 }
