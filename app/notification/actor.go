@@ -145,7 +145,7 @@ func (a *Actor) add(ctx context.Context, id string, body []byte) (actor.Turn, er
 	}
 	ctx, span := a.startSpan(ctx, "turn", trace.WithSpanKind(trace.SpanKindServer),
 		trace.WithAttributes(attrNotification.String(id), attrRegion.String(string(m.Event.Region))))
-	turn, d, err := a.addEvent(ctx, m.Event, replication.Plan{Expected: m.Expected, Timeout: a.Timeout})
+	turn, d, err := a.addEvent(ctx, replication.Event(m.Event), replication.Plan{Expected: m.Expected, Timeout: a.Timeout})
 	endTurn(span, d, err)
 	if err != nil {
 		return actor.Turn{}, fmt.Errorf("add to %s: %w", id, err)

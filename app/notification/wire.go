@@ -110,25 +110,13 @@ type storedEvent struct {
 // The expected regions count only for a first event, and are those that the sender
 // knows: the actor's host may know older ones.
 type Message struct {
-	Event    replication.Event
-	Expected []replication.Region
-}
-
-type message struct {
 	Event    storedEvent          `json:"event"`
 	Expected []replication.Region `json:"expected"`
 }
 
-// MarshalJSON is for package json, like UnmarshalJSON.
-func (m Message) MarshalJSON() ([]byte, error) {
-	return json.Marshal(message{storedEvent(m.Event), m.Expected})
-}
-
-func (m *Message) UnmarshalJSON(data []byte) error {
-	var w message
-	err := json.Unmarshal(data, &w)
-	m.Event, m.Expected = replication.Event(w.Event), w.Expected
-	return err
+// NewMessage returns the message with e.
+func NewMessage(e replication.Event, expected []replication.Region) Message {
+	return Message{storedEvent(e), expected}
 }
 
 // reply is what the actor answers.
