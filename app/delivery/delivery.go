@@ -59,7 +59,6 @@ func ID(eventID, name string) string {
 // waits for its repeat.
 const Period = 30 * time.Second
 
-// The methods of the actor.
 const (
 	methodStart   = "Start"
 	methodRestart = "Restart"
@@ -250,7 +249,6 @@ func load(ctx context.Context, records actor.Reader, id string) (s State, versio
 	return s, version, nil
 }
 
-// save replaces the record of that version with s.
 func (a *Actor) save(ctx context.Context, id string, s State, version string) error {
 	data, err := json.Marshal(s)
 	if err == nil {

@@ -358,7 +358,6 @@ func (a *Actor) unregister(ctx context.Context, id, name string) error {
 	return nil
 }
 
-// entries are those of the index that lead to s.
 func entries(s replication.State) []catalog.Entry {
 	e := s.First
 	return catalog.Entries(catalog.Image{Repository: e.Repository, Digest: e.Digest, Tag: e.Tag}, e.ID, s.StartedAt)
@@ -373,7 +372,6 @@ func (a *Actor) load(ctx context.Context, id string) (loaded, error) {
 	return loaded{r, version}, err
 }
 
-// save stores a decision in place of before.
 func (a *Actor) save(ctx context.Context, before loaded, r record, d replication.Decision) error {
 	if err := a.store(ctx, before, r); err != nil {
 		return err
