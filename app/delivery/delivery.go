@@ -23,8 +23,7 @@
 // that no record names; it removes itself (actor.Orphaned). So does the old reminder
 // after a crash before 6. A crash behind 4 leaves a reminder that does what remains.
 //
-// The next attempt has a reminder of its own: none is registered again from inside
-// its own firing. See actor.Reminders.
+// The next attempt has a reminder of its own: see actor.Reminders.
 package delivery
 
 import (
