@@ -65,11 +65,11 @@ func deregister(ctx context.Context, out io.Writer) error {
 		if id == "" {
 			continue
 		}
-		if err := arm.RemoveRole(ctx, id); err != nil {
-			errs = append(errs, err)
-			continue
+		err := arm.RemoveRole(ctx, id)
+		if err == nil {
+			fmt.Fprintln(out, "deleted", id)
 		}
-		fmt.Fprintln(out, "deleted", id)
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }

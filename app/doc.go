@@ -8,42 +8,27 @@
 //
 // # A tour
 //
-// Read in this order, each package before those that use it:
+// Read in this order, each package before those that use it. README.md has what each
+// of them does, and the documentation of each begins with its contract.
 //
-//   - [allregions/app/replication] has the rules: which events make a notification,
-//     and when it is replicated, timedOut or recovered. Pure functions, no I/O, no
-//     clock.
-//   - [allregions/app/actor] has the ports that every actor uses: records with
-//     versions, reminders and their names, the topic; and what a turn returns.
-//   - [allregions/app/catalog] leads from an image to the newest notification about
-//     it. It writes its index after the webhooks are answered.
-//   - [allregions/app/notification] is the actor of a notification. It surrounds a
-//     decision with reads and writes in an order that survives a crash. Its wire and
-//     stored forms are in wire.go, the CloudEvent in cloudevent.go. Its Client sends
-//     an event to the actor, and reads a status from the store.
-//   - [allregions/app/intake] brings an event to its actor: directly, or by a queue if
-//     the actor does not answer in time. It also makes dead letters.
-//   - [allregions/app/api] is the public HTTP side: keys, limits, ACR's payloads,
-//     statuses, waiting. problem.go has the table of errors.
-//   - [allregions/app/sidecar] is Dapr: the one package that imports its SDK. It
-//     implements the ports that actor declares, and hosts the actors.
-//   - [allregions/app/registry] knows the expected regions: from a list, or from
-//     Azure Resource Manager. With Azure it also keeps the registry's webhooks as they
-//     must be, and reads which events they have fired.
-//   - [allregions/app/delivery] takes outcomes from the topic to targets: its actor
-//     tries until a target accepts one, or the schedule ends.
-//     [allregions/app/target] knows who gets outcomes and in which form, and makes one
-//     attempt.
-//   - [allregions/app/telemetry] is metrics and traces. Only main imports it; the other
-//     packages have hooks.
-//   - main (this package) reads the settings (config.go), wires the packages together
-//     (wire.go) and serves (serve.go). It alone imports all of them. deregister.go is
-//     for the day when the service goes.
+//   - [allregions/app/replication]: the rules
+//   - [allregions/app/actor]: the ports that every actor uses, and what a turn returns
+//   - [allregions/app/catalog]: from an image to the newest notification about it
+//   - [allregions/app/notification]: the actor (actor.go), what is sent and stored
+//     (wire.go), the CloudEvent (cloudevent.go), and the client that sends events and
+//     reads statuses (client.go)
+//   - [allregions/app/intake]: from a webhook to its actor
+//   - [allregions/app/api]: HTTP; problem.go has the table of errors
+//   - [allregions/app/sidecar]: Dapr, which implements the ports and hosts the actors
+//   - [allregions/app/registry]: the expected regions, and the registry's webhooks
+//   - [allregions/app/target] and [allregions/app/delivery]: one attempt, and the actor
+//     that makes them
+//   - [allregions/app/telemetry]: metrics and traces, for which the others have hooks
+//   - main (this package): the settings (config.go), the wiring (wire.go) and the
+//     servers (serve.go); deregister.go is for the day when the service goes
 //
-// Beside the service, [allregions/app/local] runs all of it on one machine, with
-// the real Dapr: for people, and for the tests. app/local/runtime is a module of
-// its own that pins and builds Dapr. [allregions/app/local/chaos] is three
-// replicas while everything around them fails.
+// Beside the service, [allregions/app/local] runs all of it on one machine, with the
+// real Dapr, for people and for the tests.
 //
 // # The way of a webhook
 //

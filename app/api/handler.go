@@ -30,8 +30,7 @@ const (
 	readyTimeout = time.Second     // of the sidecar's answer to /readyz
 )
 
-// Intake takes events. A nil error means that e is part of the notification's durable
-// state, or that a durable queue has it. The expected regions count for a first event.
+// Intake takes events; see intake.Intake.
 type Intake interface {
 	Add(ctx context.Context, e replication.Event, expected []replication.Region) (intake.Result, error)
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"regexp"
 	"strconv"
 	"strings"
@@ -58,7 +57,7 @@ func parsePayload(body []byte) (payload, error) {
 		switch {
 		case errors.As(err, &typeErr):
 			return p, fmt.Errorf("field %q is a %s", typeErr.Field, typeErr.Value)
-		case errors.As(err, &syntaxErr) && syntaxErr.Offset >= int64(len(body)), errors.Is(err, io.ErrUnexpectedEOF):
+		case errors.As(err, &syntaxErr) && syntaxErr.Offset >= int64(len(body)):
 			return p, errors.New("the body ends in the middle of the JSON")
 		case errors.As(err, &syntaxErr):
 			return p, fmt.Errorf("the body is not JSON, at byte %d", syntaxErr.Offset)

@@ -23,8 +23,7 @@
 // that no record names; it removes itself (actor.Orphaned). So does the old reminder
 // after a crash before 6. A crash behind 4 leaves a reminder that does what remains.
 //
-// The next attempt has a reminder of its own: none is registered again from inside
-// its own firing. See actor.Reminders.
+// The next attempt has a reminder of its own: see actor.Reminders.
 package delivery
 
 import (
@@ -59,7 +58,6 @@ func ID(eventID, name string) string {
 // waits for its repeat.
 const Period = 30 * time.Second
 
-// The methods of the actor.
 const (
 	methodStart   = "Start"
 	methodRestart = "Restart"
@@ -250,7 +248,6 @@ func load(ctx context.Context, records actor.Reader, id string) (s State, versio
 	return s, version, nil
 }
 
-// save replaces the record of that version with s.
 func (a *Actor) save(ctx context.Context, id string, s State, version string) error {
 	data, err := json.Marshal(s)
 	if err == nil {

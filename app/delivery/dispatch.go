@@ -148,7 +148,7 @@ func (d *Dispatcher) List(ctx context.Context, id string) ([]Status, error) {
 // Again makes a new attempt to deliver a notification's newest outcome, in any phase,
 // or returns ErrNone.
 func (d *Dispatcher) Again(ctx context.Context, id, name string) (Status, error) {
-	if !d.Targets.Has(name) {
+	if !slices.ContainsFunc(d.Targets.All, func(t *target.Target) bool { return t.Name == name }) {
 		return Status{}, ErrNone
 	}
 	events, err := d.events(ctx, id)

@@ -33,7 +33,7 @@ type Attempt struct {
 	Error  string    `json:"error,omitempty"`  // "" if delivered; holds no secret
 }
 
-// State is everything that is known of the delivery of one event to one target, and
+// State is the delivery of one event to one target, and
 // the record in the store: fields are added, never renamed or given another meaning.
 // The zero State means that there is no such delivery.
 type State struct {

@@ -41,8 +41,7 @@ const (
 	ResultDead    = "dead"    // it never can be
 )
 
-// Intake sends events to their actors, and to the queue if that fails. It loses an
-// event only if both fail, and then returns an error.
+// Intake sends events to their actors, and to the queue if that fails.
 type Intake struct {
 	Client *notification.Client
 
@@ -80,7 +79,7 @@ func (i *Intake) Add(ctx context.Context, e replication.Event, expected []replic
 	// The queue has a time of its own, and a caller that has gone does not end it.
 	queueCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), queueTimeout)
 	defer cancel()
-	m := notification.Message{Event: e, Expected: expected}
+	m := notification.NewMessage(e, expected)
 	if queueErr := publish(queueCtx, i.Queue, e.ID+"/"+string(e.Region), TypeReceived, m); queueErr != nil {
 		return Result{}, errors.Join(err, fmt.Errorf("queue: %w", queueErr))
 	}
@@ -131,7 +130,7 @@ func (i *Intake) deliver(ctx context.Context, message []byte) (id string, region
 		return "unknown", "", ResultDead, i.deadLetter(ctx, "unknown", message, fmt.Errorf("decode: %w", err))
 	}
 	id = cmp.Or(received.ID, "unknown")
-	e, expected := received.Data.Event, received.Data.Expected
+	e, expected := replication.Event(received.Data.Event), received.Data.Expected
 	if received.Type != TypeReceived || !notification.ValidID(e.ID) || e.Region == "" {
 		return id, "", ResultDead, i.deadLetter(ctx, id, message, fmt.Errorf("not an %s with an id and a region, but %q", TypeReceived, received.Type))
 	}

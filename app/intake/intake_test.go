@@ -315,7 +315,7 @@ func TestEveryWriteFailsWithAQueue(t *testing.T) {
 func received(t testing.TB) []byte {
 	t.Helper()
 	topic := &memoryTopic{}
-	if err := publish(t.Context(), topic, "n1/eastus", TypeReceived, notification.Message{Event: event("eastus"), Expected: plan.Expected}); err != nil {
+	if err := publish(t.Context(), topic, "n1/eastus", TypeReceived, notification.NewMessage(event("eastus"), plan.Expected)); err != nil {
 		t.Fatal(err)
 	}
 	return []byte(topic.events[0])

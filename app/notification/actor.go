@@ -98,13 +98,10 @@ type Observer interface {
 	// decided.
 	Published(o replication.Outcome, lag time.Duration)
 
-	// Repeated is called when the reminder has done work that an earlier turn could not
-	// finish. WorkPublish is the only such work.
-	Repeated(work string)
+	// Repeated is called when the reminder has published an outcome that an earlier turn
+	// could not publish.
+	Repeated()
 }
-
-// WorkPublish is the work that a reminder repeats.
-const WorkPublish = "publish"
 
 // Actor is the server side: its methods are turns of the actor with the given id. Of
 // two turns of one id that overlap, the one that loaded an old record fails.
@@ -148,7 +145,7 @@ func (a *Actor) add(ctx context.Context, id string, body []byte) (actor.Turn, er
 	}
 	ctx, span := a.startSpan(ctx, "turn", trace.WithSpanKind(trace.SpanKindServer),
 		trace.WithAttributes(attrNotification.String(id), attrRegion.String(string(m.Event.Region))))
-	turn, d, err := a.addEvent(ctx, m.Event, replication.Plan{Expected: m.Expected, Timeout: a.Timeout})
+	turn, d, err := a.addEvent(ctx, replication.Event(m.Event), replication.Plan{Expected: m.Expected, Timeout: a.Timeout})
 	endTurn(span, d, err)
 	if err != nil {
 		return actor.Turn{}, fmt.Errorf("add to %s: %w", id, err)
@@ -315,7 +312,7 @@ func (a *Actor) followReminder(ctx context.Context, unfinished int, r record) er
 	published := len(r.Unpublished()) - len(s.Unpublished())
 	for range min(published, unfinished) {
 		if a.Observer != nil {
-			a.Observer.Repeated(WorkPublish)
+			a.Observer.Repeated()
 		}
 	}
 	if published > 0 {
@@ -361,7 +358,6 @@ func (a *Actor) unregister(ctx context.Context, id, name string) error {
 	return nil
 }
 
-// entries are those of the index that lead to s.
 func entries(s replication.State) []catalog.Entry {
 	e := s.First
 	return catalog.Entries(catalog.Image{Repository: e.Repository, Digest: e.Digest, Tag: e.Tag}, e.ID, s.StartedAt)
@@ -376,7 +372,6 @@ func (a *Actor) load(ctx context.Context, id string) (loaded, error) {
 	return loaded{r, version}, err
 }
 
-// save stores a decision in place of before.
 func (a *Actor) save(ctx context.Context, before loaded, r record, d replication.Decision) error {
 	if err := a.store(ctx, before, r); err != nil {
 		return err

@@ -265,7 +265,7 @@ func TestReplyBeforeWhatFollows(t *testing.T) {
 
 func addBody(t *testing.T, e replication.Event) []byte {
 	t.Helper()
-	body, err := json.Marshal(Message{e, plan.Expected})
+	body, err := json.Marshal(NewMessage(e, plan.Expected))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -1098,7 +1098,7 @@ type answersWith struct {
 }
 
 func (a answersWith) Invoke(ctx context.Context, _, method string, _ []byte) ([]byte, error) {
-	body, err := json.Marshal(Message{a.event, plan.Expected})
+	body, err := json.Marshal(NewMessage(a.event, plan.Expected))
 	if err != nil {
 		return nil, err
 	}

@@ -69,7 +69,7 @@ func (r Result) New() bool {
 // its first event. A nil error means that e is part of the notification's
 // durable state.
 func (c *Client) Add(ctx context.Context, e replication.Event, expected []replication.Region) (Result, error) {
-	body, err := json.Marshal(Message{e, expected})
+	body, err := json.Marshal(NewMessage(e, expected))
 	if err != nil {
 		return Result{}, fmt.Errorf("encode event: %w", err)
 	}

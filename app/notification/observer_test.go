@@ -23,7 +23,7 @@ func (o *observed) Published(out replication.Outcome, lag time.Duration) {
 	o.told = append(o.told, fmt.Sprintf("published %s after %v", out.Status, lag))
 }
 
-func (o *observed) Repeated(work string) { o.told = append(o.told, "repeated "+work) }
+func (o *observed) Repeated() { o.told = append(o.told, "repeated publish") }
 
 func (o *observed) actor() *Actor {
 	a := o.world.actor()

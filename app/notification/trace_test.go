@@ -197,7 +197,7 @@ func BenchmarkTurn(b *testing.B) {
 	} {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
-			body, err := json.Marshal(Message{event("eastus"), plan.Expected})
+			body, err := json.Marshal(NewMessage(event("eastus"), plan.Expected))
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -67,7 +67,7 @@ func statusOf(s replication.State) Status {
 		Repository: s.First.Repository, Tag: s.First.Tag, Digest: s.First.Digest,
 		MediaType: s.First.MediaType, Size: s.First.Size,
 		Status: s.Status(), StartedAt: s.StartedAt, Deadline: s.Deadline,
-		Regions: []RegionStatus{}, Missing: []replication.Region{}, Mismatch: s.Mismatch,
+		Regions: []RegionStatus{}, Missing: s.Missing(), Mismatch: s.Mismatch,
 	}
 	for _, a := range s.Arrivals {
 		r := RegionStatus{Region: a.Region, ReceivedAt: a.ReceivedAt, Via: a.Via}
@@ -82,7 +82,6 @@ func statusOf(s replication.State) Status {
 		}
 		st.Regions = append(st.Regions, r)
 	}
-	st.Missing = append(st.Missing, s.Missing()...)
 	if n := len(s.Outcomes); n > 0 {
 		at := s.Outcomes[n-1].At
 		st.ConcludedAt, st.DurationMS = new(at), new(at.Sub(s.StartedAt).Milliseconds())
@@ -111,25 +110,13 @@ type storedEvent struct {
 // The expected regions count only for a first event, and are those that the sender
 // knows: the actor's host may know older ones.
 type Message struct {
-	Event    replication.Event
-	Expected []replication.Region
-}
-
-type message struct {
 	Event    storedEvent          `json:"event"`
 	Expected []replication.Region `json:"expected"`
 }
 
-// MarshalJSON is for package json, like UnmarshalJSON.
-func (m Message) MarshalJSON() ([]byte, error) {
-	return json.Marshal(message{storedEvent(m.Event), m.Expected})
-}
-
-func (m *Message) UnmarshalJSON(data []byte) error {
-	var w message
-	err := json.Unmarshal(data, &w)
-	m.Event, m.Expected = replication.Event(w.Event), w.Expected
-	return err
+// NewMessage returns the message with e.
+func NewMessage(e replication.Event, expected []replication.Region) Message {
+	return Message{storedEvent(e), expected}
 }
 
 // reply is what the actor answers.

@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
+	"strings"
 
 	"allregions/app/replication"
 )
@@ -13,29 +15,26 @@ import (
 // Static is a list of expected regions that does not change.
 type Static []replication.Region
 
+var validRegion = regexp.MustCompile(`^[a-z0-9]+$`)
+
 // ParseStatic reads a list of region names, each in any of the ways in which
 // Azure writes them. It refuses an empty list, an empty name and a repetition.
 func ParseStatic(names []string) (Static, error) {
+	if replication.ParseRegion(strings.Join(names, ",")) == "" {
+		return nil, errors.New("no regions")
+	}
 	var regions Static
 	for i, name := range names {
 		r := replication.ParseRegion(name)
 		switch {
-		case r == "" && len(names) == 1:
-			return nil, errors.New("no regions")
 		case r == "":
 			return nil, fmt.Errorf("region %d of %d is empty", i+1, len(names))
 		case slices.Contains(regions, r):
 			return nil, fmt.Errorf("region %s is there twice", r)
-		}
-		for _, c := range r {
-			if (c < 'a' || c > 'z') && (c < '0' || c > '9') {
-				return nil, fmt.Errorf("%q is not the name of a region: letters, digits, spaces and dashes only", name)
-			}
+		case !validRegion.MatchString(string(r)):
+			return nil, fmt.Errorf("%q is not the name of a region: letters, digits, spaces and dashes only", name)
 		}
 		regions = append(regions, r)
-	}
-	if len(regions) == 0 {
-		return nil, errors.New("no regions")
 	}
 	return regions, nil
 }

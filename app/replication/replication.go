@@ -4,8 +4,7 @@
 // an id; together they are a notification. This package holds the rules that
 // join them, as pure functions: (state, event, now) → (state, decision). It
 // knows no HTTP, no Dapr, no storage and no clock, and it imports nothing but
-// the standard library. Whoever calls it does the writing; see package
-// notification for the order in which the writes must happen.
+// the standard library. Package notification does the writing.
 //
 // A notification begins with its first event, which fixes the regions that
 // must report and the deadline. From there:
@@ -249,9 +248,9 @@ func (d Decision) String() string {
 
 // Add joins e into s at now. The plan counts only if e is the first event.
 //
-// An event is in time if it was accepted before the deadline. One that was not is
-// recorded, and decides nothing until the set is complete; then timedOut and
-// recovered are decided together. What the time alone decides, Tick decides.
+// An event that was not accepted in time is recorded, and decides nothing until the
+// set is complete; then timedOut and recovered are decided together. What the time
+// alone decides, Tick decides.
 func Add(s State, e Event, plan Plan, now time.Time) (State, Decision) {
 	if !s.Exists() {
 		return begin(e, plan, now)
@@ -397,7 +396,7 @@ func later(a, b time.Time) time.Time {
 }
 
 // Check reports what is wrong with a state that claims to come from this
-// package. It has no side effects; nil means that every rule above holds.
+// package.
 func (s State) Check() error {
 	if !s.Exists() {
 		return errors.New("replication: no notification")

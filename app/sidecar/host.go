@@ -41,18 +41,9 @@ type Actor struct {
 	Remind func(ctx context.Context, id, name string) error
 }
 
-// Host answers the calls that Dapr makes to an application that hosts actors:
-//
-//	GET    /dapr/config                               which types, which timeouts
-//	GET    /dapr/subscribe                            which topics
-//	POST   /topics/{topic}                            messages
-//	GET    /healthz                                   whether the process lives
-//	PUT    /actors/{type}/{id}/method/{method}        a turn
-//	PUT    /actors/{type}/{id}/method/remind/{name}   a reminder's turn
-//	DELETE /actors/{type}/{id}                        the actor was idle, or moved
-//
-// None of these asks for a credential: serve them to the sidecar alone, on the
-// loopback interface.
+// Host answers the calls that Dapr makes to an application that hosts actors. None of
+// them asks for a credential: serve them to the sidecar alone, on the loopback
+// interface.
 //
 // Host keeps nothing of an actor between two turns. Dapr gives an actor one
 // turn at a time, but it calls a turn over when its caller goes away, even if
@@ -96,7 +87,7 @@ func NewHost(log *slog.Logger, p propagation.TextMapPropagator, actors []Actor, 
 		base := "/actors/" + a.Type + "/{id}"
 		h.mux.HandleFunc("PUT "+base+"/method/{method}", h.invoke(a))
 		h.mux.HandleFunc("PUT "+base+"/method/remind/{name}", h.remind(a))
-		h.mux.HandleFunc("DELETE "+base, h.deactivate(a))
+		h.mux.HandleFunc("DELETE "+base, h.deactivate(a)) // it was idle, or goes to another replica
 	}
 	h.mux.HandleFunc("GET /dapr/subscribe", h.subscribed)
 	for _, s := range subscriptions {
@@ -196,7 +187,7 @@ func (h *Host) fail(ctx context.Context, w http.ResponseWriter, actorType, id st
 	http.Error(w, err.Error(), http.StatusInternalServerError)
 }
 
-// follow does what follows a turn. It goes on when the turn's caller has gone.
+// follow calls after, also when the turn's caller has gone.
 func (h *Host) follow(ctx context.Context, after func(context.Context)) {
 	ctx = context.WithoutCancel(ctx)
 	defer func() { // as net/http does it for the turn itself

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"sync"
@@ -69,7 +68,7 @@ const (
 
 func topicPath(topic string) string { return "/topics/" + topic }
 
-// subscription is one in Dapr's words.
+// subscription is one, as Dapr reads it.
 type subscription struct {
 	PubSub        string            `json:"pubsubname"`
 	Topic         string            `json:"topic"`
@@ -149,8 +148,13 @@ const (
 // 404 for done.
 func (h *Host) take(s Subscription) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		b, err := readBatch(http.MaxBytesReader(w, r.Body, maxBody))
+		var b batch
+		err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody)).Decode(&b)
+		if err == nil && len(b.Entries) == 0 {
+			err = errors.New("no entries")
+		}
 		if err != nil {
+			err = fmt.Errorf("decode a batch: %w", err)
 			h.refuse(r.Context(), s, err)
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 			return
@@ -164,17 +168,6 @@ func (h *Host) take(s Subscription) http.HandlerFunc {
 		w.Header().Set("Content-Type", "application/json")
 		json.NewEncoder(w).Encode(answer)
 	}
-}
-
-func readBatch(body io.Reader) (batch, error) {
-	var b batch
-	if err := json.NewDecoder(body).Decode(&b); err != nil {
-		return batch{}, fmt.Errorf("decode a batch: %w", err)
-	}
-	if len(b.Entries) == 0 {
-		return batch{}, errors.New("not a batch: no entries")
-	}
-	return b, nil
 }
 
 func (h *Host) takeEntry(ctx context.Context, s Subscription, e entry) verdict {

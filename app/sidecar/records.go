@@ -24,11 +24,9 @@ func (c *Client) Records(name, prefix string) *Records {
 
 // Records are the actor.Records in a state store component.
 //
-// They are not what Dapr calls actor state, which whoever writes last overwrites.
-// Dapr says that an actor has one turn at a time; but while actors move from one
-// replica to another two have one, and a write whose caller has given up may reach
-// the store behind the next turn's. Dapr's other state API compares, so that a turn
-// cannot undo what it has not seen.
+// They are not what Dapr calls actor state, which whoever writes last overwrites: a
+// second turn, or a write whose caller has given up. Dapr's other state API compares
+// versions.
 type Records struct {
 	store  *store
 	prefix string

@@ -7,7 +7,7 @@
 // hidden here. It drops the error of a reminder and answers 200, it answers 200
 // for a method that returns only an error, it keeps every actor in memory for
 // as long as Dapr does, an hour, with a cache of its state that outlives failed
-// writes and moves, and its idle time cannot be set. See Host.
+// writes and moves, and its idle time cannot be set.
 package sidecar
 
 import (

@@ -49,12 +49,10 @@ type write struct {
 }
 
 func (s *store) get(ctx context.Context, key string) (*dapr.StateItem, error) {
-	r := read{key: key}
 	if !s.isOneFile(ctx) {
-		err := s.readOne(ctx, &r)
-		return r.item, err
+		return s.readOne(ctx, key)
 	}
-	answered, err := s.reads.do(ctx, r)
+	answered, err := s.reads.do(ctx, read{key: key})
 	return answered.item, err
 }
 
@@ -79,18 +77,14 @@ func (s *store) isOneFile(ctx context.Context) bool {
 	return componentType == oneFile
 }
 
-func (s *store) readOne(ctx context.Context, r *read) error {
-	item, err := s.client.dapr.GetStateWithConsistency(ctx, s.name, r.key, nil, anyConsistency)
-	if err == nil && item == nil {
-		err = errors.New("the sidecar answered nothing")
-	}
-	r.item = item
-	return err
+func (s *store) readOne(ctx context.Context, key string) (*dapr.StateItem, error) {
+	return s.client.dapr.GetStateWithConsistency(ctx, s.name, key, nil, anyConsistency)
 }
 
 func (s *store) readAll(calls []*call[read]) {
 	if len(calls) == 1 {
-		calls[0].err = s.readOne(calls[0].ctx, &calls[0].v)
+		c := calls[0]
+		c.v.item, c.err = s.readOne(c.ctx, c.v.key)
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), togetherTimeout)

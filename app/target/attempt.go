@@ -80,13 +80,6 @@ func NewSet(targets []*Target, transport http.RoundTripper, now func() time.Time
 	return s
 }
 
-// Has tells whether there is a target with that name.
-func (s *Set) Has(name string) bool { return s.index(name) >= 0 }
-
-func (s *Set) index(name string) int {
-	return slices.IndexFunc(s.All, func(t *Target) bool { return t.Name == name })
-}
-
 // Health returns the health of all targets, in the order of the settings.
 func (s *Set) Health() []Health {
 	s.mu.Lock()
@@ -97,7 +90,7 @@ func (s *Set) Health() []Health {
 // Send makes one attempt, of at most 10 s, to deliver an event to a target. Original
 // is the webhook that ACR sent, where the target wants it.
 func (s *Set) Send(ctx context.Context, name string, event, original []byte) Result {
-	i := s.index(name)
+	i := slices.IndexFunc(s.All, func(t *Target) bool { return t.Name == name })
 	if i < 0 {
 		return Result{Verdict: Never, Error: "the target is not in NOTIFY_TARGETS any more"}
 	}

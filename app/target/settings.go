@@ -152,42 +152,35 @@ type entry struct {
 	errs     []error
 }
 
-// keys has the keys of an entry, in the order in which they are read. Without the
-// key, read gets no node.
-var keys = []struct {
-	name string
-	read func(*entry, *yaml.Node)
-}{
-	{"name", (*entry).readName}, {"type", (*entry).readType}, {"url", (*entry).readURL}, {"secret", (*entry).readSecret},
-	{"headers", (*entry).readHeaders}, {"filter", (*entry).readFilter}, {"outcomes", (*entry).readOutcomes},
-}
+// keys are the keys of an entry.
+var keys = []string{"name", "type", "url", "secret", "headers", "filter", "outcomes"}
 
 // read reads an entry. Without errors, the target is complete; with them, it may
-// have a name.
+// have a name. Without its key, a value has no node.
 func (e *entry) read(n *yaml.Node) {
-	var names []string
-	for _, k := range keys {
-		names = append(names, k.name)
-	}
 	if n.Kind != yaml.MappingNode {
-		e.wrong("", "in line %d: not a mapping with the keys %s", n.Line, strings.Join(names, ", "))
+		e.wrong("", "in line %d: not a mapping with the keys %s", n.Line, strings.Join(keys, ", "))
 		return
 	}
 	fields := map[string]*yaml.Node{}
 	for pair := range slices.Chunk(n.Content, 2) {
 		key, value := resolve(pair[0]), resolve(pair[1])
 		switch {
-		case !slices.Contains(names, key.Value):
-			e.wrong("", "%s in line %d: there is no such key; there are %s", shown(key, value), key.Line, strings.Join(names, ", "))
+		case !slices.Contains(keys, key.Value):
+			e.wrong("", "%s in line %d: there is no such key; there are %s", shown(key, value), key.Line, strings.Join(keys, ", "))
 		case fields[key.Value] != nil:
 			e.wrong(key.Value, "is there twice")
 		default:
 			fields[key.Value] = value
 		}
 	}
-	for _, k := range keys {
-		k.read(e, fields[k.name])
-	}
+	e.readName(fields["name"])
+	e.readType(fields["type"])
+	e.readURL(fields["url"])
+	e.readSecret(fields["secret"])
+	e.readHeaders(fields["headers"])
+	e.readFilter(fields["filter"])
+	e.readOutcomes(fields["outcomes"])
 	if len(e.errs) == 0 {
 		e.settings.hidden = hide(e.settings.url, e.secrets, e.settings.header)
 	}
@@ -234,7 +227,7 @@ var reference = regexp.MustCompile(`\$\$\{|\$\{(?:[A-Za-z_][A-Za-z0-9_]*\})?`)
 // expanded is text with ${NAME} replaced. A variable that is empty counts as not
 // set, as in all settings.
 func (e *entry) expanded(key string, n *yaml.Node) string {
-	ok, malformed := true, false
+	before, malformed := len(e.errs), false
 	s := reference.ReplaceAllStringFunc(e.text(key, n), func(found string) string {
 		switch found {
 		case "$${":
@@ -247,7 +240,6 @@ func (e *entry) expanded(key string, n *yaml.Node) string {
 		value, _ := e.env(name)
 		if value = strings.TrimSpace(value); value == "" {
 			e.wrong(key, "the environment variable %s is not set", name)
-			ok = false
 		}
 		e.secrets = append(e.secrets, value)
 		return value
@@ -255,7 +247,7 @@ func (e *entry) expanded(key string, n *yaml.Node) string {
 	if malformed {
 		e.wrong(key, "${ without the name of a variable and }; write $${ for ${ itself")
 	}
-	if !ok || malformed {
+	if len(e.errs) > before {
 		return ""
 	}
 	return strings.TrimSpace(s)

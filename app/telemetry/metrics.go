@@ -9,7 +9,6 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 
-	"allregions/app/notification"
 	"allregions/app/replication"
 	"allregions/app/target"
 )
@@ -33,6 +32,9 @@ const (
 	labelWork    = attribute.Key("work")
 	labelTarget  = attribute.Key("target")
 )
+
+// workPublish labels the only work that a reminder repeats.
+var workPublish = labelWork.String("publish")
 
 const (
 	viaWebhook  = "webhook" // replication.ViaWebhook is ""
@@ -82,7 +84,7 @@ func newMetrics(m metric.Meter) (*Metrics, error) {
 	for _, outcome := range []replication.Status{replication.Replicated, replication.TimedOut, replication.Recovered} {
 		s.count(s.notifications, 0, labelOutcome.String(string(outcome)))
 	}
-	s.count(s.recoveries, 0, labelWork.String(notification.WorkPublish))
+	s.count(s.recoveries, 0, workPublish)
 	return s, nil
 }
 
@@ -147,7 +149,7 @@ func (s *Metrics) Published(_ replication.Outcome, lag time.Duration) {
 }
 
 // Repeated: see Saved.
-func (s *Metrics) Repeated(work string) { s.count(s.recoveries, 1, labelWork.String(work)) }
+func (s *Metrics) Repeated() { s.count(s.recoveries, 1, workPublish) }
 
 // Attempted is for target.Set.
 func (s *Metrics) Attempted(name string, v target.Verdict) {

@@ -17,7 +17,6 @@ import (
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 
 	"allregions/app/intake"
-	"allregions/app/notification"
 	"allregions/app/replication"
 	"allregions/app/target"
 )
@@ -58,7 +57,7 @@ func story(m *Metrics) {
 	m.Received("westeurope", string(replication.Started))
 	m.Received("", intake.ResultRefused)
 	m.Delivered("japaneast", string(replication.CameAfter))
-	m.Repeated(notification.WorkPublish)
+	m.Repeated()
 	m.Attempted("ops", target.Again)
 }
 
