@@ -214,6 +214,29 @@ func TestInfraExpiry(t *testing.T) {
 	}
 }
 
+// The account's consistency is what reads get, as infra/cosmos.bicep says, while no
+// request and no component names another.
+func TestInfraConsistency(t *testing.T) {
+	if level := oneOf(t, `defaultConsistencyLevel: '(\w+)'`, read(t, "infra/cosmos.bicep")); level != "Strong" {
+		t.Errorf("the account is %s", level)
+	}
+	if level := oneOf(t, `const anyConsistency = dapr\.(\w+)`, read(t, "app/sidecar/store.go")); level != "StateConsistencyUndefined" {
+		t.Errorf("the service asks for %s", level)
+	}
+	for _, line := range submatches(`(?m)^(.*(?:StateConsistency\w+|[Cc]onsistency:).*)$`, read(t, "app/sidecar/store.go")) {
+		if !strings.Contains(line, "anyConsistency") {
+			t.Errorf("%q asks for a level of its own", line)
+		}
+	}
+	for name, c := range components(t, "azure") {
+		for _, m := range c.Spec.Metadata {
+			if strings.Contains(strings.ToLower(m.Name), "consistency") {
+				t.Errorf("%s has %s", name, m.Name)
+			}
+		}
+	}
+}
+
 func TestInfraConventions(t *testing.T) {
 	ids := regexp.MustCompile(`var (\w+) = '[0-9a-f]{8}-[0-9a-f]{4}-`)
 	for name, text := range bicep(t) {
