@@ -36,7 +36,11 @@ resource account 'Microsoft.DocumentDB/databaseAccounts@2025-04-15' = {
     minimalTlsVersion: 'Tls12'
     backupPolicy: {
       type: 'Periodic'
-      periodicModeProperties: { backupIntervalInMinutes: 240, backupRetentionIntervalInHours: 8, backupStorageRedundancy: 'Local' }
+      periodicModeProperties: {
+        backupIntervalInMinutes: 240
+        backupRetentionIntervalInHours: 8
+        backupStorageRedundancy: 'Local'
+      }
     }
   }
 }
@@ -61,7 +65,12 @@ resource stateContainer 'Microsoft.DocumentDB/databaseAccounts/sqlDatabases/cont
       // From the last write, as below.
       defaultTtl: retentionDays * 24 * 60 * 60
       // Read by key only. Not mode none, which the TTL does not work with.
-      indexingPolicy: { indexingMode: 'consistent', automatic: true, includedPaths: [], excludedPaths: [{ path: '/*' }] }
+      indexingPolicy: {
+        indexingMode: 'consistent'
+        automatic: true
+        includedPaths: []
+        excludedPaths: [{ path: '/*' }]
+      }
     }
   }
 }
