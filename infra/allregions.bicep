@@ -121,20 +121,24 @@ resource app 'Microsoft.App/containerApps@2025-07-01' = {
           image: image
           // The image runs as nonroot (65532).
           resources: { cpu: json('0.5'), memory: '1Gi' }
-          env: concat([
-            { name: 'AZURE_CLIENT_ID', value: identity.properties.clientId }
-            { name: 'PUBLIC_URL', value: url }
-            { name: 'REGISTRY_RESOURCE_ID', value: registryResourceId }
-            { name: 'WEBHOOK_REGIONS', value: join(regionsOf(webhookRegions), ',') }
-            { name: 'WEBHOOK_TIMEOUT', value: webhookTimeout }
-            { name: 'WEBHOOK_ACTIONS', value: webhookActions }
-            { name: 'WEBHOOK_REGISTRATION', value: webhookRegistration }
-            { name: 'WEBHOOK_OWNER', value: webhookOwner }
-            { name: 'WEBHOOK_KEYS', secretRef: 'webhook-keys' }
-            { name: 'SHUTDOWN_DELAY', value: '5s' } // until no more requests are sent here
-            { name: 'NOTIFY_TARGETS', value: notifyTargets }
-            { name: 'GOMEMLIMIT', value: '900MiB' } // of memory, above
-          ], empty(otlpEndpoint) ? [] : [{ name: 'OTEL_EXPORTER_OTLP_ENDPOINT', value: otlpEndpoint }], map(pairs, pair => { name: pair[0], secretRef: pair[1] }))
+          env: concat(
+            [
+              { name: 'AZURE_CLIENT_ID', value: identity.properties.clientId }
+              { name: 'PUBLIC_URL', value: url }
+              { name: 'REGISTRY_RESOURCE_ID', value: registryResourceId }
+              { name: 'WEBHOOK_REGIONS', value: join(regionsOf(webhookRegions), ',') }
+              { name: 'WEBHOOK_TIMEOUT', value: webhookTimeout }
+              { name: 'WEBHOOK_ACTIONS', value: webhookActions }
+              { name: 'WEBHOOK_REGISTRATION', value: webhookRegistration }
+              { name: 'WEBHOOK_OWNER', value: webhookOwner }
+              { name: 'WEBHOOK_KEYS', secretRef: 'webhook-keys' }
+              { name: 'SHUTDOWN_DELAY', value: '5s' } // until no more requests are sent here
+              { name: 'NOTIFY_TARGETS', value: notifyTargets }
+              { name: 'GOMEMLIMIT', value: '900MiB' } // of memory, above
+            ],
+            empty(otlpEndpoint) ? [] : [{ name: 'OTEL_EXPORTER_OTLP_ENDPOINT', value: otlpEndpoint }],
+            map(pairs, pair => { name: pair[0], secretRef: pair[1] })
+          )
           probes: [
             {
               type: 'Startup'
@@ -172,7 +176,10 @@ resource app 'Microsoft.App/containerApps@2025-07-01' = {
 var registryParts = split(registryResourceId, '/')
 
 module rights 'rights.bicep' = if (!empty(registryResourceId)) {
-  scope: resourceGroup(empty(registryResourceId) ? subscription().subscriptionId : registryParts[2], empty(registryResourceId) ? resourceGroup().name : registryParts[4])
+  scope: resourceGroup(
+    empty(registryResourceId) ? subscription().subscriptionId : registryParts[2],
+    empty(registryResourceId) ? resourceGroup().name : registryParts[4]
+  )
   name: 'allregions-rights-${uniqueString(webhookOwner)}'
   params: {
     registryName: last(registryParts)

@@ -18,5 +18,9 @@ param publicUrl = readEnvironmentVariable('CUSTOM_URL', '')
 param notifyTargets = readEnvironmentVariable('NOTIFY_TARGETS', '')
 param otlpEndpoint = readEnvironmentVariable('OTLP_ENDPOINT', '')
 param vaultVariables = readEnvironmentVariable('TARGET_SECRETS', '')
-param minReplicas = int(empty(readEnvironmentVariable('MIN_REPLICAS', '')) ? '2' : readEnvironmentVariable('MIN_REPLICAS', ''))
-param maxReplicas = int(empty(readEnvironmentVariable('MAX_REPLICAS', '')) ? '5' : readEnvironmentVariable('MAX_REPLICAS', ''))
+param minReplicas = int(empty(readEnvironmentVariable('MIN_REPLICAS', ''))
+  ? '2'
+  : readEnvironmentVariable('MIN_REPLICAS', ''))
+param maxReplicas = int(empty(readEnvironmentVariable('MAX_REPLICAS', ''))
+  ? '5'
+  : readEnvironmentVariable('MAX_REPLICAS', ''))

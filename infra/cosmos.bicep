@@ -1,5 +1,5 @@
-// What must last: one record per notification, which people query, too; and, in a
-// container of its own, what is only read by key.
+// What must last, in two containers: one record per notification, which people
+// query, too; and what is only read by key.
 param name string
 param location string
 param tags object
@@ -25,16 +25,22 @@ resource account 'Microsoft.DocumentDB/databaseAccounts@2025-04-15' = {
     databaseAccountOfferType: 'Standard'
     capabilities: throughput == 0 ? [{ name: 'EnableServerless' }] : []
     locations: [{ locationName: location, failoverPriority: 0 }]
-    // Not Session: an actor that moves to another replica reads what the last
-    // one wrote through another sidecar, which has another session. It holds for
-    // requests that name no level of their own, as the service's do.
+    // The level of the account is what reads get, because the service's requests
+    // name none. Dapr's option for strong consistency would lower it: Dapr turns it
+    // into Session without a token. Session is not enough: an actor that moves to
+    // another replica reads what the last one wrote through another sidecar, which
+    // has another session.
     consistencyPolicy: { defaultConsistencyLevel: 'Strong' }
     disableLocalAuth: true
     disableKeyBasedMetadataWriteAccess: true
     minimalTlsVersion: 'Tls12'
     backupPolicy: {
       type: 'Periodic'
-      periodicModeProperties: { backupIntervalInMinutes: 240, backupRetentionIntervalInHours: 8, backupStorageRedundancy: 'Local' }
+      periodicModeProperties: {
+        backupIntervalInMinutes: 240
+        backupRetentionIntervalInHours: 8
+        backupStorageRedundancy: 'Local'
+      }
     }
   }
 }
@@ -59,7 +65,12 @@ resource stateContainer 'Microsoft.DocumentDB/databaseAccounts/sqlDatabases/cont
       // From the last write, as below.
       defaultTtl: retentionDays * 24 * 60 * 60
       // Read by key only. Not mode none, which the TTL does not work with.
-      indexingPolicy: { indexingMode: 'consistent', automatic: true, includedPaths: [], excludedPaths: [{ path: '/*' }] }
+      indexingPolicy: {
+        indexingMode: 'consistent'
+        automatic: true
+        includedPaths: []
+        excludedPaths: [{ path: '/*' }]
+      }
     }
   }
 }

@@ -1,5 +1,5 @@
 // The Dapr components, as components/azure has them, with the names of this
-// deployment put in.
+// deployment put in, and with the subscription that the service takes from.
 param environmentName string
 param cosmosAccount string
 param serviceBusNamespace string
@@ -33,7 +33,8 @@ resource deployed 'Microsoft.App/managedEnvironments/daprComponents@2025-07-01' 
             clientId
           )
         }),
-        // The subscription that servicebus.bicep makes for the service.
+        // The name of Dapr's consumer is that of the subscription: servicebus.bicep makes
+        // one for the app.
         startsWith(component.spec.type, 'pubsub.') ? [{ name: 'consumerID', value: component.scopes[0] }] : []
       )
       scopes: component.scopes

@@ -1,4 +1,5 @@
-// The Container Apps environment, its logs and Dapr's traces.
+// The Container Apps environment, its logs and Dapr's traces. Dapr sends these with
+// Application Insights' connection string, which only allows to send.
 param name string
 param location string
 param tags object

@@ -1,4 +1,5 @@
-// The one identity that the service has for all of Azure. There are no keys.
+// The one identity that the service has for all of Azure. It holds no key of a
+// resource of Azure.
 param name string
 param location string
 param tags object

@@ -25,7 +25,7 @@ param environmentName string
 @description('Region of the resources. The replicas of the registry may be anywhere.')
 param location string
 
-@description('Object id of who deploys: gets the right to read and change the webhook key. Empty gives it to nobody.')
+@description('Object id of who deploys: gets the right to read and change the secrets of the vault. Empty gives it to nobody.')
 param principalId string = ''
 
 @description('User or ServicePrincipal.')
@@ -58,7 +58,7 @@ param retentionDays int = 90
 param cosmosThroughput int = 0
 
 @secure()
-@description('The first key of the webhooks. Used once, while the service does not exist; later keys are made in the vault.')
+@description('The first key of the webhooks. Each deployment writes a new one until the service exists; later keys are set in the vault.')
 param webhookKey string = newGuid()
 
 var newRegions = regionsOf(newRegistryRegions)

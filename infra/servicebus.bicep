@@ -11,7 +11,7 @@ param webhookTopic string
 param subscriptions array
 param principalId string
 
-// Dapr subscribes under the name of the app.
+// The consumer that dapr.bicep names.
 var appId = loadYamlContent('../components/azure/pubsub.yaml').scopes[0]
 
 resource namespace 'Microsoft.ServiceBus/namespaces@2026-01-01' = {

@@ -1,4 +1,4 @@
-// The keys of the webhooks, the only secret there is.
+// The keys of the webhooks, and the secrets of targets, which the user puts here.
 param name string
 param location string
 param tags object
@@ -6,7 +6,7 @@ param identityPrincipalId string
 param deployerPrincipalId string
 param deployerPrincipalType string
 
-@description('Write webhookKey. False keeps what is there.')
+@description('Write webhookKey, over what is there. False keeps what is there.')
 param writeKey bool
 
 @secure()
@@ -49,7 +49,7 @@ resource serviceReads 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
   }
 }
 
-// Who deploys reads the key for pipelines, and rotates it.
+// Who deploys reads the keys, rotates them, and sets the secrets of targets.
 resource deployerRotates 'Microsoft.Authorization/roleAssignments@2022-04-01' = if (!empty(deployerPrincipalId)) {
   scope: vault
   name: guid(vault.id, deployerPrincipalId, secretsOfficer)

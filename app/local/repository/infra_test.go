@@ -214,6 +214,29 @@ func TestInfraExpiry(t *testing.T) {
 	}
 }
 
+// The account's consistency is what reads get, as infra/cosmos.bicep says, while no
+// request and no component names another.
+func TestInfraConsistency(t *testing.T) {
+	if level := oneOf(t, `defaultConsistencyLevel: '(\w+)'`, read(t, "infra/cosmos.bicep")); level != "Strong" {
+		t.Errorf("the account is %s", level)
+	}
+	if level := oneOf(t, `const anyConsistency = dapr\.(\w+)`, read(t, "app/sidecar/store.go")); level != "StateConsistencyUndefined" {
+		t.Errorf("the service asks for %s", level)
+	}
+	for _, line := range submatches(`(?m)^(.*(?:StateConsistency\w+|[Cc]onsistency:).*)$`, read(t, "app/sidecar/store.go")) {
+		if !strings.Contains(line, "anyConsistency") {
+			t.Errorf("%q asks for a level of its own", line)
+		}
+	}
+	for name, c := range components(t, "azure") {
+		for _, m := range c.Spec.Metadata {
+			if strings.Contains(strings.ToLower(m.Name), "consistency") {
+				t.Errorf("%s has %s", name, m.Name)
+			}
+		}
+	}
+}
+
 func TestInfraConventions(t *testing.T) {
 	ids := regexp.MustCompile(`var (\w+) = '[0-9a-f]{8}-[0-9a-f]{4}-`)
 	for name, text := range bicep(t) {
@@ -380,6 +403,137 @@ func TestAzureYAML(t *testing.T) {
 	}
 }
 
+// snapshots are the parameters of infra/test, and the file of infra that each is for.
+func snapshots(t *testing.T) map[string]string {
+	t.Helper()
+	using := map[string]string{}
+	for _, name := range filesIn(t, "infra/test", ".bicepparam") {
+		using[name] = oneOf(t, `(?m)^using '\.\./(.*)'$`, read(t, name))
+	}
+	return using
+}
+
+// A deployment, in each of the ways to name a registry and with everything set, makes
+// what infra/test has. The compiler compares that with infra, in .ci/run.
+func TestInfraSnapshots(t *testing.T) {
+	type resource struct {
+		Type, Name, Location string
+		Properties           struct {
+			Metadata      []struct{ Name, Value string }
+			Configuration struct{ Secrets []struct{ Name string } }
+			Template      struct {
+				Containers []struct {
+					Env []struct{ Name, Value, SecretRef string }
+				}
+			}
+		}
+	}
+	type snapshot struct {
+		PredictedResources []resource
+		Outputs            map[string]string
+	}
+	load := func(name string) (s snapshot) {
+		if err := json.Unmarshal([]byte(read(t, "infra/test/"+name+".snapshot.json")), &s); err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	// names are the last parts of the names of a type's resources below a parent's.
+	names := func(s snapshot, kind, parent string) (found []string) {
+		for _, r := range s.PredictedResources {
+			if last := r.Name[strings.LastIndex(r.Name, "/")+1:]; r.Type == kind && strings.HasSuffix(strings.TrimSuffix(r.Name, last), parent) {
+				found = append(found, last)
+			}
+		}
+		slices.Sort(found)
+		return found
+	}
+	for name := range snapshots(t) {
+		load(strings.TrimSuffix(filepath.Base(name), ".bicepparam"))
+	}
+	const subscriptions, replicas = "Microsoft.ServiceBus/namespaces/topics/subscriptions", "Microsoft.ContainerRegistry/registries/replications"
+	for _, c := range []struct {
+		name                    string
+		subscriptions, replicas []string
+		key, watched            bool
+	}{
+		{"existing", []string{appID}, nil, true, true},
+		{"new", []string{appID}, []string{"eastus", "japaneast"}, true, true},
+		{"hand", []string{appID}, nil, true, false},
+		{"everything", []string{appID, "deploy", "scan"}, nil, false, true},
+	} {
+		s := load(c.name)
+		if got := names(s, subscriptions, "/acr-notifications/"); !slices.Equal(got, c.subscriptions) {
+			t.Errorf("%s: subscriptions %q, want %q", c.name, got, c.subscriptions)
+		}
+		if got := names(s, replicas, "/"); !slices.Equal(got, c.replicas) {
+			t.Errorf("%s: replicas %q, want %q", c.name, got, c.replicas)
+		}
+		if got := len(names(s, "Microsoft.KeyVault/vaults/secrets", "/")) == 1; got != c.key {
+			t.Errorf("%s: writes the key: %t", c.name, got)
+		}
+		if got := s.Outputs["REGISTRY_RESOURCE_ID"] != ""; got != c.watched {
+			t.Errorf("%s: registry %q", c.name, s.Outputs["REGISTRY_RESOURCE_ID"])
+		}
+		consumer := ""
+		for _, r := range s.PredictedResources {
+			if r.Location != "" && r.Location != "westeurope" && r.Type != replicas {
+				t.Errorf("%s: %s is in %q", c.name, r.Name, r.Location)
+			}
+			for _, m := range r.Properties.Metadata {
+				if m.Name == "consumerID" {
+					consumer += m.Value
+				}
+			}
+		}
+		if consumer != appID {
+			t.Errorf("%s: Dapr takes from the subscription %q", c.name, consumer)
+		}
+	}
+
+	for _, c := range []struct {
+		name, regions string
+		secrets       []string
+		variables     map[string]string // that have a secret
+		rights        bool
+	}{
+		{"service", "", []string{"webhook-keys"}, map[string]string{"WEBHOOK_KEYS": "webhook-keys"}, true},
+		{"service-hand", "westeurope,eastus", []string{"webhook-keys"}, map[string]string{"WEBHOOK_KEYS": "webhook-keys"}, false},
+		{"service-everything", "westeurope,eastus", []string{"webhook-keys", "slack-url", "otlp-headers"}, map[string]string{
+			"WEBHOOK_KEYS": "webhook-keys", "SLACK_URL": "slack-url", "BACKUP_URL": "slack-url", "OTEL_EXPORTER_OTLP_HEADERS": "otlp-headers",
+		}, true},
+	} {
+		s := load(c.name)
+		i := slices.IndexFunc(s.PredictedResources, func(r resource) bool { return r.Type == "Microsoft.App/containerApps" })
+		if i < 0 || len(s.PredictedResources[i].Properties.Template.Containers) != 1 {
+			t.Fatalf("%s: no app with one container", c.name)
+		}
+		app := s.PredictedResources[i].Properties
+		var secrets []string
+		for _, secret := range app.Configuration.Secrets {
+			secrets = append(secrets, secret.Name)
+		}
+		if !slices.Equal(secrets, c.secrets) {
+			t.Errorf("%s: secrets %q, want %q", c.name, secrets, c.secrets)
+		}
+		variables, regions := map[string]string{}, ""
+		for _, v := range app.Template.Containers[0].Env {
+			if v.SecretRef != "" {
+				variables[v.Name] = v.SecretRef
+			}
+			if v.Name == "WEBHOOK_REGIONS" {
+				regions = v.Value
+			}
+		}
+		if !maps.Equal(variables, c.variables) || regions != c.regions {
+			t.Errorf("%s: %q with the regions %q, want %q with %q", c.name, variables, regions, c.variables, c.regions)
+		}
+		if got := len(names(s, "Microsoft.Authorization/roleDefinitions", "")) == 1; got != c.rights {
+			t.Errorf("%s: rights at the registry: %t", c.name, got)
+		}
+	}
+}
+
 // .ci/run has the compiler look at each file, and lets no warning pass, although
 // the compiler's exit code does.
 func TestBicepInCI(t *testing.T) {
@@ -392,7 +546,7 @@ func TestBicepInCI(t *testing.T) {
 	run := func(compiler string) (out string, calls []string, err error) {
 		log := filepath.Join(dir, "calls")
 		os.Remove(log)
-		if err := os.WriteFile(filepath.Join(dir, "bicep"), []byte("#!/bin/sh\necho \"$@\" >>"+log+"\necho '{}'\n"+compiler+"\n"), 0o755); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, "bicep"), []byte("#!/bin/sh\necho \"$@\" >>"+log+"\n[ \"$1\" = format ] && cat \"$3\" || echo '{}'\n"+compiler+"\n"), 0o755); err != nil {
 			t.Fatal(err)
 		}
 		cmd := exec.Command("bash", "-euo", "pipefail", "-c", script)
@@ -404,9 +558,16 @@ func TestBicepInCI(t *testing.T) {
 
 	var want []string
 	for name := range bicep(t) {
-		want = append(want, "build --stdout infra/"+name, "lint infra/"+name)
+		want = append(want, "build --stdout infra/"+name, "lint infra/"+name, "format --stdout infra/"+name)
 	}
-	want = append(want, "build-params --stdout infra/allregions.bicepparam")
+	want = append(want, "build-params --stdout infra/allregions.bicepparam", "format --stdout infra/allregions.bicepparam")
+	for name, using := range snapshots(t) {
+		group := ""
+		if using != "main.bicep" {
+			group = " --resource-group rg-prod"
+		}
+		want = append(want, "format --stdout "+name, "snapshot "+name+" --mode validate --subscription-id "+subscriptionID+" --location westeurope"+group)
+	}
 	slices.Sort(want)
 	out, calls, err := run("exit 0")
 	if slices.Sort(calls); err != nil || !slices.Equal(calls, want) {
@@ -417,6 +578,11 @@ func TestBicepInCI(t *testing.T) {
 			if out, _, err := run(`[ "$1" != ` + command + " ] || " + compiler); err == nil || !strings.Contains(out, "bicep "+command+" ") {
 				t.Errorf("%s: %q passes: %s", command, compiler, out)
 			}
+		}
+	}
+	for command, refused := range map[string]string{"format": "echo", "snapshot": "exit 1"} {
+		if out, _, err := run(`[ "$1" != ` + command + " ] || " + refused); err == nil || !strings.Contains(out, "bicep "+command+" infra/") {
+			t.Errorf("%s: %q passes: %s", command, refused, out)
 		}
 	}
 	// What azd always sets is set there, too: the compiler wants a value.
