@@ -39,33 +39,10 @@ func (w world) actor() *notification.Actor {
 		Now: func() time.Time { return w.Now }, Log: slog.New(slog.DiscardHandler)}
 }
 
-// process is a Dapr that reaches its actor at once. What follows the replies waits
-// for end.
-type process struct {
-	*notification.Actor
-	after []func()
-}
-
-func (p *process) Invoke(ctx context.Context, id, method string, body []byte) ([]byte, error) {
-	turn, err := p.Methods()[method](ctx, id, body)
-	if err == nil && turn.After != nil {
-		p.after = append(p.after, func() { turn.After(context.WithoutCancel(ctx)) })
-	}
-	return turn.Reply, err
-}
-
-// end does what follows the turns.
-func (p *process) end() {
-	for _, do := range p.after {
-		do()
-	}
-	p.after = nil
-}
-
 // Invoke makes the world a Dapr whose turns are over when they are answered.
 func (w world) Invoke(ctx context.Context, id, method string, body []byte) ([]byte, error) {
-	p := process{Actor: w.actor()}
-	defer p.end()
+	p := fake.Process{Methods: w.actor().Methods()}
+	defer p.End()
 	return p.Invoke(ctx, id, method, body)
 }
 
@@ -256,10 +233,10 @@ func TestEveryWriteFailsWithAQueue(t *testing.T) {
 			err := fake.Err // of a process that dies before it answers
 			func() {
 				defer fake.Survive()
-				p := &process{Actor: w.actor()}
+				p := &fake.Process{Methods: w.actor().Methods()}
 				i.Client.Actors = p
 				err = do()
-				p.end()
+				p.End()
 			}()
 			return err
 		}

@@ -64,33 +64,10 @@ func (w *world) Send(entries []catalog.Entry) (settled func(context.Context) err
 	return w.World.Send(entries)
 }
 
-// process is a Dapr that reaches its actor at once. What follows the replies waits
-// for end.
-type process struct {
-	*Actor
-	after []func()
-}
-
-func (p *process) Invoke(ctx context.Context, id, method string, body []byte) ([]byte, error) {
-	turn, err := p.Methods()[method](ctx, id, body)
-	if err == nil && turn.After != nil {
-		p.after = append(p.after, func() { turn.After(context.WithoutCancel(ctx)) })
-	}
-	return turn.Reply, err
-}
-
-// end does what follows the turns.
-func (p *process) end() {
-	for _, do := range p.after {
-		do()
-	}
-	p.after = nil
-}
-
 // Invoke makes the world a Dapr whose turns are over when they are answered.
 func (w *world) Invoke(ctx context.Context, id, method string, body []byte) ([]byte, error) {
-	p := process{Actor: w.actor()}
-	defer p.end()
+	p := fake.Process{Methods: w.actor().Methods()}
+	defer p.End()
 	return p.Invoke(ctx, id, method, body)
 }
 
@@ -106,13 +83,13 @@ func (w *world) add(t *testing.T, r replication.Region) (accepted bool) {
 func (w *world) addTo(t *testing.T, a *Actor, e replication.Event) (accepted bool) {
 	t.Helper()
 	defer fake.Survive()
-	p := process{Actor: a}
+	p := fake.Process{Methods: a.Methods()}
 	_, err := (&Client{Actors: &p}).Add(t.Context(), e, plan.Expected)
 	if err != nil && !errors.Is(err, fake.Err) {
 		t.Errorf("add %s: %v", e.Region, err)
 	}
 	accepted = err == nil
-	p.end()
+	p.End()
 	return accepted
 }
 

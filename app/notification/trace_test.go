@@ -37,8 +37,8 @@ func (w *traced) actor() *Actor {
 }
 
 func (w *traced) Invoke(ctx context.Context, id, method string, body []byte) ([]byte, error) {
-	p := process{Actor: w.actor()}
-	defer p.end()
+	p := fake.Process{Methods: w.actor().Methods()}
+	defer p.End()
 	return p.Invoke(ctx, id, method, body)
 }
 
