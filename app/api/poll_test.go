@@ -119,6 +119,15 @@ func TestNothingToWaitFor(t *testing.T) {
 	})
 }
 
+// comes begins the notification in 10 s, and concludes it 10 s later.
+func (c *changing) comes(h *Handler) {
+	time.Sleep(10*time.Second + 1)
+	c.set(replication.Collecting, nil)
+	time.Sleep(10 * time.Second)
+	c.set(replication.Replicated, nil)
+	h.Concluded("a")
+}
+
 // Who waits for an image may begin before its first webhook comes.
 func TestWaitForAnImage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -126,13 +135,7 @@ func TestWaitForAnImage(t *testing.T) {
 		c.set("", notification.ErrNotFound)
 		h := waiting(c)
 		begin := time.Now()
-		go func() {
-			time.Sleep(10*time.Second + 1)
-			c.set(replication.Collecting, nil)
-			time.Sleep(10 * time.Second)
-			c.set(replication.Replicated, nil)
-			h.Concluded("a")
-		}()
+		go c.comes(h)
 		w := get(h, "/images/shop/cart?tag=v1&wait=60&require=replicated")
 		if w.Code != 200 || !strings.Contains(w.Body.String(), `"replicated"`) || time.Since(begin) != 20*time.Second+1 {
 			t.Errorf("%d after %v: %s", w.Code, time.Since(begin), w.Body)
@@ -161,13 +164,7 @@ func TestWaitForANotification(t *testing.T) {
 		c.set("", notification.ErrNotFound)
 		h := waiting(c)
 		begin := time.Now()
-		go func() {
-			time.Sleep(10*time.Second + 1)
-			c.set(replication.Collecting, nil)
-			time.Sleep(10 * time.Second)
-			c.set(replication.Replicated, nil)
-			h.Concluded("a")
-		}()
+		go c.comes(h)
 		w := get(h, "/notifications/a?wait=60&require=replicated")
 		if w.Code != 200 || !strings.Contains(w.Body.String(), `"replicated"`) || time.Since(begin) != 20*time.Second+1 {
 			t.Errorf("%d after %v: %s", w.Code, time.Since(begin), w.Body)
