@@ -33,6 +33,7 @@ type Client struct {
 
 	mu     sync.Mutex
 	stores map[string]*store
+	types  sync.Map // string to string: the components' types by name, as far as the sidecar has told them
 }
 
 // silence ends the SDK's log, which goes to stdout. It is one for all clients.
@@ -105,14 +106,18 @@ func (c *Client) Ready(ctx context.Context) error {
 }
 
 // componentType returns the type of a component, such as state.sqlite; "" if the
-// sidecar has none of that name.
+// sidecar has none of that name. It asks the sidecar until it knows.
 func (c *Client) componentType(ctx context.Context, name string, opts ...grpc.CallOption) (string, error) {
+	if known, ok := c.types.Load(name); ok {
+		return known.(string), nil
+	}
 	m, err := c.dapr.GrpcClient().GetMetadata(ctx, &runtimev1.GetMetadataRequest{}, opts...)
 	if err != nil {
 		return "", fmt.Errorf("the type of component %s: %w", name, err)
 	}
 	for _, r := range m.GetRegisteredComponents() {
 		if r.GetName() == name {
+			c.types.Store(name, r.GetType())
 			return r.GetType(), nil
 		}
 	}

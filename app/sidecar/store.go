@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	dapr "github.com/dapr/go-sdk/client"
@@ -24,11 +23,10 @@ const anyConsistency = dapr.StateConsistencyUndefined
 
 // store is a state store component, one for all that is kept in it.
 type store struct {
-	client  *Client
-	name    string
-	oneFile atomic.Pointer[bool] // whether it is of that type; nil until the sidecar has said so
-	reads   group[read]
-	writes  group[write]
+	client *Client
+	name   string
+	reads  group[read]
+	writes group[write]
 }
 
 func newStore(client *Client, name string) *store {
@@ -65,15 +63,8 @@ func (s *store) put(ctx context.Context, w write) error {
 	return err
 }
 
-// isOneFile asks the sidecar what the component is, until it knows.
 func (s *store) isOneFile(ctx context.Context) bool {
-	if known := s.oneFile.Load(); known != nil {
-		return *known
-	}
-	componentType, err := s.client.componentType(ctx, s.name)
-	if err == nil && componentType != "" { // otherwise the call itself will say why
-		s.oneFile.Store(new(componentType == oneFile))
-	}
+	componentType, _ := s.client.componentType(ctx, s.name) // without an answer, the call itself will say why
 	return componentType == oneFile
 }
 

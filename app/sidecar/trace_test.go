@@ -161,6 +161,10 @@ func TestBrokerOfASidecarThatHasJustStarted(t *testing.T) {
 	if got := client.Broker(t.Context(), "pubsub"); !got.Forgets {
 		t.Errorf("got %+v, want what is known of pubsub.in-memory", got)
 	}
+	server.Stop()
+	if got := client.Broker(t.Context(), "pubsub"); !got.Forgets {
+		t.Errorf("got %+v, want that it is not asked again", got)
+	}
 }
 
 func (d *daprd) GetMetadata(context.Context, *runtimev1.GetMetadataRequest) (*runtimev1.GetMetadataResponse, error) {
