@@ -82,7 +82,7 @@ func demo(ctx context.Context, args []string) error {
 		err := json.Unmarshal(event, &e)
 		facts <- fact{id: e.Data.ID, outcome: strings.TrimPrefix(e.Type, "acr.replication."), missing: e.Data.Missing, err: err}
 	}
-	o.Progress("Starting the service and Dapr on this machine ...", false)
+	fmt.Fprintln(os.Stderr, "Starting the service and Dapr on this machine ...")
 	s, err := stack.Start(ctx, o)
 	if err != nil {
 		return err

@@ -82,7 +82,7 @@ func build(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	programs, err := dapr.Find(ctx, root, dapr.ShowProgress(os.Stderr))
+	programs, err := dapr.Find(ctx, root, os.Stderr)
 	if err != nil {
 		return err
 	}

@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"allregions/app/local/acr"
-	"allregions/app/local/dapr"
 	"allregions/app/local/stack"
 	"allregions/app/registry"
 )
@@ -25,7 +24,7 @@ func stackOptions(regions []string) (stack.Options, error) {
 	if _, err := registry.ParseStatic(regions); err != nil {
 		return stack.Options{}, fmt.Errorf("-regions: %w", err)
 	}
-	return stack.Options{Regions: regions, Key: strings.ToLower(rand.Text()), Progress: dapr.ShowProgress(os.Stderr)}, nil
+	return stack.Options{Regions: regions, Key: strings.ToLower(rand.Text()), Progress: os.Stderr}, nil
 }
 
 func up(ctx context.Context, args []string) error {
@@ -76,7 +75,7 @@ func up(ctx context.Context, args []string) error {
 	defer s.Stop()
 
 	simulator := &acr.Registry{LoginServer: "contoso.azurecr.io"}
-	o.Progress(fmt.Sprintf(`
+	fmt.Fprintf(os.Stderr, `
 Ready. Webhook URL, one per region:
 
   %[1]s/webhooks/acr?region=%[2]s&code=%[3]s
@@ -87,7 +86,8 @@ Be the registry (again with the other regions, and the notification comes out on
     -d '%[4]s'
 
 State and logs: %[5]s. Ctrl-C stops everything.
-`, s.URL, o.Regions[0], s.Key, simulator.Payload(acr.NewPush("shop/cart", "v1.4.2")), s.Dir), false)
+
+`, s.URL, o.Regions[0], s.Key, simulator.Payload(acr.NewPush("shop/cart", "v1.4.2")), s.Dir)
 
 	select {
 	case <-ctx.Done():

@@ -31,7 +31,6 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"allregions/app/local/dapr"
 	"allregions/app/local/process"
 	"allregions/app/local/stack"
 )
@@ -45,7 +44,7 @@ type Options struct {
 	Keep    bool // what the run has written, although all was well
 
 	Log      io.Writer // is told of every fault when it happens
-	Progress dapr.Progress
+	Progress io.Writer
 }
 
 const (

@@ -63,8 +63,8 @@ type Options struct {
 	Events func(event []byte)
 
 	ServiceLog io.Writer // default: a file in Dir
-	Progress   dapr.Progress
-	Race       bool // build the service with the race detector
+	Progress   io.Writer // is told what takes minutes; default: nobody
+	Race       bool      // build the service with the race detector
 
 	// Settings are further settings of the service, by name; they win over
 	// those above. A service reads them when it starts.
@@ -126,7 +126,7 @@ const startTimeout = 90 * time.Second
 // error and nothing left running.
 func Start(ctx context.Context, o Options) (_ *Stack, err error) {
 	if o.Progress == nil {
-		o.Progress = func(string, bool) {}
+		o.Progress = io.Discard
 	}
 	o.Replicas = max(1, o.Replicas)
 	root, err := Root(ctx)
@@ -374,7 +374,6 @@ func (s *Stack) Ready(ctx context.Context) error {
 			// After a kill -9 the scheduler does not answer until its old lease is over,
 			// 20 s or so. New notifications need it.
 			if _, err := Get(ctx, fmt.Sprintf("http://127.0.0.1:%d/v1.0/actors/Notification/none/reminders/none", r.Sidecar.HTTPPort), ""); err != nil {
-				s.options.Progress("The service is ready; waiting for Dapr's scheduler, which takes up to half a minute after a kill -9.", true)
 				return fmt.Errorf("%s: %w", s.name(SidecarProcess, i), err)
 			}
 		}
