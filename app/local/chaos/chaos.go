@@ -141,7 +141,7 @@ func (r *run) play(ctx context.Context) (*Report, error) {
 	report := newReport(r.record)
 	report.Seed, report.Length, report.Settled = r.Seed, r.Length, settled.Sub(healed)
 	report.Pushes, report.Faults, report.Restarts = kinds, count(faults), r.restarts()
-	report.StoreHits, report.StoreWrites, report.TargetHits = r.store.counts(), r.store.writes(), r.target.counts()
+	report.StoreHits, report.TargetHits = r.store.counts(), r.target.counts()
 	report.Violations = violations
 	return report, report.readLogs(r.logs())
 }

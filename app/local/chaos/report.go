@@ -25,9 +25,8 @@ type Report struct {
 	Faults   map[string]int // by kind
 	Restarts map[string]int // processes that ended by themselves, by name
 
-	StoreHits   map[string]int // requests of the store that were hit, by trouble
-	StoreWrites map[string]int // that were refused, or late
-	TargetHits  map[string]int // attempts at the target that were hit, by trouble
+	StoreHits  map[string]int // requests of the store that were hit, by trouble, and the late writes among them
+	TargetHits map[string]int // attempts at the target that were hit, by trouble
 
 	Unknown   int // pushes of which no event was kept
 	Published int // messages on the topic
@@ -164,7 +163,7 @@ func (r *Report) String() string {
 		counts map[string]int
 	}{
 		{"pushes", r.Pushes}, {"webhooks", r.Answers}, {"refused", r.Refusals}, {"outcomes", r.Outcomes}, {"faults", r.Faults},
-		{"store hits", r.StoreHits}, {"store writes", r.StoreWrites}, {"target hits", r.TargetHits}, {"own ends", r.Restarts},
+		{"store hits", r.StoreHits}, {"target hits", r.TargetHits}, {"own ends", r.Restarts},
 	} {
 		row(c.name, "%d: %s", total(c.counts), list(c.counts))
 	}

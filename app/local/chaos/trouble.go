@@ -29,11 +29,22 @@ func (t *troubled) hit(hits func(trouble) bool) trouble {
 	if t.now == "" || !hits(t.now) {
 		return ""
 	}
+	t.add(string(t.now))
+	return t.now
+}
+
+// count counts something that came of a trouble.
+func (t *troubled) count(name string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.add(name)
+}
+
+func (t *troubled) add(name string) {
 	if t.hits == nil {
 		t.hits = map[string]int{}
 	}
-	t.hits[string(t.now)]++
-	return t.now
+	t.hits[name]++
 }
 
 // counts says how many requests each trouble has hit.
