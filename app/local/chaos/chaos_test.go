@@ -5,7 +5,6 @@ import (
 	"testing"
 	"time"
 
-	"allregions/app/local/dapr"
 	"allregions/app/local/stack"
 )
 
@@ -41,7 +40,7 @@ func startTest(t *testing.T) *cluster {
 	t.Helper()
 	prepare(t)
 	logger := log.New(t.Output(), "", log.Ltime)
-	c, err := startCluster(t.Context(), t.TempDir(), Options{Seed: testSeed, Timeout: 10 * time.Minute, Regions: testAll}, logger)
+	c, err := startCluster(t.Context(), t.TempDir(), Options{Seed: testSeed, Timeout: 10 * time.Minute, Regions: testAll, Log: t.Output()}, logger)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,7 +63,7 @@ func TestChaos(t *testing.T) {
 	prepare(t)
 	report, err := Run(t.Context(), Options{
 		Length: testChaos, Seed: testSeed, Timeout: 8 * time.Second, Regions: testAll,
-		Log: t.Output(), Progress: dapr.TestProgress(),
+		Log: t.Output(),
 	})
 	if err != nil {
 		t.Fatal(err)

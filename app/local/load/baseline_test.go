@@ -49,8 +49,7 @@ func startBaseline(tb testing.TB, o Options) *system {
 	ctx, cancel := context.WithTimeout(tb.Context(), 10*time.Second)
 	defer cancel()
 	if err := process.Until(ctx, "the baseline is not ready", func() error {
-		_, err := stack.Get(ctx, s.registry.ServiceURL+"/readyz", "")
-		return err
+		return stack.Get(ctx, s.registry.ServiceURL+"/readyz", "", nil)
 	}); err != nil {
 		tb.Fatal(err)
 	}

@@ -90,7 +90,7 @@ func (s *system) countJoins(ctx context.Context, r *Report) error {
 	readers.SetLimit(r.Concurrency)
 	for id := range ids {
 		readers.Go(func() error {
-			_, err := stack.Get(ctx, s.registry.ServiceURL+"/notifications/"+id+"?require=replicated&wait=4s", s.registry.Key)
+			err := stack.Get(ctx, s.registry.ServiceURL+"/notifications/"+id+"?require=replicated&wait=4s", s.registry.Key, nil)
 			mu.Lock()
 			defer mu.Unlock()
 			if err == nil {

@@ -368,12 +368,12 @@ func (s *Stack) subscribe(ctx context.Context) (err error) {
 func (s *Stack) Ready(ctx context.Context) error {
 	return process.Until(ctx, "the stack is not ready; logs: "+s.logs(), func() error {
 		for i, r := range s.Replicas {
-			if _, err := Get(ctx, r.URL+"/readyz", ""); err != nil {
+			if err := Get(ctx, r.URL+"/readyz", "", nil); err != nil {
 				return fmt.Errorf("%s: %w", s.name(ServiceProcess, i), err)
 			}
 			// After a kill -9 the scheduler does not answer until its old lease is over,
 			// 20 s or so. New notifications need it.
-			if _, err := Get(ctx, fmt.Sprintf("http://127.0.0.1:%d/v1.0/actors/Notification/none/reminders/none", r.Sidecar.HTTPPort), ""); err != nil {
+			if err := Get(ctx, fmt.Sprintf("http://127.0.0.1:%d/v1.0/actors/Notification/none/reminders/none", r.Sidecar.HTTPPort), "", nil); err != nil {
 				return fmt.Errorf("%s: %w", s.name(SidecarProcess, i), err)
 			}
 		}

@@ -225,8 +225,7 @@ func reminderOf(t *testing.T, s *Stack, id string) (found dapr.Reminder) {
 
 // ready tells why the service is not.
 func ready(s *Stack) error {
-	_, err := Get(context.Background(), s.URL+"/readyz", "")
-	return err
+	return Get(context.Background(), s.URL+"/readyz", "", nil)
 }
 
 // eventually waits for a condition.
