@@ -22,7 +22,6 @@ type Report struct {
 	Mode          string         `json:"mode"`
 	Notifications int            `json:"notifications"`
 	Concurrency   int            `json:"concurrency"`
-	Open          int            `json:"open"` // other notifications that were open
 	CPUs          int            `json:"cpus"`
 	Webhooks      int            `json:"webhooks"`
 	Seconds       float64        `json:"seconds"`
@@ -51,7 +50,7 @@ type Usage struct {
 func (s *system) report(ctx context.Context, o Options) (*Report, error) {
 	slices.Sort(s.latencies)
 	r := &Report{
-		System: s.name, Mode: o.Mode, Notifications: o.Notifications, Concurrency: o.Concurrency, Open: o.Open, CPUs: runtime.NumCPU(),
+		System: s.name, Mode: o.Mode, Notifications: o.Notifications, Concurrency: o.Concurrency, CPUs: runtime.NumCPU(),
 		Webhooks: len(s.latencies), Seconds: s.took.Seconds(), Answers: s.answers,
 		P50: percentile(s.latencies, 50), P95: percentile(s.latencies, 95), P99: percentile(s.latencies, 99), Max: percentile(s.latencies, 100),
 	}
@@ -59,9 +58,6 @@ func (s *system) report(ctx context.Context, o Options) (*Report, error) {
 	for _, u := range s.used {
 		u.CPUPer1000 = u.cpu * 1000 / float64(r.Webhooks)
 		r.Processes = append(r.Processes, u)
-	}
-	if o.Mode == open {
-		return r, nil
 	}
 	return r, s.countJoins(ctx, r)
 }
@@ -107,24 +103,17 @@ func (s *system) countJoins(ctx context.Context, r *Report) error {
 	return err
 }
 
-// Print writes the reports of a run for people. All are compared with the first.
-func Print(w io.Writer, reports []*Report) {
-	first := reports[0]
-	fmt.Fprintf(w, "%s: %d notifications, %d webhooks, %d at a time, %d CPUs, %d other notifications open\n",
-		first.Mode, first.Notifications, first.Webhooks, first.Concurrency, first.CPUs, first.Open)
-	for _, r := range reports {
-		fmt.Fprintf(w, "\n%s:\n\n", r.System)
-		if r != first {
-			fmt.Fprintf(w, "  the %s had %.2f of its webhooks/s, by turns\n", first.System, first.PerSecond/r.PerSecond)
-		}
-		fmt.Fprintf(w, "  webhooks/s   %8.0f\n", r.PerSecond)
-		fmt.Fprintf(w, "  joins/s      %8.0f   (%d of %d joined)\n", r.JoinsPerSec, r.Joined, r.Notifications)
-		if len(r.Unjoined) > 0 {
-			fmt.Fprintf(w, "  not joined   %v\n", r.Unjoined)
-		}
-		fmt.Fprintf(w, "  p50 ms       %8.1f\n  p95 ms       %8.1f\n  p99 ms       %8.1f\n  max ms       %8.1f\n  answers      %v\n", r.P50, r.P95, r.P99, r.Max, r.Answers)
-		for _, p := range r.Processes {
-			fmt.Fprintf(w, "  %-12s %8.2f CPU seconds per 1,000 webhooks, %d MiB at most\n", p.Name, p.CPUPer1000, p.PeakMiB)
-		}
+// Print writes the report for people.
+func (r *Report) Print(w io.Writer) {
+	fmt.Fprintf(w, "%s, %s: %d notifications, %d webhooks, %d at a time, %d CPUs\n\n",
+		r.System, r.Mode, r.Notifications, r.Webhooks, r.Concurrency, r.CPUs)
+	fmt.Fprintf(w, "  webhooks/s   %8.0f\n", r.PerSecond)
+	fmt.Fprintf(w, "  joins/s      %8.0f   (%d of %d joined)\n", r.JoinsPerSec, r.Joined, r.Notifications)
+	if len(r.Unjoined) > 0 {
+		fmt.Fprintf(w, "  not joined   %v\n", r.Unjoined)
+	}
+	fmt.Fprintf(w, "  p50 ms       %8.1f\n  p95 ms       %8.1f\n  p99 ms       %8.1f\n  max ms       %8.1f\n  answers      %v\n", r.P50, r.P95, r.P99, r.Max, r.Answers)
+	for _, p := range r.Processes {
+		fmt.Fprintf(w, "  %-12s %8.2f CPU seconds per 1,000 webhooks, %d MiB at most\n", p.Name, p.CPUPer1000, p.PeakMiB)
 	}
 }
