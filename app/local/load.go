@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"flag"
 	"os"
 	"strings"
 	"time"
@@ -14,21 +13,17 @@ import (
 // runLoad sends webhooks as fast as they are answered, and reports how that went.
 func runLoad(ctx context.Context, args []string) error {
 	var o load.Options
-	flags := flag.NewFlagSet("load", flag.ContinueOnError)
+	flags, stackOptions := stackFlags("load")
 	flags.IntVar(&o.Notifications, "notifications", 1000, "how many notifications")
 	flags.IntVar(&o.Concurrency, "concurrency", 16, "how many webhooks at a time")
 	flags.StringVar(&o.Mode, "mode", load.Modes[0], strings.Join(load.Modes, ", ")+": see the README")
-	regions := flags.String("regions", strings.Join(demoRegions, ","), "regions that must report, comma separated")
 	flags.StringVar(&o.URL, "url", "", "of a running service (default: a new local stack, which is measured, too)")
 	flags.StringVar(&o.Key, "key", "", "key of that service")
 	asJSON := flags.Bool("json", false, "print JSON")
 	if err := parse(flags, args); err != nil {
 		return err
 	}
-	var err error
-	if o.Stack, err = stackOptions(strings.Split(*regions, ",")); err != nil {
-		return err
-	}
+	o.Stack = *stackOptions
 	// The outcome of a notification that is open for long costs a call more, for its
 	// reminder is far ahead.
 	o.Stack.Timeout = 2 * time.Minute

@@ -26,14 +26,13 @@ const usage = `usage: go run ./app/local COMMAND [FLAGS]
             see that no promise is broken; needs redis-server
   load      send webhooks as fast as they are answered, to a new stack or a
             running service, and report how that went
-  receiver  run a target that prints what it gets, and verifies its signature
   build     build Dapr, if that was not done before
 
 Flags of a command: go run ./app/local COMMAND -h
 `
 
 var commands = map[string]func(context.Context, []string) error{
-	"up": up, "demo": demo, "chaos": runChaos, "load": runLoad, "receiver": receiver, "build": build,
+	"up": up, "demo": demo, "chaos": runChaos, "load": runLoad, "build": build,
 }
 
 // errUsage means that the flag package has said what is wrong.

@@ -19,7 +19,7 @@ type Report struct {
 	Settled time.Duration // from the end of the last fault until everything was finished
 
 	Pushes     map[string]int // by kind
-	Answers    map[string]int // to posts, by status; 0 for none
+	Answers    map[string]int // to posts, by status, or none
 	Refusals   map[string]int // webhooks that had a 503, by reason
 	Outcomes   map[string]int // notifications by status
 	Faults     map[string]int // by kind
@@ -44,7 +44,11 @@ func newReport(r Record) *Report {
 	report := &Report{Answers: map[string]int{}, Outcomes: map[string]int{}, Published: len(r.Events)}
 	pushed := map[string]bool{}
 	for _, p := range r.Posts {
-		report.Answers[strconv.Itoa(p.Status)]++
+		answer := "none"
+		if p.Status > 0 {
+			answer = strconv.Itoa(p.Status)
+		}
+		report.Answers[answer]++
 		pushed[p.ID] = true
 	}
 	for _, st := range r.Statuses {

@@ -286,7 +286,7 @@ func TestReport(t *testing.T) {
 	if want := map[string]int{"replicated": 1, "timedOut": 2, "recovered": 1}; !maps.Equal(report.Outcomes, want) {
 		t.Errorf("%v", report.Outcomes)
 	}
-	if want := map[string]int{"202": 8, "200": 1, "503": 2, "0": 2}; !maps.Equal(report.Answers, want) {
+	if want := map[string]int{"202": 8, "200": 1, "503": 2, "none": 2}; !maps.Equal(report.Answers, want) {
 		t.Errorf("%v", report.Answers)
 	}
 }
