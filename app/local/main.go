@@ -47,11 +47,7 @@ func run(args []string) int {
 	defer stop()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	go func() {
-		parentGone(ctx)
-		cancel()
-	}()
-
+	go parentGone(cancel)
 	if len(args) == 0 {
 		args = []string{""}
 	}
@@ -102,18 +98,13 @@ func parse(flags *flag.FlagSet, args []string) error {
 	return nil
 }
 
-// parentGone returns when the process that started this one has ended, or ctx has. The
-// go tool, which runs this program under `go run`, passes a Ctrl-C on, but not a
-// SIGTERM or SIGKILL.
-func parentGone(ctx context.Context) {
+// parentGone calls cancel when the process that started this one has ended. The go
+// tool, which runs this program under `go run`, passes a Ctrl-C on, but not a SIGTERM
+// or SIGKILL.
+func parentGone(cancel func()) {
 	parent := os.Getppid()
-	tick := time.NewTicker(500 * time.Millisecond)
-	defer tick.Stop()
 	for os.Getppid() == parent {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
+		time.Sleep(500 * time.Millisecond)
 	}
+	cancel()
 }

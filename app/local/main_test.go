@@ -205,7 +205,7 @@ func TestCommandLine(t *testing.T) {
 		{[]string{"up", "-regions", ""}, 2, "-regions: no regions"},
 		{[]string{"up", "-regions", "a,a"}, 2, "-regions: region a is there twice"},
 		{[]string{"up", "-timeout", "1ms"}, 1, "local: -timeout: 1ms is not between 1s and 30 days"},
-		{[]string{"up", "-port", "99999"}, 1, "local: -port: 99999 is not a TCP port"},
+		{[]string{"up", "-port", "99999"}, 1, "local: listen tcp: address 99999: invalid port; choose another -port"},
 		{[]string{"up", "-key", "a,b"}, 2, "-key: one key"},
 		{[]string{"up", "-targets", "nowhere.yaml"}, 2, "-targets: stat nowhere.yaml"},
 		{[]string{"up", "-receiver", "7"}, 2, "-receiver: not an HTTP status"},

@@ -4,9 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"os"
-	"slices"
+	"reflect"
 	"strconv"
 	"strings"
 	"time"
@@ -111,32 +110,11 @@ func refusal(err string) string {
 	return "other"
 }
 
-// String is the report for people.
+// String is the report for people: a line for each field.
 func (r *Report) String() string {
 	var b strings.Builder
-	row := func(name, format string, args ...any) {
-		fmt.Fprintf(&b, "%-14s %s\n", name, fmt.Sprintf(format, args...))
-	}
-	row("seed", "%d, %s of chaos, finished %s after its end", r.Seed, r.Length, r.Settled.Round(100*time.Millisecond))
-	row("notifications", "%d pushes left none", r.Unknown)
-	row("events", "%d published", r.Published)
-	row("false", "%d timed out although every region was accepted in time, %d of them without a fault in the 20 s before", r.FalseTimeouts, r.Unexplained)
-	row("reminders", "decided %d outcomes", r.Reminded)
-	for _, c := range []struct {
-		name   string
-		counts map[string]int
-	}{
-		{"pushes", r.Pushes}, {"webhooks", r.Answers}, {"refused", r.Refusals}, {"outcomes", r.Outcomes}, {"faults", r.Faults},
-		{"store hits", r.StoreHits}, {"target hits", r.TargetHits}, {"own ends", r.Restarts},
-	} {
-		row(c.name, "%d: %s", total(c.counts), list(c.counts))
-	}
-	row("violations", "%d", len(r.Violations))
-	for _, v := range r.Violations {
-		fmt.Fprintf(&b, "  %s\n", v)
-	}
-	if r.Dir != "" {
-		row("kept", "%s", r.Dir)
+	for field, value := range reflect.ValueOf(*r).Fields() {
+		fmt.Fprintf(&b, "%-13s %v\n", field.Name, value)
 	}
 	return b.String()
 }
@@ -146,12 +124,4 @@ func total(counts map[string]int) (n int) {
 		n += c
 	}
 	return n
-}
-
-func list(counts map[string]int) string {
-	var parts []string
-	for _, name := range slices.Sorted(maps.Keys(counts)) {
-		parts = append(parts, fmt.Sprintf("%d %s", counts[name], name))
-	}
-	return strings.Join(parts, ", ")
 }

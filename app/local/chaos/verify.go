@@ -121,19 +121,19 @@ var eventTypes = map[string]string{
 	"replicated": "acr.replication.completed", "timedOut": "acr.replication.timedout", "recovered": "acr.replication.recovered",
 }
 
-// ours are the attributes that the service sets. Dapr may add others, which
-// differ from one publication to the next.
-var ours = []string{"specversion", "id", "type", "source", "subject", "time", "datacontenttype", "data"}
-
 func parseEvent(event string) (outcome, error) {
+	// The attributes that the service sets. Dapr may add others, which differ from one
+	// publication to the next.
+	var ours struct {
+		SpecVersion, ID, Type, Source, Subject, Time, DataContentType string
+		Data                                                          any
+	}
 	decoder := json.NewDecoder(strings.NewReader(event))
 	decoder.UseNumber()
-	var all map[string]any
-	if err := decoder.Decode(&all); err != nil {
+	if err := decoder.Decode(&ours); err != nil {
 		return outcome{}, err
 	}
-	maps.DeleteFunc(all, func(name string, _ any) bool { return !slices.Contains(ours, name) })
-	content, err := json.Marshal(all)
+	content, err := json.Marshal(ours)
 	if err != nil {
 		return outcome{}, err
 	}

@@ -77,6 +77,9 @@ func (e Emulator) post(ctx context.Context, path, body string) error {
 // Container is a container that a component uses.
 type Container struct{ Database, Name string }
 
+// entry is a setting of a component, as components/azure writes them.
+var entry = regexp.MustCompile(`- name: (\w+)\n( +)value: (.+)`)
+
 // WriteComponents writes to dir the components of components/azure that use Cosmos
 // DB, changed to use the one at url. It returns the containers that they need. Root is
 // the root of this repository.
@@ -86,42 +89,33 @@ func WriteComponents(root, dir, url string) (containers []Container, err error) 
 		return nil, err
 	}
 	for _, path := range files {
-		data, container, err := component(path, url)
-		if err == nil && container.Name != "" {
-			containers = append(containers, container)
-			err = os.WriteFile(filepath.Join(dir, filepath.Base(path)), data, 0o644)
-		}
+		data, err := os.ReadFile(path)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
+			return nil, err
+		}
+		if !bytes.Contains(data, []byte("type: state.azure.cosmosdb\n")) {
+			continue
+		}
+		var container Container
+		text := entry.ReplaceAllStringFunc(string(data), func(one string) string {
+			part := entry.FindStringSubmatch(one)
+			name, value := part[1], part[3]
+			switch name {
+			case "url":
+				value = url
+			case "azureClientId":
+				name, value = "masterKey", Key
+			case "database":
+				container.Database = value
+			case "collection":
+				container.Name = value
+			}
+			return fmt.Sprintf("- name: %s\n%svalue: %s", name, part[2], value)
+		})
+		containers = append(containers, container)
+		if err := os.WriteFile(filepath.Join(dir, filepath.Base(path)), []byte(text), 0o644); err != nil {
+			return nil, err
 		}
 	}
 	return containers, nil
-}
-
-// entry is a setting of a component, as components/azure writes them.
-var entry = regexp.MustCompile(`- name: (\w+)\n( +)value: (.+)`)
-
-// component is the component in the file, changed to use url. The container has
-// no name if the component does not use Cosmos DB.
-func component(path, url string) (data []byte, container Container, err error) {
-	data, err = os.ReadFile(path)
-	if err != nil || !bytes.Contains(data, []byte("type: state.azure.cosmosdb\n")) {
-		return nil, container, err
-	}
-	text := entry.ReplaceAllStringFunc(string(data), func(one string) string {
-		part := entry.FindStringSubmatch(one)
-		name, value := part[1], part[3]
-		switch name {
-		case "url":
-			value = url
-		case "azureClientId":
-			name, value = "masterKey", Key
-		case "database":
-			container.Database = value
-		case "collection":
-			container.Name = value
-		}
-		return fmt.Sprintf("- name: %s\n%svalue: %s", name, part[2], value)
-	})
-	return []byte(text), container, nil
 }

@@ -62,17 +62,10 @@ type Process struct {
 
 	cmd  *exec.Cmd
 	done chan struct{}
-	err  error // of Wait; read it after done
 }
 
 // Done is closed when the process has ended.
 func (p *Process) Done() <-chan struct{} { return p.done }
-
-// Err says how the process ended, after Done is closed; nil means exit code 0.
-func (p *Process) Err() error {
-	<-p.done
-	return p.err
-}
 
 // State says how the process ended, after Done is closed, such as "exit status 1".
 func (p *Process) State() string {
@@ -113,7 +106,7 @@ func (g *Group) Start(name string, cmd *exec.Cmd) (*Process, error) {
 	fmt.Fprintf(g.pipe, "add %d\n", p.PID)
 	g.running = append(g.running, p)
 	go func() {
-		p.err = cmd.Wait()
+		cmd.Wait() // State says what came of it
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		if !g.closed {

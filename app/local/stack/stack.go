@@ -170,11 +170,8 @@ func publicPort(port *int) error {
 	if *port == 0 {
 		return process.FreePorts(port)
 	}
-	if *port < 0 || *port > 65535 {
-		return fmt.Errorf("-port: %d is not a TCP port", *port)
-	}
 	if err := process.CheckPort("", *port); err != nil {
-		return fmt.Errorf("port %d is taken; choose another one with -port, or -port 0 for any", *port)
+		return fmt.Errorf("%w; choose another -port, or 0 for any", err)
 	}
 	return nil
 }
@@ -286,12 +283,8 @@ func (s *Stack) service(r Replica) *exec.Cmd {
 // components starts the store and the broker that are not the sidecar's. It returns
 // the directory of the components that use them.
 func (s *Stack) components(ctx context.Context, root string) (dir string, err error) {
-	local := filepath.Join(root, "components", "local")
-	if !s.options.Cosmos && !s.options.Redis {
-		return local, nil
-	}
 	dir = filepath.Join(s.Dir, "components")
-	if err := errors.Join(os.RemoveAll(dir), os.CopyFS(dir, os.DirFS(local))); err != nil {
+	if err := errors.Join(os.RemoveAll(dir), os.CopyFS(dir, os.DirFS(filepath.Join(root, "components", "local")))); err != nil {
 		return "", fmt.Errorf("components: %w", err)
 	}
 	if s.options.Redis {
@@ -342,25 +335,16 @@ func (s *Stack) subscribe(ctx context.Context) (err error) {
 		return err
 	}
 	return process.Until(ctx, "cannot subscribe to the topic", func() error {
-		subscribed := make(chan struct{})
-		ended := make(chan error, 1)
+		first := make(chan error, 2) // nil when it is subscribed, or why it is not
 		go func() {
-			err := s.dapr.Topic(PubSub, Topic).Subscribe(s.ctx, func() { close(subscribed) }, s.options.Events)
-			ended <- err
-			select {
-			case <-subscribed:
-				if err != nil {
-					s.cancel(err)
-				}
-			default:
+			subscribed := false
+			err := s.dapr.Topic(PubSub, Topic).Subscribe(s.ctx, func() { subscribed = true; first <- nil }, s.options.Events)
+			if subscribed && err != nil {
+				s.cancel(err)
 			}
+			first <- err
 		}()
-		select {
-		case <-subscribed:
-			return nil
-		case err := <-ended:
-			return err
-		}
+		return <-first
 	})
 }
 
@@ -396,35 +380,30 @@ func (s *Stack) Dapr() *sidecar.Client { return s.dapr }
 func (s *Stack) Stop() { s.stop(nil) }
 
 // Kill ends every process at once, as a power failure would. State in Dir stays.
-func (s *Stack) Kill() {
-	s.stopOnce.Do(func() {
-		s.stopping.Store(true)
-		s.group.Kill()
-		s.end(nil)
-	})
-}
+func (s *Stack) Kill() { s.end(nil, (*process.Group).Kill) }
 
 func (s *Stack) stop(cause error) {
+	s.end(cause, func(g *process.Group) { g.Stop(12 * time.Second) })
+}
+
+// end ends the processes. It leaves the logs to somebody who wants to know why the
+// stack failed.
+func (s *Stack) end(cause error, stop func(*process.Group)) {
 	s.stopOnce.Do(func() {
 		s.stopping.Store(true)
 		if s.group != nil {
-			s.group.Stop(12 * time.Second)
+			stop(s.group)
 		}
-		s.end(cause)
+		s.cancel(nil)
+		if s.dapr != nil {
+			s.dapr.Close()
+		}
+		if s.server != nil {
+			s.server.Close()
+		}
+		s.unlock()
+		if s.temporary && (cause == nil || len(s.members) == 0) {
+			os.RemoveAll(s.Dir)
+		}
 	})
-}
-
-// end leaves the logs to somebody who wants to know why the stack failed.
-func (s *Stack) end(cause error) {
-	s.cancel(nil)
-	if s.dapr != nil {
-		s.dapr.Close()
-	}
-	if s.server != nil {
-		s.server.Close()
-	}
-	s.unlock()
-	if s.temporary && (cause == nil || len(s.members) == 0) {
-		os.RemoveAll(s.Dir)
-	}
 }
