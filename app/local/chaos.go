@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -28,9 +27,6 @@ func runChaos(ctx context.Context, args []string) error {
 		o.Seed = rand.Uint64()
 	}
 	report, err := chaos.Run(ctx, o)
-	if ctx.Err() != nil {
-		return errors.New("interrupted")
-	}
 	if err != nil {
 		return err
 	}

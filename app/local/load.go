@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"os"
 	"strings"
 	"time"
@@ -19,7 +18,6 @@ func runLoad(ctx context.Context, args []string) error {
 	flags.StringVar(&o.Mode, "mode", load.Modes[0], strings.Join(load.Modes, ", ")+": see the README")
 	flags.StringVar(&o.URL, "url", "", "of a running service (default: a new local stack, which is measured, too)")
 	flags.StringVar(&o.Key, "key", "", "key of that service")
-	asJSON := flags.Bool("json", false, "print JSON")
 	if err := parse(flags, args); err != nil {
 		return err
 	}
@@ -31,11 +29,6 @@ func runLoad(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	if !*asJSON {
-		report.Print(os.Stdout)
-		return nil
-	}
-	e := json.NewEncoder(os.Stdout)
-	e.SetIndent("", "  ")
-	return e.Encode(report)
+	report.Print(os.Stdout)
+	return nil
 }

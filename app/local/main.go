@@ -63,6 +63,9 @@ func run(args []string) int {
 		return 0
 	case errors.Is(err, errUsage):
 		return 2
+	case ctx.Err() != nil:
+		fmt.Fprintln(os.Stderr, "local: interrupted")
+		return 1
 	default:
 		fmt.Fprintf(os.Stderr, "local: %v\n", err)
 		return 1

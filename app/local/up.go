@@ -20,7 +20,7 @@ import (
 // stackFlags are the flags of a command that starts a stack, and the options that they
 // set: those of a stack with a new key.
 func stackFlags(command string) (*flag.FlagSet, *stack.Options) {
-	o := &stack.Options{Regions: demoRegions, Key: strings.ToLower(rand.Text()), Progress: os.Stderr, Settings: map[string]string{}}
+	o := &stack.Options{Regions: demoRegions, Key: strings.ToLower(rand.Text()), Settings: map[string]string{}}
 	flags := flag.NewFlagSet(command, flag.ContinueOnError)
 	flags.Func("regions", "regions that must report, comma separated (default "+strings.Join(demoRegions, ",")+")", func(list string) error {
 		o.Regions = strings.Split(list, ",")

@@ -76,7 +76,8 @@ func Run(ctx context.Context, o Options) (report *Report, err error) {
 		return report, err
 	}
 	report.Dir = dir
-	return report, r.writeRecord(filepath.Join(dir, "record.json"))
+	data, err := json.MarshalIndent(r.record, "", " ")
+	return report, errors.Join(err, os.WriteFile(filepath.Join(dir, "record.json"), data, 0o644))
 }
 
 // run is one run on a cluster.
@@ -85,7 +86,8 @@ type run struct {
 	Options
 	begun  time.Time
 	record Record
-	last   string // of the broker's messages in the record
+	last   string  // of the broker's messages in the record
+	faults counter // by kind
 }
 
 func (r *run) play(ctx context.Context) (*Report, error) {
@@ -117,10 +119,10 @@ func (r *run) play(ctx context.Context) (*Report, error) {
 	}
 	report := newReport(r.record)
 	report.Seed, report.Length, report.Settled = r.Seed, r.Length, time.Since(healed)
-	report.Pushes, report.Faults, report.Restarts = kinds, count(faults), r.ended.counts()
+	report.Pushes, report.Faults, report.Restarts = kinds, r.faults.counts(), r.ended.counts()
 	report.StoreHits, report.TargetHits = r.store.counts(), r.target.counts()
 	report.Violations = violations
-	return report, report.readLogs(r.logs())
+	return report, r.readLogs(report)
 }
 
 // fire posts every webhook at its time, once, and returns what became of them.
@@ -151,6 +153,7 @@ func (r *run) fail(ctx context.Context, faults []fault) error {
 			break
 		}
 		r.logger.Print(f)
+		r.faults.count(f.kind())
 		begun := r.begin(f)
 		wg.Go(func() {
 			r.await(ctx, f.after+f.lasts)
@@ -260,13 +263,4 @@ func (r *run) readStatuses(ctx context.Context, ids map[string]bool) {
 	}
 	readers.Wait()
 	r.record.Statuses, r.record.Unanswered, r.record.Deliveries = statuses, unanswered, deliveries
-}
-
-// writeRecord leaves the record to somebody who wants to know why.
-func (r *run) writeRecord(path string) error {
-	data, err := json.MarshalIndent(r.record, "", " ")
-	if err != nil {
-		return fmt.Errorf("encode the record: %w", err)
-	}
-	return os.WriteFile(path, data, 0o644)
 }

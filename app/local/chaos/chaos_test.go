@@ -40,7 +40,7 @@ func startTest(t *testing.T) *cluster {
 	t.Helper()
 	prepare(t)
 	logger := log.New(t.Output(), "", log.Ltime)
-	c, err := startCluster(t.Context(), t.TempDir(), Options{Seed: testSeed, Timeout: 10 * time.Minute, Regions: testAll, Log: t.Output()}, logger)
+	c, err := startCluster(t.Context(), t.TempDir(), Options{Seed: testSeed, Timeout: 10 * time.Minute, Regions: testAll}, logger)
 	if err != nil {
 		t.Fatal(err)
 	}

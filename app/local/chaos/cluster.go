@@ -36,7 +36,7 @@ func startCluster(ctx context.Context, dir string, o Options, logger *log.Logger
 		return nil, err
 	}
 	c.Stack, err = stack.Start(ctx, stack.Options{
-		Dir: dir, Replicas: replicas, Regions: o.Regions, Timeout: o.Timeout, Key: "chaos", Redis: true, Cosmos: true, Progress: o.Log,
+		Dir: dir, Replicas: replicas, Regions: o.Regions, Timeout: o.Timeout, Key: "chaos", Redis: true, Cosmos: true,
 		Settings: map[string]string{"WEBHOOK_TOPIC": "acr-webhooks", "SHUTDOWN_DELAY": "1s", "NOTIFY_TARGETS": c.target.settings()},
 		Front: func(proxy *cosmos.Proxy) http.Handler {
 			c.store = newStore(proxy, source(o.Seed, storeStream))
@@ -101,14 +101,6 @@ func (c *cluster) end(f fault) (err error) {
 // registry fires its webhooks at one replica.
 func (c *cluster) registry(replica int) *acr.Registry {
 	return &acr.Registry{LoginServer: "contoso.azurecr.io", ServiceURL: c.Replicas[replica].URL, Key: c.Key}
-}
-
-// logs are the paths of the services' logs.
-func (c *cluster) logs() (paths []string) {
-	for i := range c.Replicas {
-		paths = append(paths, c.LogPath(stack.Numbered(stack.ServiceProcess, i)))
-	}
-	return paths
 }
 
 // status asks a replica for a notification. Without one, ok is false.

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"allregions/app/local/stack"
 )
 
 // Report is what a run has shown.
@@ -59,20 +61,12 @@ func newReport(r Record) *Report {
 	return report
 }
 
-func count(faults []fault) map[string]int {
-	counts := map[string]int{}
-	for _, f := range faults {
-		counts[f.kind()]++
-	}
-	return counts
-}
-
 // readLogs counts in the services' logs the webhooks that had a 503, and the outcomes
 // that a reminder decided. Those that it only published are not logged.
-func (r *Report) readLogs(paths []string) error {
-	r.Refusals = map[string]int{}
-	for _, path := range paths {
-		data, err := os.ReadFile(path)
+func (r *run) readLogs(report *Report) error {
+	report.Refusals = map[string]int{}
+	for i := range replicas {
+		data, err := os.ReadFile(r.LogPath(stack.Numbered(stack.ServiceProcess, i)))
 		if err != nil {
 			return fmt.Errorf("read the services' logs: %w", err)
 		}
@@ -84,9 +78,9 @@ func (r *Report) readLogs(paths []string) error {
 			switch err := json.Unmarshal(line, &l); {
 			case err != nil: // not a line of ours
 			case l.Msg == "cannot answer" && strings.HasPrefix(l.Path, "/webhooks/"):
-				r.Refusals[refusal(l.Err)]++
+				report.Refusals[refusal(l.Err)]++
 			case l.Msg == "decided" && l.Reminder && strings.Contains(l.Decision, "timedOut"):
-				r.Reminded++
+				report.Reminded++
 			}
 		}
 	}

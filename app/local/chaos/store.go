@@ -51,9 +51,12 @@ func (s *store) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		cosmos.Refuse(w, http.StatusServiceUnavailable, "The service is temporarily unavailable.")
 		return
 	case slow:
-		if !linger(r, write, delay) {
+		body, err := io.ReadAll(r.Body) // a write that has arrived is done, however late
+		if err != nil {
 			return
 		}
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		time.Sleep(delay)
 	}
 	late := write && r.Context().Err() != nil
 	answer := httptest.NewRecorder()
@@ -73,24 +76,4 @@ func (s *store) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // A guarded one may replace only what its caller has seen.
 func lateWrite(status int, guarded bool) string {
 	return fmt.Sprintf("late %d%s", status, map[bool]string{true: " with an etag"}[guarded])
-}
-
-// linger delays a request. It returns false if there is nothing to do any more: a
-// read whose caller gives up. A write has its body by then, and comes late.
-func linger(r *http.Request, write bool, delay time.Duration) bool {
-	body, err := io.ReadAll(r.Body)
-	if err != nil {
-		return false
-	}
-	r.Body = io.NopCloser(bytes.NewReader(body))
-	gone := r.Context().Done()
-	if write {
-		gone = nil
-	}
-	select {
-	case <-time.After(delay):
-		return true
-	case <-gone:
-		return false
-	}
 }

@@ -116,7 +116,7 @@ func (s *system) fire(ctx context.Context, trains []train, concurrency int) erro
 		senders.Go(func() error {
 			for _, w := range t {
 				if ctx.Err() != nil {
-					return process.ErrInterrupted
+					return ctx.Err()
 				}
 				s.send(ctx, w)
 			}

@@ -7,7 +7,6 @@ import (
 	"io"
 	"runtime"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
@@ -18,30 +17,29 @@ import (
 
 // Report is what came of it. Latencies are milliseconds.
 type Report struct {
-	System        string         `json:"system"`
-	Mode          string         `json:"mode"`
-	Notifications int            `json:"notifications"`
-	Concurrency   int            `json:"concurrency"`
-	CPUs          int            `json:"cpus"`
-	Webhooks      int            `json:"webhooks"`
-	Seconds       float64        `json:"seconds"`
-	PerSecond     float64        `json:"webhooksPerSecond"`
-	P50           float64        `json:"p50"`
-	P95           float64        `json:"p95"`
-	P99           float64        `json:"p99"`
-	Max           float64        `json:"max"`
-	Answers       map[string]int `json:"answers"` // by HTTP status; "none" without an answer
-	Joined        int            `json:"joined"`  // notifications that are replicated
-	JoinsPerSec   float64        `json:"joinsPerSecond"`
-	Unjoined      map[string]int `json:"unjoined,omitempty"` // what was answered about the others, by HTTP status
-	Processes     []Usage        `json:"processes,omitempty"`
+	System        string
+	Mode          string
+	Notifications int
+	Concurrency   int
+	CPUs          int
+	Webhooks      int
+	Seconds       float64
+	PerSecond     float64
+	P50           float64
+	P95           float64
+	P99           float64
+	Max           float64
+	Answers       map[string]int // by HTTP status; "none" without an answer
+	Joined        int            // notifications that are replicated
+	JoinsPerSec   float64
+	Processes     []Usage
 }
 
 // Usage is what a process used.
 type Usage struct {
-	Name       string  `json:"name"`
-	CPUPer1000 float64 `json:"cpuSecondsPer1000Webhooks"`
-	PeakMiB    int     `json:"peakMiB"`
+	Name       string
+	CPUPer1000 float64
+	PeakMiB    int
 
 	cpu float64 // seconds
 }
@@ -80,7 +78,6 @@ func (s *system) countJoins(ctx context.Context, r *Report) error {
 			ids[w.push.ID] = true
 		}
 	}
-	r.Unjoined = map[string]int{}
 	var mu sync.Mutex // of r
 	var readers errgroup.Group
 	readers.SetLimit(r.Concurrency)
@@ -91,9 +88,9 @@ func (s *system) countJoins(ctx context.Context, r *Report) error {
 			defer mu.Unlock()
 			if err == nil {
 				r.Joined++
-			} else if answer, ok := errors.AsType[*stack.AnswerError](err); ok {
-				r.Unjoined[strconv.Itoa(answer.Status)]++
-				err = nil
+			}
+			if _, answered := errors.AsType[*stack.AnswerError](err); answered {
+				return nil
 			}
 			return err
 		})
@@ -109,9 +106,6 @@ func (r *Report) Print(w io.Writer) {
 		r.System, r.Mode, r.Notifications, r.Webhooks, r.Concurrency, r.CPUs)
 	fmt.Fprintf(w, "  webhooks/s   %8.0f\n", r.PerSecond)
 	fmt.Fprintf(w, "  joins/s      %8.0f   (%d of %d joined)\n", r.JoinsPerSec, r.Joined, r.Notifications)
-	if len(r.Unjoined) > 0 {
-		fmt.Fprintf(w, "  not joined   %v\n", r.Unjoined)
-	}
 	fmt.Fprintf(w, "  p50 ms       %8.1f\n  p95 ms       %8.1f\n  p99 ms       %8.1f\n  max ms       %8.1f\n  answers      %v\n", r.P50, r.P95, r.P99, r.Max, r.Answers)
 	for _, p := range r.Processes {
 		fmt.Fprintf(w, "  %-12s %8.2f CPU seconds per 1,000 webhooks, %d MiB at most\n", p.Name, p.CPUPer1000, p.PeakMiB)

@@ -94,10 +94,7 @@ func (g *Group) Start(name string, cmd *exec.Cmd) (*Process, error) {
 	if g.closed {
 		return nil, fmt.Errorf("start %s: stopping", name)
 	}
-	if cmd.SysProcAttr == nil {
-		cmd.SysProcAttr = &syscall.SysProcAttr{}
-	}
-	cmd.SysProcAttr.Setpgid = true
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.WaitDelay = 2 * time.Second // for what a child of the child keeps open
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)

@@ -63,7 +63,6 @@ type Options struct {
 	Events func(event []byte)
 
 	ServiceLog io.Writer // default: a file in Dir
-	Progress   io.Writer // is told what takes minutes; default: nobody
 	Race       bool      // build the service with the race detector
 
 	// Settings are further settings of the service, by name; they win over
@@ -125,9 +124,6 @@ const startTimeout = 90 * time.Second
 // Start starts a stack. It returns when webhooks can be posted, or with an
 // error and nothing left running.
 func Start(ctx context.Context, o Options) (_ *Stack, err error) {
-	if o.Progress == nil {
-		o.Progress = io.Discard
-	}
 	o.Replicas = max(1, o.Replicas)
 	root, err := Root(ctx)
 	if err != nil {
@@ -147,7 +143,7 @@ func Start(ctx context.Context, o Options) (_ *Stack, err error) {
 			s.stop(err)
 		}
 	}()
-	programs, err := dapr.Find(ctx, root, o.Progress)
+	programs, err := dapr.Find(ctx, root, os.Stderr)
 	if err != nil {
 		return nil, err
 	}
