@@ -182,10 +182,6 @@ func (r *run) await(ctx context.Context, after time.Duration) bool {
 // judge completes the record and verifies it until everything is right and finished,
 // or should be: what is not at first may be on its way.
 func (r *run) judge(ctx context.Context) (violations []Violation, err error) {
-	ids := map[string]bool{}
-	for _, p := range r.record.Posts {
-		ids[p.ID] = true
-	}
 	settleCtx, cancel := context.WithTimeout(ctx, settleTimeout)
 	defer cancel()
 	judged := false
@@ -194,7 +190,7 @@ func (r *run) judge(ctx context.Context) (violations []Violation, err error) {
 		if err := errors.Join(r.readEvents(ctx), r.readReminders(ctx)); err != nil {
 			return err
 		}
-		r.readStatuses(ctx, ids)
+		r.readStatuses(ctx)
 		r.record.Received = r.target.received()
 		violations, judged = Verify(r.record), true
 		if len(violations) > 0 {
@@ -236,7 +232,11 @@ func (r *run) readReminders(ctx context.Context) error {
 }
 
 // readStatuses asks any replica for each status, a few at a time.
-func (r *run) readStatuses(ctx context.Context, ids map[string]bool) {
+func (r *run) readStatuses(ctx context.Context) {
+	ids := map[string]bool{}
+	for _, p := range r.record.Posts {
+		ids[p.ID] = true
+	}
 	statuses, unanswered, deliveries := map[string]Status{}, map[string]string{}, map[string]string{}
 	var mu sync.Mutex // of the three
 	var readers errgroup.Group

@@ -58,6 +58,13 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 }
 
+func total(counts map[string]int) (n int) {
+	for _, c := range counts {
+		n += c
+	}
+	return n
+}
+
 // A minute of chaos breaks no promise.
 func TestChaos(t *testing.T) {
 	prepare(t)

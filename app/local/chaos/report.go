@@ -112,10 +112,3 @@ func (r *Report) String() string {
 	}
 	return b.String()
 }
-
-func total(counts map[string]int) (n int) {
-	for _, c := range counts {
-		n += c
-	}
-	return n
-}

@@ -18,6 +18,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 
 	"allregions/app/local/process"
 )
@@ -46,11 +47,11 @@ func (e Emulator) Command(program string) *exec.Cmd {
 }
 
 // Create creates the containers, and their databases. What is there already stays.
-func (e Emulator) Create(ctx context.Context, containers ...Container) error {
+func (e Emulator) Create(containers ...Container) error {
 	for _, c := range containers {
 		err := errors.Join(
-			e.post(ctx, "/dbs", fmt.Sprintf(`{"id":%q}`, c.Database)),
-			e.post(ctx, "/dbs/"+c.Database+"/colls", fmt.Sprintf(`{"id":%q,"partitionKey":{"paths":[%q],"kind":"Hash"}}`, c.Name, PartitionKey)))
+			e.post("/dbs", fmt.Sprintf(`{"id":%q}`, c.Database)),
+			e.post("/dbs/"+c.Database+"/colls", fmt.Sprintf(`{"id":%q,"partitionKey":{"paths":[%q],"kind":"Hash"}}`, c.Name, PartitionKey)))
 		if err != nil {
 			return fmt.Errorf("create %+v: %w", c, err)
 		}
@@ -58,12 +59,9 @@ func (e Emulator) Create(ctx context.Context, containers ...Container) error {
 	return nil
 }
 
-func (e Emulator) post(ctx context.Context, path, body string) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+e.address()+path, strings.NewReader(body))
-	if err != nil {
-		return err
-	}
-	resp, err := http.DefaultClient.Do(req)
+func (e Emulator) post(path, body string) error {
+	client := http.Client{Timeout: 5 * time.Second}
+	resp, err := client.Post("http://"+e.address()+path, "application/json", strings.NewReader(body))
 	if err != nil {
 		return err
 	}

@@ -102,7 +102,7 @@ func startCosmium(t *testing.T) *Proxy {
 	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
 	ctx, cancel := context.WithTimeout(t.Context(), soon)
 	defer cancel()
-	if err := process.Until(ctx, "Cosmium is not ready", func() error { return e.Create(ctx, Container{"d", "c"}) }); err != nil {
+	if err := process.Until(ctx, "Cosmium is not ready", func() error { return e.Create(Container{"d", "c"}) }); err != nil {
 		t.Fatal(err)
 	}
 	return NewProxy(e)

@@ -49,10 +49,11 @@ func Find(ctx context.Context, root string, progress io.Writer) (Programs, error
 		return Programs{}, fmt.Errorf("no place to keep Dapr's programs: %w; set HOME", err)
 	}
 	built := filepath.Join(cache, "allregions", "dapr-"+version+"-"+hash)
-	paths := map[string]string{}
-	if home, err := os.UserHomeDir(); err == nil {
-		paths = initialized(ctx, filepath.Join(home, ".dapr", "bin"), version)
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return Programs{}, err
 	}
+	paths := initialized(ctx, filepath.Join(home, ".dapr", "bin"), version)
 	var missing []string
 	for _, name := range names {
 		if paths[name] == "" {
@@ -101,7 +102,8 @@ func initialized(ctx context.Context, dir, version string) map[string]string {
 			paths[name] = path
 		}
 	}
-	if have, err := versionOf(ctx, paths["daprd"]); err != nil || minor(have) != minor(version) {
+	minor := version[:strings.LastIndexByte(version, '.')+1] // "1.16." of 1.16.5
+	if have, err := versionOf(ctx, paths["daprd"]); err != nil || !strings.HasPrefix(have, minor) {
 		clear(paths)
 	}
 	return paths
@@ -116,9 +118,6 @@ func versionOf(ctx context.Context, daprd string) (string, error) {
 	}
 	return strings.TrimPrefix(strings.TrimSpace(string(out)), "v"), nil
 }
-
-// minor is "1.16" of 1.16.5.
-func minor(version string) string { return version[:max(0, strings.LastIndexByte(version, '.'))] }
 
 // ensure builds what is missing in dir. Several processes may call it at once:
 // one builds, the others wait.

@@ -142,10 +142,9 @@ func (g *Group) Stop(grace time.Duration) {
 func (g *Group) Kill() {
 	g.mu.Lock()
 	g.closed = true
-	running := slices.Clone(g.running)
-	g.mu.Unlock()
-	for _, p := range running {
+	for _, p := range g.running {
 		p.Signal(syscall.SIGKILL)
 	}
+	g.mu.Unlock()
 	g.Stop(0)
 }

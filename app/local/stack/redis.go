@@ -68,14 +68,10 @@ spec:
   type: pubsub.redis
   version: v1
   metadata:
-    - name: redisHost
-      value: "127.0.0.1:%d"
-    - name: processingTimeout
-      value: "%d"
-    - name: redeliverInterval
-      value: "%d"
-scopes:
-  - %s
+    - {name: redisHost, value: "127.0.0.1:%d"}
+    - {name: processingTimeout, value: "%d"}
+    - {name: redeliverInterval, value: "%d"}
+scopes: [%s]
 `, PubSub, r.Port, timeout.Milliseconds(), interval.Milliseconds(), app)
 	if err := os.WriteFile(filepath.Join(dir, "pubsub.yaml"), []byte(data), 0o644); err != nil {
 		return fmt.Errorf("write the broker's component: %w", err)

@@ -98,8 +98,8 @@ type Stack struct {
 	options   Options
 	group     *process.Group
 	members   map[string]*member
-	dapr      *sidecar.Client
-	server    *http.Server // of Cosmos DB
+	dapr      *sidecar.Client // of the first replica's sidecar
+	server    *http.Server    // of Cosmos DB
 	temporary bool
 	unlock    func()
 
@@ -322,7 +322,7 @@ func (s *Stack) startCosmos(ctx context.Context, root, components string) error 
 	if err != nil {
 		return err
 	}
-	return process.Until(ctx, "the Cosmos DB emulator is not ready", func() error { return emulator.Create(ctx, containers...) })
+	return process.Until(ctx, "the Cosmos DB emulator is not ready", func() error { return emulator.Create(containers...) })
 }
 
 // subscribe dials the first sidecar, and calls Options.Events until the stack stops.
@@ -367,9 +367,6 @@ func (s *Stack) Failed() <-chan struct{} { return s.ctx.Done() }
 
 // Err is why Failed is closed.
 func (s *Stack) Err() error { return context.Cause(s.ctx) }
-
-// Dapr is a client of the first replica's sidecar.
-func (s *Stack) Dapr() *sidecar.Client { return s.dapr }
 
 // Stop stops every process in order: the service first, which may need the
 // others to end what it has under way.
