@@ -130,7 +130,8 @@ func play(ctx context.Context, simulator *acr.Registry, pushes []*push, facts ch
 			return context.Cause(ctx)
 		}
 	}
-	fmt.Fprintf(out, "\n%d pushes, %d webhooks: each notification that was due came out of the topic, and no other.\n", len(pushes), len(pushes)*len(demoRegions))
+	fmt.Fprintf(out, "\n%d pushes, %d webhooks: each notification that was due came out of the topic, and no other.\n",
+		len(pushes), len(pushes)*len(demoRegions))
 	return nil
 }
 

@@ -49,7 +49,7 @@ func upOptions(args []string) (*stack.Options, error) {
 		}
 		return err
 	})
-	flags.Func("receiver", "run a target instead, which prints what it gets to stderr and answers with this HTTP `status`; 503 shows retries", func(s string) error {
+	flags.Func("receiver", "run a target instead, which prints what it gets and answers with this HTTP `status`; 503 shows retries", func(s string) error {
 		status, err := strconv.Atoi(s)
 		if err != nil || status < 200 || status > 599 {
 			return errors.New("not an HTTP status from 200 to 599")
