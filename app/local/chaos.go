@@ -16,6 +16,7 @@ func runChaos(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("chaos", flag.ContinueOnError)
 	minutes := flags.Float64("minutes", 5, "how long webhooks are sent and things fail")
 	flags.Uint64Var(&o.Seed, "seed", 0, "repeats the pushes and the faults of another run (default: a new one)")
+	flags.BoolVar(&o.Keep, "keep", false, "keep the logs and the record although all was well")
 	if err := parse(flags, args); err != nil {
 		return err
 	}

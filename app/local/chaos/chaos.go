@@ -40,6 +40,7 @@ type Options struct {
 	Seed    uint64
 	Timeout time.Duration // of notifications
 	Regions []string
+	Keep    bool      // what the run has written, although all was well
 	Log     io.Writer // is told of every fault when it happens
 }
 
@@ -50,7 +51,7 @@ const settleTimeout = 4 * time.Minute
 
 // Run runs it. Its error means that there was no run to judge; whether the
 // service has kept its promises, the report says. What the run has written is
-// removed, unless there is an error or a violation.
+// removed, unless there is an error or a violation, or Options.Keep says no.
 func Run(ctx context.Context, o Options) (report *Report, err error) {
 	dir, err := os.MkdirTemp("", "allregions-chaos-")
 	if err != nil {
@@ -72,7 +73,7 @@ func Run(ctx context.Context, o Options) (report *Report, err error) {
 	}
 	defer c.kill()
 	r := &run{cluster: c, Options: o}
-	if report, err = r.play(ctx); err != nil || len(report.Violations) == 0 {
+	if report, err = r.play(ctx); err != nil || len(report.Violations) == 0 && !o.Keep {
 		return report, err
 	}
 	report.Dir = dir
