@@ -37,19 +37,12 @@ var jsonValue = map[string]string{"contentType": "application/json"}
 
 // Load returns what was last saved under key, and its version.
 func (r *Records) Load(ctx context.Context, key string) (value []byte, version string, err error) {
-	item, err := r.store.get(ctx, r.prefix+key)
-	if err != nil {
-		return nil, "", err
-	}
-	if len(item.Value) == 0 {
-		return nil, "", nil
-	}
-	return item.Value, item.Etag, nil
+	return r.store.get(ctx, r.prefix+key)
 }
 
 // Save stores value, which must be JSON, in place of the record of that version.
 func (r *Records) Save(ctx context.Context, key string, value []byte, version string) error {
-	err := r.store.put(ctx, write{r.prefix + key, value, version})
+	err := r.store.put(ctx, r.prefix+key, value, version)
 	if status.Code(err) != codes.Aborted {
 		return err
 	}

@@ -58,6 +58,17 @@ func (k *keeper) GetStateWithConsistency(_ context.Context, store, key string, _
 	return &dapr.StateItem{Key: key, Value: k.values[key], Etag: k.etags[key]}, nil
 }
 
+func (k *keeper) GetBulkState(ctx context.Context, store string, keys []string, _ map[string]string, _ int32) (items []*dapr.BulkStateItem, err error) {
+	for _, key := range keys {
+		item, err := k.GetStateWithConsistency(ctx, store, key, nil, dapr.StateConsistencyUndefined)
+		if err != nil {
+			return nil, err
+		}
+		items = append(items, &dapr.BulkStateItem{Key: key, Value: item.Value, Etag: item.Etag})
+	}
+	return items, nil
+}
+
 func (k *keeper) SaveBulkState(_ context.Context, store string, items ...*dapr.SetStateItem) error {
 	item := items[0]
 	if store != "store" || len(items) != 1 || item.Options.Consistency != dapr.StateConsistencyUndefined || item.Metadata["contentType"] != "application/json" {

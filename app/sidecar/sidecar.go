@@ -11,6 +11,7 @@
 package sidecar
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -53,10 +54,7 @@ func Dial(port int, p propagation.TextMapPropagator) (*Client, error) {
 			MinConnectTimeout: time.Second,
 		}),
 		grpc.WithUnaryInterceptor(func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, call grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-			return call(withTrace(withAPIToken(ctx), p), method, req, reply, cc, opts...)
-		}),
-		grpc.WithStreamInterceptor(func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, stream grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
-			return stream(withAPIToken(ctx), desc, cc, method, opts...)
+			return call(outgoing(ctx, cmp.Or(p, noTrace)), method, req, reply, cc, opts...)
 		}),
 	)
 	if err != nil {
@@ -65,24 +63,21 @@ func Dial(port int, p propagation.TextMapPropagator) (*Client, error) {
 	return &Client{dapr: dapr.NewClientWithConnection(conn), conn: conn, stores: map[string]*store{}}, nil
 }
 
-// withAPIToken adds Dapr's API token, where the platform sets one. The SDK adds
-// it only to connections that it makes itself.
-func withAPIToken(ctx context.Context) context.Context {
-	if token := os.Getenv("DAPR_API_TOKEN"); token != "" {
-		return metadata.AppendToOutgoingContext(ctx, "dapr-api-token", token)
-	}
-	return ctx
-}
+// noTrace passes no trace on.
+var noTrace propagation.TextMapPropagator = propagation.NewCompositeTextMapPropagator()
 
-// withTrace adds the trace context. Dapr reads traceparent, and gives it to the
-// host of the actor in the HTTP header of that name; where it traces, itself, with
-// a span of its own between the two. It loses tracestate on the way.
-func withTrace(ctx context.Context, p propagation.TextMapPropagator) context.Context {
-	if p == nil {
-		return ctx
-	}
+// outgoing adds the trace context, and Dapr's API token, where the platform sets one:
+// the SDK adds that only to connections that it makes itself.
+//
+// Dapr reads traceparent, and gives it to the host of the actor in the HTTP header of
+// that name; where it traces, itself, with a span of its own between the two. It loses
+// tracestate on the way.
+func outgoing(ctx context.Context, p propagation.TextMapPropagator) context.Context {
 	headers := propagation.MapCarrier{}
 	p.Inject(ctx, headers)
+	if token := os.Getenv("DAPR_API_TOKEN"); token != "" {
+		headers["dapr-api-token"] = token
+	}
 	for name, value := range headers {
 		ctx = metadata.AppendToOutgoingContext(ctx, name, value)
 	}

@@ -345,7 +345,7 @@ func (s *Stack) subscribe(ctx context.Context) (err error) {
 		subscribed := make(chan struct{})
 		ended := make(chan error, 1)
 		go func() {
-			err := s.dapr.Topic(PubSub, Topic).Subscribe(s.ctx, func() { close(subscribed) }, s.options.Events)
+			err := s.Replicas[0].Sidecar.Subscribe(s.ctx, PubSub, Topic, func() { close(subscribed) }, s.options.Events)
 			ended <- err
 			select {
 			case <-subscribed:
