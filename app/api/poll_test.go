@@ -151,7 +151,7 @@ func TestWaitForAnImage(t *testing.T) {
 		if w = get(h, "/images/shop/cart?tag=v1&wait=5s&require=replicated"); w.Code != 503 || time.Since(begin) != 5*time.Second {
 			t.Errorf("it is not everywhere: %d after %v", w.Code, time.Since(begin))
 		}
-		time.Sleep(pollInterval) // the last reading was planned
+		time.Sleep(2 * pollInterval) // the last reading was planned
 		if len(h.polls.byKey) != 0 {
 			t.Error("a poll is left")
 		}
