@@ -16,7 +16,6 @@ import (
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 
-	"allregions/app/actor"
 	"allregions/app/catalog"
 	"allregions/app/delivery"
 	"allregions/app/intake"
@@ -89,12 +88,12 @@ type Handler struct {
 	mux       *http.ServeMux
 	polls     polls
 	stop      context.CancelFunc
-	throttles map[string]*actor.Throttle
+	statuses  []statusRow
 }
 
 // New returns the handler of the public listener.
 func New(c Config) *Handler {
-	h := &Handler{config: c, mux: http.NewServeMux(), polls: polls{byKey: map[string]*reading{}}, throttles: newThrottles()}
+	h := &Handler{config: c, mux: http.NewServeMux(), polls: polls{byKey: map[string]*reading{}}, statuses: newStatuses()}
 	h.polls.stopping, h.stop = context.WithCancel(context.Background())
 
 	h.route("POST", "/webhooks/acr", h.withKey(h.receive))
