@@ -84,11 +84,11 @@ type Config struct {
 
 // Handler serves the public listener.
 type Handler struct {
-	config    Config
-	mux       *http.ServeMux
-	polls     polls
-	stop      context.CancelFunc
-	statuses  []statusRow
+	config   Config
+	mux      *http.ServeMux
+	polls    polls
+	stop     context.CancelFunc
+	statuses []statusRow
 }
 
 // New returns the handler of the public listener.

@@ -1,10 +1,8 @@
 // Package replication decides what a set of regional events amounts to.
 //
-// ACR fires one webhook per region for one push. The events of one push share
-// an id; together they are a notification. This package holds the rules that
-// join them, as pure functions: (state, event, now) → (state, decision). It
-// knows no HTTP, no Dapr, no storage and no clock, and it imports nothing but
-// the standard library. Package notification does the writing.
+// ACR fires one webhook per region for one push. The events of one push share an id;
+// together they are a notification. The rules that join them are pure functions:
+// (state, event, now) → (state, decision). Package notification does the writing.
 //
 // A notification begins with its first event, which fixes the regions that
 // must report and the deadline. From there:
@@ -406,7 +404,6 @@ func (s State) Check() error {
 		path = append(path, o.Status)
 	}
 	paths := []string{"[]", "[replicated]", "[timedOut]", "[timedOut recovered]"}
-	unexpected := func(a Arrival) bool { return !slices.Contains(s.Expected, a.Region) }
 	wrong := ""
 	switch {
 	case len(s.Expected) == 0:
@@ -415,10 +412,8 @@ func (s State) Check() error {
 		wrong = fmt.Sprintf("start %v, deadline %v and due %v are not in order", s.StartedAt, s.Deadline, s.Due)
 	case len(s.Arrivals) == 0:
 		wrong = "began without an event"
-	case slices.ContainsFunc(s.Arrivals, unexpected):
-		wrong = "a region arrived that is not expected"
 	case len(s.Arrivals)+len(s.Missing()) != len(s.Expected):
-		wrong = "a region arrived twice"
+		wrong = fmt.Sprintf("a region arrived twice, or is not among %v: %+v", s.Expected, s.Arrivals)
 	case !slices.Contains(paths, fmt.Sprint(path)), slices.ContainsFunc(s.Outcomes, s.impossible):
 		wrong = fmt.Sprintf("has the outcomes %+v with %d of %d regions in", s.Outcomes, len(s.Arrivals), len(s.Expected))
 	case (s.Status() == Collecting || s.Status() == TimedOut) && len(s.Missing()) == 0:

@@ -335,7 +335,7 @@ func TestCallsOfAnActorThatLeaves(t *testing.T) {
 		{[]error{idle, other}, other, invokePause},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			actors := (&Client{dapr: &fickle{errs: tt.errs}, stores: map[string]*store{}}).Actors("Thing")
+			actors := (&Client{dapr: &fickle{errs: tt.errs}}).Actors("Thing")
 			begin := time.Now()
 			if out, err := actors.Invoke(t.Context(), "a", "Do", nil); err != tt.want || (err == nil) != (string(out) == "done") || time.Since(begin) != tt.took {
 				t.Errorf("%v: %s, %v after %v", tt.errs, out, err, time.Since(begin))
@@ -345,7 +345,7 @@ func TestCallsOfAnActorThatLeaves(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	f := &fickle{errs: []error{idle, idle}}
-	if _, err := (&Client{dapr: f, stores: map[string]*store{}}).Actors("Thing").Invoke(ctx, "a", "Do", nil); err != idle || len(f.errs) != 1 {
+	if _, err := (&Client{dapr: f}).Actors("Thing").Invoke(ctx, "a", "Do", nil); err != idle || len(f.errs) != 1 {
 		t.Errorf("nobody waits: %v, %d left", err, len(f.errs))
 	}
 }

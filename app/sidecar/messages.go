@@ -95,13 +95,12 @@ func (h *Host) subscribed(w http.ResponseWriter, r *http.Request) {
 // batch is what the sidecar brings: Dapr's bulk subscription, for the sake of its
 // answer, which names each message that is done with.
 //
-// Of a plain subscription, any 2xx is the end of a message, and Dapr 1.16.5 (and
-// 1.18.0) makes one up: its calls of the application share one middleware pipeline
-// (pkg/middleware/http, pipeline.http), in which two calls at a time may change
-// places. The error of the first is then the second's, and the first, for which
-// nothing was written, has become a 200 without a body. So a message that met a closed
-// port was acknowledged, in a thousandth of the cases. In a batch, nothing is not an
-// answer, and the messages come again.
+// Of a plain subscription, any 2xx is the end of a message, and Dapr (1.16.5, 1.18.0)
+// makes one up: two calls of the application at a time may change places in its
+// pipeline (pkg/middleware/http, pipeline.http). An error of the first is then the
+// second's, and the first has become a 200 without a body. So a message that met a
+// closed port was acknowledged, in a thousandth of the cases. In a batch, nothing is
+// not an answer, and the messages come again.
 //
 // Calls of actors change places, too: see Actors.Invoke. A reminder's firing may be
 // taken for done, and must be repeated (actor.Reminders).

@@ -14,12 +14,8 @@ import (
 // Records returns the records in a state store component whose keys begin with
 // prefix.
 func (c *Client) Records(name, prefix string) *Records {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.stores[name] == nil {
-		c.stores[name] = newStore(c, name)
-	}
-	return &Records{c.stores[name], prefix}
+	s, _ := c.stores.LoadOrStore(name, newStore(c, name))
+	return &Records{s.(*store), prefix}
 }
 
 // Records are the actor.Records in a state store component.

@@ -33,7 +33,7 @@ type keeper struct {
 
 func newKeeper(kind string) (*keeper, *Records) {
 	k := &keeper{kind: kind, values: map[string][]byte{}, etags: map[string]string{}}
-	return k, (&Client{dapr: k, stores: map[string]*store{}}).Records("store", "Thing-")
+	return k, (&Client{dapr: k}).Records("store", "Thing-")
 }
 
 func (k *keeper) GrpcClient() runtimev1.DaprClient { return metadataOf{kind: k.kind} }
@@ -143,7 +143,7 @@ func TestASaveReplacesItsVersion(t *testing.T) {
 			load(t, r, "a", `{"n":4}`)
 
 			// Somebody else's key is another record.
-			other := (&Client{dapr: k, stores: map[string]*store{}}).Records("store", "Other-")
+			other := (&Client{dapr: k}).Records("store", "Other-")
 			load(t, other, "a", "")
 			if err := other.Save(t.Context(), "a", []byte(`{}`), ""); err != nil {
 				t.Error(err)
@@ -211,7 +211,7 @@ func TestErrorsThatAreNoConflict(t *testing.T) {
 		if value, version, err := r.Load(t.Context(), "a"); !errors.Is(err, away) || value != nil || version != "" {
 			t.Errorf("%s: loaded %q, %q, %v", kind, value, version, err)
 		}
-		broken := (&Client{dapr: failing{k, away}, stores: map[string]*store{}}).Records("store", "Thing-")
+		broken := (&Client{dapr: failing{k, away}}).Records("store", "Thing-")
 		if err := broken.Save(t.Context(), "a", []byte(`{"n":2}`), "e1"); !errors.Is(err, away) || errors.Is(err, actor.ErrConflict) {
 			t.Errorf("%s: %v", kind, err)
 		}

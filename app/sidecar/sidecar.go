@@ -2,12 +2,10 @@
 // it, Host answers it. It is the only package that imports Dapr's SDK, and it
 // knows nothing of what the actors, records and events are about.
 //
-// The client is the SDK's. The host is not: Dapr calls actors over a plain HTTP
-// protocol of four routes, and the SDK's server for it hides what must not be
-// hidden here. It drops the error of a reminder and answers 200, it answers 200
-// for a method that returns only an error, it keeps every actor in memory for
-// as long as Dapr does, an hour, with a cache of its state that outlives failed
-// writes and moves, and its idle time cannot be set.
+// The client is the SDK's. The host is not: Dapr calls actors over plain HTTP, and the
+// SDK's server for that answers 200 to a reminder that failed and to a method that
+// returns only an error. It keeps every actor in memory for an hour, with a cache of
+// its state that outlives failed writes and moves.
 package sidecar
 
 import (
@@ -32,8 +30,7 @@ type Client struct {
 	dapr dapr.Client
 	conn *grpc.ClientConn
 
-	mu     sync.Mutex
-	stores map[string]*store
+	stores sync.Map // string to *store: by the component's name
 	types  sync.Map // string to string: the components' types by name, as far as the sidecar has told them
 }
 
@@ -60,7 +57,7 @@ func Dial(port int, p propagation.TextMapPropagator) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("dial the sidecar: %w", err)
 	}
-	return &Client{dapr: dapr.NewClientWithConnection(conn), conn: conn, stores: map[string]*store{}}, nil
+	return &Client{dapr: dapr.NewClientWithConnection(conn), conn: conn}, nil
 }
 
 // noTrace passes no trace on.
