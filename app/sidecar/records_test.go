@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"testing"
 
@@ -59,6 +60,9 @@ func (k *keeper) GetStateWithConsistency(_ context.Context, store, key string, _
 }
 
 func (k *keeper) GetBulkState(ctx context.Context, store string, keys []string, _ map[string]string, _ int32) (items []*dapr.BulkStateItem, err error) {
+	if slices.Sort(keys); len(slices.Compact(keys)) != len(keys) {
+		return nil, errors.New("Dapr forgets the second of two")
+	}
 	for _, key := range keys {
 		item, err := k.GetStateWithConsistency(ctx, store, key, nil, dapr.StateConsistencyUndefined)
 		if err != nil {

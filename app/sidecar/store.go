@@ -25,7 +25,7 @@ const anyConsistency = dapr.StateConsistencyUndefined
 type store struct {
 	client *Client
 	name   string
-	reads  group[*dapr.BulkStateItem]
+	reads  group[*dapr.StateItem]
 	writes group[*dapr.SetStateItem]
 }
 
@@ -41,18 +41,22 @@ func (s *store) isOneFile(ctx context.Context) bool {
 }
 
 func (s *store) get(ctx context.Context, key string) (value []byte, etag string, err error) {
+	item, read := &dapr.StateItem{Key: key}, s.readOne
 	if s.isOneFile(ctx) {
-		item := &dapr.BulkStateItem{Key: key}
-		if err := s.reads.do(ctx, item); err != nil {
-			return nil, "", err
-		}
-		return item.Value, item.Etag, nil
+		read = s.reads.do
 	}
-	item, err := s.client.dapr.GetStateWithConsistency(ctx, s.name, key, nil, anyConsistency)
-	if err != nil {
+	if err := read(ctx, item); err != nil {
 		return nil, "", err
 	}
 	return item.Value, item.Etag, nil
+}
+
+func (s *store) readOne(ctx context.Context, item *dapr.StateItem) error {
+	found, err := s.client.dapr.GetStateWithConsistency(ctx, s.name, item.Key, nil, anyConsistency)
+	if err == nil {
+		*item = *found
+	}
+	return err
 }
 
 // put stores value in place of what has that etag, "" for nothing. The error has code
@@ -69,7 +73,11 @@ func (s *store) put(ctx context.Context, key string, value []byte, etag string) 
 	return s.client.dapr.SaveBulkState(ctx, s.name, item)
 }
 
-func (s *store) readAll(ctx context.Context, calls []*call[*dapr.BulkStateItem]) {
+func (s *store) readAll(ctx context.Context, calls []*call[*dapr.StateItem]) {
+	if len(calls) == 1 {
+		calls[0].done <- s.readOne(ctx, calls[0].v)
+		return
+	}
 	var keys []string // each once: Dapr forgets the second of two
 	for _, c := range calls {
 		if !slices.Contains(keys, c.v.Key) {
@@ -87,7 +95,7 @@ func (s *store) readAll(ctx context.Context, calls []*call[*dapr.BulkStateItem])
 		case items[i].Error != "":
 			c.done <- errors.New(items[i].Error)
 		default:
-			*c.v = *items[i]
+			*c.v = dapr.StateItem{Key: c.v.Key, Value: items[i].Value, Etag: items[i].Etag}
 			c.done <- nil
 		}
 	}

@@ -2,12 +2,15 @@ package sidecar
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	dapr "github.com/dapr/go-sdk/client"
 )
 
 // What comes while a call runs goes together after it, in order, and without
@@ -84,4 +87,28 @@ func TestGroupIsBounded(t *testing.T) {
 			t.Errorf("ran %v", sizes)
 		}
 	})
+}
+
+// What is read together answers each call with its own record, also two with one key.
+func TestReadAll(t *testing.T) {
+	k, r := newKeeper("state.sqlite")
+	k.put("a", `{"n":1}`)
+	k.put("b", `{"n":2}`)
+	var calls []*call[*dapr.StateItem]
+	for _, key := range []string{"b", "a", "none", "b"} {
+		calls = append(calls, &call[*dapr.StateItem]{&dapr.StateItem{Key: key}, make(chan error, 1)})
+	}
+	r.store.readAll(t.Context(), calls)
+	for i, want := range []string{`{"n":2} e2`, `{"n":1} e1`, " ", `{"n":2} e2`} {
+		if err := <-calls[i].done; err != nil || string(calls[i].v.Value)+" "+calls[i].v.Etag != want {
+			t.Errorf("%d: got %s %s, %v; want %s", i, calls[i].v.Value, calls[i].v.Etag, err, want)
+		}
+	}
+	k.readErr = errors.New("away")
+	r.store.readAll(t.Context(), calls)
+	for i, c := range calls {
+		if err := <-c.done; !errors.Is(err, k.readErr) {
+			t.Errorf("%d: got %v, want %v", i, err, k.readErr)
+		}
+	}
 }
