@@ -199,5 +199,12 @@ module rights 'rights.bicep' = if (!empty(registryResourceId)) {
 
 output PUBLIC_URL string = url
 output APP_URL string = appUrl
+
+// For infra/hooks: who makes the webhooks, and what they report.
+output REGISTERS_WEBHOOKS bool = !empty(registryResourceId) && !contains(
+  ['off', 'false'],
+  toLower(trim(webhookRegistration))
+)
+output REPORTED_ACTIONS string = empty(webhookActions) ? 'push' : replace(replace(webhookActions, ' ', ''), ',', ' ')
 output REGISTRY_ROLE_ID string = empty(registryResourceId) ? '' : rights!.outputs.roleId
 output REGISTRY_ROLE_ASSIGNMENT_ID string = empty(registryResourceId) ? '' : rights!.outputs.assignmentId

@@ -35,6 +35,20 @@ const (
 // that is wrong, with the entry and the key, and quotes no secret, no value of a
 // header and nothing of a URL; if there is one, there are no targets.
 func Load(setting string, env func(string) (string, bool), readFile func(string) ([]byte, error)) ([]*Target, error) {
+	return readList(setting, entry{env: env}, readFile)
+}
+
+// Check returns the error of [Load] as far as it can be known where the variables have
+// no values yet: there will be those with these names, and no file.
+func Check(setting string, variables []string) error {
+	_, err := readList(setting, entry{env: func(string) (string, bool) { return "", false }, later: variables}, func(string) ([]byte, error) {
+		return nil, errors.New(`there will be no file; give the list itself: azd env set "NOTIFY_TARGETS=$(cat FILE)"`)
+	})
+	return err
+}
+
+// readList reads each entry as template does.
+func readList(setting string, template entry, readFile func(string) ([]byte, error)) ([]*Target, error) {
 	setting = strings.TrimSpace(setting)
 	if setting == "" {
 		return nil, nil
@@ -50,7 +64,8 @@ func Load(setting string, env func(string) (string, bool), readFile func(string)
 	)
 	for i, node := range list {
 		s := &settings{header: http.Header{}}
-		e := entry{label: "target " + strconv.Itoa(i+1), env: env, target: &Target{s: func() *settings { return s }}, settings: s}
+		e := template
+		e.label, e.target, e.settings = "target "+strconv.Itoa(i+1), &Target{s: func() *settings { return s }}, s
 		e.read(resolve(node))
 		name := e.target.Name
 		if names[name] {
@@ -146,6 +161,7 @@ func resolve(n *yaml.Node) *yaml.Node {
 type entry struct {
 	label    string // what errors call the entry
 	env      func(string) (string, bool)
+	later    []string // variables whose values are not known yet
 	target   *Target
 	settings *settings
 	secrets  []string // the values of environment variables, and of the secret
@@ -181,7 +197,7 @@ func (e *entry) read(n *yaml.Node) {
 	e.readHeaders(fields["headers"])
 	e.readFilter(fields["filter"])
 	e.readOutcomes(fields["outcomes"])
-	if len(e.errs) == 0 {
+	if len(e.errs) == 0 && e.later == nil {
 		e.settings.hidden = hide(e.settings.url, e.secrets, e.settings.header)
 	}
 }
@@ -225,9 +241,9 @@ func (e *entry) text(key string, n *yaml.Node) string {
 var reference = regexp.MustCompile(`\$\$\{|\$\{(?:[A-Za-z_][A-Za-z0-9_]*\})?`)
 
 // expanded is text with ${NAME} replaced. A variable that is empty counts as not
-// set, as in all settings.
+// set, as in all settings. It is "" also if a value is not known yet.
 func (e *entry) expanded(key string, n *yaml.Node) string {
-	before, malformed := len(e.errs), false
+	before, malformed, unknown := len(e.errs), false, false
 	s := reference.ReplaceAllStringFunc(e.text(key, n), func(found string) string {
 		switch found {
 		case "$${":
@@ -237,6 +253,10 @@ func (e *entry) expanded(key string, n *yaml.Node) string {
 			return ""
 		}
 		name := found[2 : len(found)-1]
+		if slices.Contains(e.later, name) {
+			unknown = true
+			return ""
+		}
 		value, _ := e.env(name)
 		if value = strings.TrimSpace(value); value == "" {
 			e.wrong(key, "the environment variable %s is not set", name)
@@ -247,7 +267,7 @@ func (e *entry) expanded(key string, n *yaml.Node) string {
 	if malformed {
 		e.wrong(key, "${ without the name of a variable and }; write $${ for ${ itself")
 	}
-	if len(e.errs) > before {
+	if len(e.errs) > before || unknown {
 		return ""
 	}
 	return strings.TrimSpace(s)

@@ -330,11 +330,14 @@ type azureYAML struct {
 	}
 	Pipeline struct{ Variables []string }
 	Hooks    map[string]struct {
-		Posix, Windows struct {
-			Shell, Run      string
-			ContinueOnError bool `yaml:"continueOnError"`
-		}
+		Posix, Windows hookYAML
 	}
+}
+
+type hookYAML struct {
+	Shell, Run      string
+	Interactive     bool
+	ContinueOnError bool `yaml:"continueOnError"`
 }
 
 func loadAzureYAML(t *testing.T) (a azureYAML) {
@@ -687,46 +690,59 @@ func TestInfraParameters(t *testing.T) {
 	}
 }
 
-// What azd prints in the end, in both cases, and what it runs before the end.
+// azd runs each hook where it shows, and goes on only if it succeeds.
 func TestHooks(t *testing.T) {
 	a := loadAzureYAML(t)
+	var names []string
+	known := append(append(submatches(`(?m)^output (\w+)`, read(t, "infra/main.bicep")), submatches(`(?m)^output (\w+)`, read(t, "infra/allregions.bicep"))...), userSettings(t)...)
+	var text strings.Builder
 	for name, hook := range a.Hooks {
-		if hook.Posix.Shell != "sh" || hook.Windows.Shell != "pwsh" || hook.Posix.ContinueOnError != hook.Windows.ContinueOnError {
+		file := "infra/hooks/" + name
+		names = append(names, file)
+		if hook.Posix != (hookYAML{Shell: "sh", Run: file + ".sh", Interactive: true}) || hook.Windows != (hookYAML{Shell: "pwsh", Run: file + ".ps1", Interactive: true}) {
 			t.Errorf("%s: %+v", name, hook)
 		}
-		// Both shells read the same variables, and only such as there are.
-		known := append(append(submatches(`(?m)^output (\w+)`, read(t, "infra/main.bicep")), submatches(`(?m)^output (\w+)`, read(t, "infra/allregions.bicep"))...), userSettings(t)...)
-		posix, windows := submatches(`\$\{?([A-Z_]{4,})`, hook.Posix.Run), submatches(`\$env:([A-Z_]+)`, hook.Windows.Run)
-		slices.Sort(posix)
-		slices.Sort(windows)
-		if !slices.Equal(posix, windows) {
-			t.Errorf("%s: sh reads %q, pwsh %q", name, posix, windows)
+		// azd runs the file itself.
+		if info, err := os.Stat(filepath.Join(root, file+".sh")); err != nil || info.Mode().Perm()&0o111 != 0o111 {
+			t.Errorf("%s: %v, %v", file, info.Mode(), err)
 		}
-		for _, v := range posix {
-			if !slices.Contains(known, v) {
-				t.Errorf("%s: nothing sets %s", name, v)
-			}
+		text.WriteString(read(t, file+".sh"))
+	}
+	slices.Sort(names)
+	if want := hooks(t); !slices.Equal(names, want) {
+		t.Errorf("azd runs %q of %q", names, want)
+	}
+	for _, v := range submatches(`\$\{?([A-Z_]{3,})`, text.String()) {
+		if !slices.Contains(known, v) {
+			t.Errorf("nothing sets %s", v)
 		}
 	}
-	env := []string{"PATH=" + os.Getenv("PATH"), "PUBLIC_URL=https://allregions.example.com", "AZURE_KEY_VAULT_NAME=kv", "WEBHOOK_OWNER=prod-x", "WEBHOOK_REGIONS=eastus,westus"}
-	for want, more := range map[string]string{
-		"az acr webhook ping -r contoso -n NAME\n":                             "REGISTRY_RESOURCE_ID=/subscriptions/s/resourceGroups/g/providers/Microsoft.ContainerRegistry/registries/contoso",
-		"--uri 'https://allregions.example.com/webhooks/acr?region=REGION' --": "REGISTRY_RESOURCE_ID=",
+
+	// Names that others have, too.
+	infra := strings.Join(slices.Collect(maps.Values(bicep(t))), "\n")
+	for _, version := range submatches(`api-version=([\d-]+)`, text.String()) {
+		if !strings.Contains(infra, "@"+version) {
+			t.Errorf("infra has no %s", version)
+		}
+	}
+	for what, pair := range map[string][2]string{
+		"the app":           {oneOf(t, `az containerapp logs show -n (\w+)`, text.String()), appID},
+		"the key's secret":  {oneOf(t, `az keyvault secret show [^\n]*-n ([\w-]+) `, text.String()), oneOf(t, `name: '(webhook-keys)'`, read(t, "infra/vault.bicep"))},
+		"the webhooks' tag": {oneOf(t, `\?tags\.(\w+)==`, text.String()), oneOf(t, `const ownerTag = "(\w+)"`, read(t, "app/registry/webhooks.go"))},
+		"the actions":       {oneOf(t, `output REPORTED_ACTIONS string = empty\(webhookActions\) \? '(\w+)'`, infra), defaultOf(t, "WEBHOOK_ACTIONS")},
 	} {
-		cmd := exec.Command("sh", "-euc", a.Hooks["postdeploy"].Posix.Run)
-		cmd.Env = append(env, more)
-		out, err := cmd.CombinedOutput()
-		if err != nil || !strings.Contains(string(out), want) || !strings.Contains(string(out), "https://allregions.example.com/webhooks/acr?region=REGION\n") {
-			t.Errorf("%s: %v\n%s", more, err, out)
+		if pair[0] != pair[1] {
+			t.Errorf("%s: %s, want %s", what, pair[0], pair[1])
 		}
 	}
-	if !strings.Contains(a.Hooks["postdeploy"].Posix.Run, "[?tags.allregions==") {
-		t.Error("the webhooks are looked for under another tag than the one that they have")
-	}
-	for _, run := range []string{a.Hooks["predown"].Posix.Run, a.Hooks["predown"].Windows.Run} {
-		if run != "go run ./app deregister" || !a.Hooks["predown"].Posix.ContinueOnError {
-			t.Errorf("predown: %q", run)
-		}
+	// Whatever the service checks, a user who has it is checked.
+	checked := submatches(`envconfig:"(\w+)"`, read(t, "app/check.go"))
+	asked := submatches(`\$(\w+)`, oneOf(t, `(?m)^if \[ -n "((?:\$\w+){2,})" \]; then$`, read(t, "infra/hooks/preprovision.sh")))
+	checked = slices.DeleteFunc(checked, func(name string) bool { return name == "TARGET_SECRETS" }) // says nothing alone
+	slices.Sort(checked)
+	slices.Sort(asked)
+	if !slices.Equal(asked, checked) {
+		t.Errorf("checked with %q, want %q", asked, checked)
 	}
 }
 
@@ -741,6 +757,11 @@ func TestREADMEAzure(t *testing.T) {
 		t.Errorf("got %q, want %q", rows, want)
 	}
 	rights := section(t, "infra/README.md", "## Rights")
+	for _, action := range strings.Fields(oneOf(t, `(?m)^  for action in (.*); do$`, read(t, "infra/hooks/preprovision.sh"))) {
+		if !strings.Contains(rights, "`"+strings.TrimPrefix(action, "Microsoft.")+"`") {
+			t.Errorf("infra/README.md does not say that who deploys needs %s", action)
+		}
+	}
 	for _, action := range submatches(`'(Microsoft\.ContainerRegistry/registries/[\w/]+)'`, read(t, "infra/rights.bicep")) {
 		short := strings.TrimPrefix(action, "Microsoft.ContainerRegistry/registries/")
 		if !strings.Contains(rights, "`"+short+"`") && !strings.Contains(rights, "`registries/"+short+"`") {
