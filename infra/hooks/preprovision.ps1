@@ -11,7 +11,7 @@ if ("$env:NOTIFY_TARGETS$env:WEBHOOK_TIMEOUT$env:WEBHOOK_ACTIONS$env:WEBHOOK_REG
     go build -o .azure/allregions.exe ./app
     if ($LASTEXITCODE -eq 0) {
       $skipped = ""
-      ./.azure/allregions.exe check
+      & ./.azure/allregions.exe check
       if ($LASTEXITCODE -ne 0) {
         exit 1
       }

@@ -23,18 +23,28 @@ import (
 
 // inPowerShell is each line of a hook that has a translation of its own.
 var inPowerShell = map[string]string{
-	`#!/bin/sh`:                            `#!/usr/bin/env pwsh`,
-	`else`:                                 `} else {`,
-	`fi`:                                   `}`,
-	`done`:                                 `}`,
-	`registry=${REGISTRY_RESOURCE_ID##*/}`: `$registry = "$env:REGISTRY_RESOURCE_ID".Split('/')[-1]`,
+	`#!/bin/sh`: `#!/usr/bin/env pwsh`,
+	`else`:      `} else {`,
+	`fi`:        `}`,
+	`done`:      `}`,
+	`elif [ "${answer#*NotFound}" != "$answer" ]; then`: `} elseif ("$answer" -like "*NotFound*") {`,
+
+	`./.azure/allregions.exe check`: `& ./.azure/allregions.exe check`,
+
+	// Parts of what is separated by a comma or a slash.
+	`key=${key%%,*}`:                                             `$key = "$key".Split(',')[0]`,
+	`registry=${REGISTRY_RESOURCE_ID##*/}`:                       `$registry = "$env:REGISTRY_RESOURCE_ID".Split('/')[-1]`,
 	`subscription=$(echo "$REGISTRY_RESOURCE_ID" | cut -d/ -f3)`: `$subscription = "$env:REGISTRY_RESOURCE_ID".Split('/')[2]`,
 	`group=${EXISTING_REGISTRY_ID%/providers/*}`:                 `$group = "$env:EXISTING_REGISTRY_ID" -replace '/providers/.*$', ''`,
-	`key=${key%%,*}`: `$key = "$key".Split(',')[0]`,
-	`elif [ "${answer#*NotFound}" != "$answer" ]; then`: `} elseif ("$answer" -like "*NotFound*") {`,
-	`granted=$(echo "$roles" | tr A-Z a-z | sed 's/[.]/[.]/g; s/[*]/.*/g' | awk -F '\t' -v action="$action" '{ action = tolower(action) } action ~ "^(" $1 ")$" && !($2 != "" && action ~ "^(" $2 ")$")')`://
-	`$granted = $roles | Where-Object { $allows, $except = ($_ -replace '[.]', '[.]' -replace '[*]', '.*').Split("` + "`t" + `"); $action -match "^($allows)$" -and -not ($except -and $action -match "^($except)$") }`,
+
+	// Azure's wildcards as regular expressions, without regard to case.
+	grantedInSh: grantedInPowerShell,
 }
+
+const (
+	grantedInSh         = `granted=$(echo "$roles" | tr A-Z a-z | sed 's/[.]/[.]/g; s/[*]/.*/g' | awk -F '\t' -v action="$action" '{ action = tolower(action) } action ~ "^(" $1 ")$" && !($2 != "" && action ~ "^(" $2 ")$")')`
+	grantedInPowerShell = `$granted = $roles | Where-Object { $allows, $except = ($_ -replace '[.]', '[.]' -replace '[*]', '.*').Split("` + "`t" + `"); $action -match "^($allows)$" -and -not ($except -and $action -match "^($except)$") }`
+)
 
 const now = `[DateTimeOffset]::Now.ToUnixTimeSeconds()`
 
