@@ -615,6 +615,49 @@ func TestInfraForAPlatformTeam(t *testing.T) {
 	}
 }
 
+// Whatever a deployment makes that has an address on the internet has a row, which says
+// who gets in.
+func TestREADMEPublic(t *testing.T) {
+	rows := map[string]string{
+		"Microsoft.App/containerApps":                      "the service's URL",
+		"Microsoft.DocumentDB/databaseAccounts":            "Cosmos DB",
+		"Microsoft.ServiceBus/namespaces":                  "Service Bus",
+		"Microsoft.KeyVault/vaults":                        "Key Vault",
+		"Microsoft.ContainerRegistry/registries":           "Container Registry, for the service's image, and the one of `NEW_REGISTRY_REGIONS`",
+		"Microsoft.OperationalInsights/workspaces":         "Log Analytics and Application Insights",
+		"Microsoft.Insights/components":                    "Log Analytics and Application Insights",
+		"Microsoft.App/managedEnvironments":                "", // the app has its address
+		"Microsoft.Resources/resourceGroups":               "",
+		"Microsoft.ManagedIdentity/userAssignedIdentities": "",
+	}
+	var got, want []string
+	for _, row := range rowsOf(t, "infra/README.md", "## What is public") {
+		got = append(got, row[0])
+	}
+	for _, file := range bicep(t) {
+		for _, kind := range submatches(`(?m)^resource \w+ '([\w.]+/\w+)@`, file) { // without children
+			row, known := rows[kind]
+			if !known && !strings.HasPrefix(kind, "Microsoft.Authorization/") && kind != "Microsoft.Insights/diagnosticSettings" {
+				t.Errorf("is %s public?", kind)
+			}
+			if row != "" && !slices.Contains(want, row) {
+				want = append(want, row)
+			}
+		}
+	}
+	for _, row := range want {
+		if !slices.Contains(got, row) {
+			t.Errorf("no row %q in %q", row, got)
+		}
+	}
+	// What the rows say of keys.
+	for file, off := range map[string]string{"cosmos.bicep": "disableLocalAuth: true", "servicebus.bicep": "disableLocalAuth: true", "vault.bicep": "enableRbacAuthorization: true", "images.bicep": "adminUserEnabled: false", "registry.bicep": "adminUserEnabled: false"} {
+		if !strings.Contains(read(t, "infra/"+file), off) {
+			t.Errorf("%s accepts keys", file)
+		}
+	}
+}
+
 // .ci/run has the compiler look at each file, and lets no warning pass, although
 // the compiler's exit code does.
 func TestBicepInCI(t *testing.T) {
