@@ -4,11 +4,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -612,6 +614,67 @@ func TestInfraForAPlatformTeam(t *testing.T) {
 		if got := load(name); got != want {
 			t.Errorf("%s:\ngot  %+v\nwant %+v", name, got, want)
 		}
+	}
+}
+
+// The costs are the counted calls, times Microsoft's figures, times the prices.
+func TestREADMECosts(t *testing.T) {
+	const heading, regions = "## What a million pushes cost", 3
+	calls := map[string]int{} // for three regions in time, as a test of app/local/stack counts them
+	for _, row := range rowsOf(t, "app/local/README.md", "## load") {
+		if len(row) == 4 {
+			n, err := strconv.Atoi(strings.ReplaceAll(row[2], "R", strconv.Itoa(regions)))
+			if err == nil {
+				calls[strings.Trim(row[1], "`")] = n
+			}
+		}
+	}
+	number := regexp.MustCompile(`^\**(\d+(?:\.\d+)?)`)
+	per := map[string]float64{"RU": 1e6, "operations": 1e6, "requests": 1e6, "vCPU-seconds": 1, "KB": 1e6, "KB-months": 1e6}
+	sum := 0.0
+	for _, row := range rowsOf(t, "infra/README.md", heading) {
+		value := func(column int) float64 {
+			found := number.FindStringSubmatch(row[column])
+			if found == nil {
+				t.Fatalf("%q: no number in %q", row[0], row[column])
+			}
+			return must(strconv.ParseFloat(found[1], 64))
+		}
+		if row[0] == "" {
+			if math.Abs(value(3)-sum) > 0.005 {
+				t.Errorf("the sum is %v, want %.2f", value(3), sum)
+			}
+			continue
+		}
+		if each := regexp.MustCompile(`(\d+) (read|write)s of ([\d.]+)(, twice)?`).FindStringSubmatch(row[1]); each != nil {
+			want := must(strconv.ParseFloat(each[1], 64)) * must(strconv.ParseFloat(each[3], 64))
+			if each[4] != "" {
+				want *= 2
+			}
+			if math.Abs(value(1)-want) > 0.005 {
+				t.Errorf("%s: %v RU, want %.2f", row[0], value(1), want)
+			}
+		}
+		unit := strings.TrimSuffix(strings.Fields(row[1])[1], ":")
+		cost := value(1) * 1e6 * value(2) / per[unit]
+		if math.Abs(value(3)-cost) > 0.006 {
+			t.Errorf("%s: %v, want %.2f", row[0], value(3), cost)
+		}
+		sum += value(3)
+	}
+	text := section(t, "infra/README.md", heading)
+	for _, want := range []string{
+		fmt.Sprintf("RU: %d reads of 1.14, twice", calls["images get"]),
+		fmt.Sprintf("RU: %d writes of 6.67", calls["images set"]),
+		fmt.Sprintf("| %d operations: the outcome", 3*calls["pubsub egress"]),
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q; the calls are %v", want, calls)
+		}
+	}
+	// A record is of the size that the figures are for.
+	if size := len(read(t, "app/notification/testdata/record-1.json")) + len(read(t, "app/api/testdata/payloads/push.json")); size > 4000 || size < 2000 {
+		t.Errorf("a record has about %d bytes", size)
 	}
 }
 
