@@ -23,7 +23,7 @@ if (-not "$ready") {
 Write-Output "The service is ready. Webhooks call $env:PUBLIC_URL/webhooks/acr?region=REGION with the first key of"
 Write-Output "  az keyvault secret show --vault-name $env:AZURE_KEY_VAULT_NAME -n webhook-keys --query value -o tsv"
 
-# With a key, /regions says what each region has.
+# With a key, also one that may only read, /regions says what each region has.
 $who = ""
 if (Get-Command az -ErrorAction SilentlyContinue) {
   $who = az account show --query user.name -o tsv 2>$null

@@ -23,7 +23,7 @@ fi
 echo "The service is ready. Webhooks call $PUBLIC_URL/webhooks/acr?region=REGION with the first key of"
 echo "  az keyvault secret show --vault-name $AZURE_KEY_VAULT_NAME -n webhook-keys --query value -o tsv"
 
-# With a key, /regions says what each region has.
+# With a key, also one that may only read, /regions says what each region has.
 who=""
 if command -v az >/dev/null; then
   who=$(az account show --query user.name -o tsv 2>/dev/null)
