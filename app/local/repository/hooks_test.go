@@ -242,8 +242,8 @@ type played struct {
 	took   int      // seconds on its clock
 }
 
-// play runs a hook under a shell, where there are these programs only. A clock that
-// only sleep moves makes each wait a short one.
+// play runs a hook under a shell, where there are these programs only. Only sleep moves
+// its clock, ten times as far as it is told to: a wait of minutes is a few rounds.
 func play(t *testing.T, shell, hook string, programs []string, s scene, env map[string]string) played {
 	t.Helper()
 	path, err := exec.LookPath(shell)
@@ -267,7 +267,7 @@ func play(t *testing.T, shell, hook string, programs []string, s scene, env map[
 	}
 	write("clock", "1000")
 	write("bin/date", "#!/bin/sh\ncat "+dir+"/clock\n")
-	write("bin/sleep", "#!/bin/sh\necho $(($(cat "+dir+"/clock) + $1)) >"+dir+"/clock.new\n/bin/mv "+dir+"/clock.new "+dir+"/clock\n")
+	write("bin/sleep", "#!/bin/sh\necho $(($(cat "+dir+"/clock) + 10 * $1)) >"+dir+"/clock.new\n/bin/mv "+dir+"/clock.new "+dir+"/clock\n")
 	for _, name := range programs {
 		write("bin/"+name, "#!/bin/sh\nSTAND_IN_FOR="+name+" STAND_IN_DIR="+dir+" exec "+self+" \"$@\"\n")
 	}
@@ -447,19 +447,19 @@ func TestPostdeploy(t *testing.T) {
 		atMost   int // seconds
 		says     []string
 	}{
-		{"all is well", all, good, env, 0, 5, []string{"The service is ready", "Waiting, at most 10 minutes", "Region:westeurope", "Every region's webhook answers."}},
+		{"all is well", all, good, env, 0, 50, []string{"The service is ready", "Waiting, at most 10 minutes", "Region:westeurope", "Every region's webhook answers."}},
 		{"one after the other", all, good.with(scene{
 			ready:   {{Fail: "503"}, {Fail: "503"}, {JSON: ""}},
 			show:    {{Fail: "(Forbidden)"}, {JSON: map[string]any{"value": "NEW"}}},
 			regions: {{Fail: "503"}, {JSON: none}, {JSON: state(region("westeurope", true, false), region("eastus", false, false))}, {JSON: state(region("westeurope", true, true), region("eastus", true, false))}, {JSON: state(region("westeurope", true, true), region("eastus", true, true))}},
-		}), env, 0, 60, []string{"  not yet\n", "  not yet\nThe service is ready", "Waiting for your right", "for:\n  the first answer\n  the regions\n  westeurope eastus\n  eastus\n", "Every region's webhook answers."}},
+		}), env, 0, 500, []string{"  not yet\n", "  not yet\nThe service is ready", "Waiting for your right", "for:\n  the first answer\n  the regions\n  westeurope eastus\n  eastus\n", "Every region's webhook answers."}},
 		{"never ready", all, good.with(scene{ready: fails("503")}), env, 1, 300, []string{"The service is not ready: https://app/readyz. The last line of its log:\n" + `{"msg":"the last line"}`}},
-		{"one region does not answer", all, good.with(scene{regions: ok(state(region("westeurope", true, true), region("eastus", true, false)))}), env, 1, 605, []string{
+		{"one region does not answer", all, good.with(scene{regions: ok(state(region("westeurope", true, true), region("eastus", true, false)))}), env, 1, 600, []string{
 			"Region:eastus", "Still waiting for: eastus.", "403 at the registry", `{"msg":"the last line"}`, "azd hooks run postdeploy",
 		}},
-		{"no regions", all, good.with(scene{regions: ok(none)}), env, 1, 605, []string{"Still waiting for: the regions."}},
-		{"the key is refused", all, good.with(scene{regions: fails("401 Unauthorized")}), env, 1, 605, []string{"401 Unauthorized", "Still waiting for: the first answer."}},
-		{"no key", all, good.with(scene{show: fails("(Forbidden)")}), env, 1, 315, []string{"az, logged in as me@contoso.com, cannot read the key"}},
+		{"no regions", all, good.with(scene{regions: ok(none)}), env, 1, 600, []string{"Still waiting for: the regions."}},
+		{"the key is refused", all, good.with(scene{regions: fails("401 Unauthorized")}), env, 1, 600, []string{"401 Unauthorized", "Still waiting for: the first answer."}},
+		{"no key", all, good.with(scene{show: fails("(Forbidden)")}), env, 1, 300, []string{"az, logged in as me@contoso.com, cannot read the key"}},
 		{"no az", []string{"curl"}, scene{ready: ok("")}, env, 0, 0, []string{"The service is ready", "whether the webhooks answer is not checked. See https://app/regions."}},
 		{"by hand", all, good, other(map[string]string{"REGISTERS_WEBHOOKS": "false", "REGISTRY_RESOURCE_ID": ""}), 0, 0, []string{
 			"The service makes no webhooks.",
