@@ -4,7 +4,7 @@
 //
 //	ACR region ──POST──▶ api ─▶ intake ──invoke──▶ actor Notification/<id> ──record─▶ images
 //	                     PORT                      APP_PORT, loopback only ──event──▶ topic
-//	                                                   ▲ reminder          ──index──▶ statestore
+//	                                                   ▲ reminder ──index, list──▶ statestore
 //
 // # A tour
 //
@@ -14,6 +14,8 @@
 //   - [allregions/app/replication]: the rules
 //   - [allregions/app/actor]: the ports that every actor uses, and what a turn returns
 //   - [allregions/app/catalog]: from an image to the newest notification about it
+//     (index.go); the list of what began lately, and the actor that keeps it and looks
+//     after what is overdue (recent.go)
 //   - [allregions/app/notification]: the actor (actor.go), what is sent and stored
 //     (wire.go), the CloudEvent (cloudevent.go), and the client that sends events and
 //     reads statuses (client.go)
@@ -41,7 +43,8 @@
 //  3. notification.Actor loads the record with its version, asks replication.Add
 //     for the decision, and saves it in place of that version. Now the event is safe,
 //     and the webhook is answered.
-//  4. actor.Turn.After does the work that follows the answer: it writes the image's
-//     index and publishes an outcome, if there is one. If that fails, or if the process
-//     dies before, the actor's reminder does it.
+//  4. actor.Turn.After does the work that follows the answer: it sends the image's
+//     index and the entry of the list, which are written soon, and publishes an outcome,
+//     if there is one. When all of that is done, actor.Turn.Settle removes the actor's
+//     reminder. If something fails, or if the process dies before, the reminder does it.
 package main

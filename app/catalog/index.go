@@ -1,9 +1,19 @@
-// Package catalog finds notifications by the image that they are about.
+// Package catalog finds notifications: by the image that they are about, by when they
+// began, and those that are overdue.
 //
 // An index leads from each name of an image, its digest and its tag, to the newest
 // notification about it. Each replica writes it behind the webhooks' answers. A name
 // that many pushes share, such as a tag that moves all the time, costs one write in
 // each pause, however many pushes there are.
+//
+// A list has what began lately: an actor Recent for each ten minutes of UTC, whose record
+// is a window of the list. Each replica sends what is new to it behind the webhooks'
+// answers, in batches, with the number of times that a notification was saved: of two
+// entries the later one stands, whoever sends it last. Readers compute the windows' keys,
+// and read the records. What has no room in its window is left out of the list.
+//
+// Recent is also the second net: a notification that it lists as open long after it was
+// due may have lost its reminder, and has it registered again.
 package catalog
 
 import (

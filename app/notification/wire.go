@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"allregions/app/actor"
 	"allregions/app/replication"
 )
 
@@ -145,7 +146,7 @@ type document struct {
 	Repository any `json:"repository,omitempty"`
 	Status
 
-	Actor storedRecord `json:"actor"`
+	Actor json.RawMessage `json:"actor"` // a storedRecord
 }
 
 // storedRecord is a record in the store. Its types have the fields of the domain's, and
@@ -160,6 +161,7 @@ type storedRecord struct {
 	Mismatch  bool                 `json:"mismatch,omitempty"`
 	Outcomes  []storedOutcome      `json:"outcomes,omitempty"`
 	Reminder  string               `json:"reminder"`
+	Saves     int                  `json:"saves"`
 }
 
 type storedArrival struct {
@@ -182,7 +184,7 @@ type storedOutcome struct {
 
 func storedOf(r record) storedRecord {
 	s := storedRecord{First: storedEvent(r.First), Expected: r.Expected, StartedAt: r.StartedAt, Deadline: r.Deadline,
-		Due: r.Due, Mismatch: r.Mismatch, Reminder: r.Reminder}
+		Due: r.Due, Mismatch: r.Mismatch, Reminder: r.Reminder, Saves: r.Saves}
 	for _, a := range r.Arrivals {
 		s.Arrivals = append(s.Arrivals, storedArrival(a))
 	}
@@ -193,7 +195,7 @@ func storedOf(r record) storedRecord {
 }
 
 func (s storedRecord) record() record {
-	r := record{Reminder: s.Reminder, State: replication.State{First: replication.Event(s.First), Expected: s.Expected,
+	r := record{Reminder: s.Reminder, Saves: s.Saves, State: replication.State{First: replication.Event(s.First), Expected: s.Expected,
 		StartedAt: s.StartedAt, Deadline: s.Deadline, Due: s.Due, Mismatch: s.Mismatch}}
 	for _, a := range s.Arrivals {
 		r.Arrivals = append(r.Arrivals, replication.Arrival(a))
@@ -212,16 +214,49 @@ type record struct {
 	// Reminder is the name of the reminder that does what a crash leaves undone. There
 	// may be others, of attempts that failed.
 	Reminder string
+
+	// Saves is how often the record was saved, this time included.
+	Saves int
 }
 
-func (r record) encode() ([]byte, error) {
+// encode returns what is stored in place of what was. What a newer version has added to
+// that stays: fields at the top, and of what is the actor's own.
+func (r record) encode(stored []byte) ([]byte, error) {
+	top, err := actor.ParseFields(stored)
+	if err != nil {
+		return nil, err
+	}
+	own, err := actor.ParseFields(top["actor"])
+	if err != nil {
+		return nil, err
+	}
 	st := statusOf(r.State)
 	timestamp := r.First.Time
 	if timestamp.IsZero() {
 		timestamp = r.StartedAt
 	}
-	return json.Marshal(document{Format: format, ID: st.ID, Timestamp: timestamp, Action: st.Action,
-		LoginServer: st.Registry, Image: st.Repository, Status: st, Actor: storedOf(r)})
+	d := document{Format: format, ID: st.ID, Timestamp: timestamp, Action: st.Action,
+		LoginServer: st.Registry, Image: st.Repository, Status: st}
+	top, own = actor.Unknown[document](top), actor.Unknown[storedRecord](own)
+	if extend != nil {
+		extend(top)
+		extend(own)
+	}
+	if d.Actor, err = marshalWith(storedOf(r), own); err != nil {
+		return nil, err
+	}
+	return marshalWith(d, top)
+}
+
+// extend, if not nil, adds what a newer version would to what is stored; see next.go.
+var extend func(actor.Fields)
+
+func marshalWith(v any, more actor.Fields) ([]byte, error) {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return nil, err
+	}
+	return more.AddTo(data)
 }
 
 // decodeRecord reads what encode wrote; no data is the zero record. A record that

@@ -9,6 +9,7 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 
+	"allregions/app/catalog"
 	"allregions/app/replication"
 	"allregions/app/target"
 )
@@ -17,7 +18,7 @@ import (
 // else that callers choose: results, outcomes and ways are a few words, regions are
 // expected ones, targets those in the settings.
 type Metrics struct {
-	events, started, notifications, missing, recoveries, attempts metric.Int64Counter
+	events, started, notifications, missing, recoveries, attempts, unlisted metric.Int64Counter
 
 	open         metric.Int64UpDownCounter
 	latency, lag metric.Float64Histogram
@@ -31,10 +32,20 @@ const (
 	labelOutcome = attribute.Key("outcome")
 	labelWork    = attribute.Key("work")
 	labelTarget  = attribute.Key("target")
+	labelState   = attribute.Key("state")
 )
 
-// workPublish labels the only work that a reminder repeats.
-var workPublish = labelWork.String("publish")
+// The work that a reminder repeats, and that of the net below the reminders.
+var (
+	workPublish  = labelWork.String("publish")
+	workReminder = labelWork.String("reminder")
+)
+
+// The states of what the list has no room for.
+var (
+	stateConcluded = labelState.String("concluded")
+	stateOpen      = labelState.String("open")
+)
 
 const (
 	viaWebhook  = "webhook" // replication.ViaWebhook is ""
@@ -72,7 +83,8 @@ func newMetrics(m metric.Meter) (*Metrics, error) {
 		open:          open,
 		latency:       histogram("allregions.replication.latency", "From a notification's first event to that of the region", latencyBounds),
 		lag:           histogram("allregions.publish.lag", "From the decision of an outcome until the broker had it", lagBounds),
-		recoveries:    counter("allregions.reminder.recoveries", "{operation}", "What a turn could not finish and a reminder did"),
+		recoveries:    counter("allregions.reminder.recoveries", "{operation}", "What a turn could not finish and a reminder did, or a reminder and the list"),
+		unlisted:      counter("allregions.list.dropped", "{notification}", "Notifications for which the list had no room"),
 		attempts:      counter("allregions.delivery.attempts", "{attempt}", "Attempts to tell a target of an outcome"),
 	}
 	if err := errors.Join(append(errs, err)...); err != nil {
@@ -85,6 +97,8 @@ func newMetrics(m metric.Meter) (*Metrics, error) {
 		s.count(s.notifications, 0, labelOutcome.String(string(outcome)))
 	}
 	s.count(s.recoveries, 0, workPublish)
+	s.count(s.recoveries, 0, workReminder)
+	s.Dropped(catalog.Dropped{})
 	return s, nil
 }
 
@@ -150,6 +164,15 @@ func (s *Metrics) Published(_ replication.Outcome, lag time.Duration) {
 
 // Repeated: see Saved.
 func (s *Metrics) Repeated() { s.count(s.recoveries, 1, workPublish) }
+
+// Dropped and Rescued are for catalog.Recent.
+func (s *Metrics) Dropped(d catalog.Dropped) {
+	s.count(s.unlisted, int64(d.Concluded), stateConcluded)
+	s.count(s.unlisted, int64(d.Open), stateOpen)
+}
+
+// Rescued: see Dropped.
+func (s *Metrics) Rescued() { s.count(s.recoveries, 1, workReminder) }
 
 // Attempted is for target.Set.
 func (s *Metrics) Attempted(name string, v target.Verdict) {

@@ -172,7 +172,7 @@ var faults = map[string][]string{
 	"actor-unreachable":           {"TestQueue", "TestQueueAndBack", "TestEveryWriteFailsWithAQueue", "TestEventsThatHadToWait", "TestTheQueueKeepsWhatTheRecordDoesNotShow"},
 	"actor-and-queue-unreachable": {"TestBothWaysFail", "TestImageStoreAway"},
 	"dead-letter":                 {"TestQueue", "TestDeadLetters"},
-	"broker-or-index-down":        {"TestBrokerDown", "TestDeafAfterTheSave", "TestOutcomeAdvancesTheReminder", "TestStateStoreAway", "TestIndexIsNotSettled"},
+	"broker-or-index-down":        {"TestBrokerDown", "TestDeafAfterTheSave", "TestOutcomeAdvancesTheReminder", "TestStateStoreAway", "TestIndexIsNotSettled", "TestSendUntilItIsSaved", "TestCatalogSettlesBoth"},
 	"killed-between-writes":       {"TestFakes", "TestConformance"},
 	"killed-while-others-run":     {"TestChaos", "TestConformance"},
 	"scheduler-late":              {"TestARemovalCannotTakeAnotherTurnsReminder", "TestARemovalCannotTakeAnotherStartsReminder", "TestAReminderWaitsForItsState", "TestFakes"},
