@@ -176,6 +176,8 @@ var faults = map[string][]string{
 	"killed-between-writes":       {"TestFakes", "TestConformance"},
 	"killed-while-others-run":     {"TestChaos", "TestConformance"},
 	"scheduler-late":              {"TestARemovalCannotTakeAnotherTurnsReminder", "TestARemovalCannotTakeAnotherStartsReminder", "TestAReminderWaitsForItsState", "TestFakes"},
+	"reminder-lost":               {"TestReminderIsLost", "TestSecondNet", "TestLook"},
+	"two-versions":                {"TestTwoVersions", "TestUnknownFieldsSurvive", "TestEveryFormatIsRead", "TestReminderIsAdopted", "TestWindowFormat"},
 	"service-gone-during-call":    {"TestAMessageIsDoneOnlyWhenItIsTaken", "TestTake", "TestACallWithoutAReplyHasFailed"},
 	"everything-killed":           {"TestSurvivesKill"},
 	"deadline-while-down":         {"TestDeadlinePassesWhileDown", "TestReadsDecideNothing"},
