@@ -143,21 +143,27 @@ func TestSendUntilItIsSaved(t *testing.T) {
 	}
 }
 
-// A batch has no more entries than a window has room for.
+// A batch has no more entries than a window has room for, unless it is a single one.
 func TestBatchIsBounded(t *testing.T) {
-	bubble(t, "", func(t *testing.T) {
-		r := newRecents()
-		l := r.list(t)
-		for n := range maxListed + 1 {
-			e := listing(n, 1, replication.Replicated)
-			e.Status = json.RawMessage(`{}`)
-			l.Send(e)
-		}
-		l.senders.Wait()
-		if got := r.invoked()[theWindow]; got != 2 {
-			t.Errorf("%d calls", got)
-		}
-	})
+	for name, tt := range map[string]struct{ entries, size, calls int }{
+		"many":  {maxListed + 1, 0, 2},
+		"large": {4, maxBytes / 2, 2},
+		"huge":  {2, maxBytes, 2},
+	} {
+		bubble(t, name, func(t *testing.T) {
+			r := newRecents()
+			l := r.list(t)
+			for n := range tt.entries {
+				e := listing(n, 1, replication.Replicated)
+				e.Status = fmt.Appendf(nil, `{"x":%q}`, strings.Repeat("x", max(0, tt.size-8)))
+				l.Send(e)
+			}
+			l.senders.Wait()
+			if got := r.invoked()[theWindow]; got != tt.calls {
+				t.Errorf("%d calls", got)
+			}
+		})
+	}
 }
 
 func TestSettledEndsWithItsContext(t *testing.T) {

@@ -233,6 +233,9 @@ func TestLook(t *testing.T) {
 		clear(w.Reminders)
 		w.passTo(t, due.Add(time.Minute))
 		look(t, w, true, replication.Collecting)
+		if name, ok := w.Newest("n1"); !ok || name == "" {
+			t.Errorf("the reminder is called %q", name)
+		}
 		w.pass(t, Period)
 		w.published(t, replication.TimedOut)
 		w.reminders(t, nil)
