@@ -137,7 +137,7 @@ func TestReminderIsLost(t *testing.T) {
 	p := acr.NewPush("shop/cart", "v1")
 	due := fire(t, r, p, "eastus", http.StatusAccepted).Deadline.Add(grace)
 	eventually(t, timeout, "it is in the list", func() bool { return pageThrough(t, s, s.URL, 50)[p.ID].ID != "" })
-	data, _, err := s.Dapr().Records("images", "").Load(t.Context(), p.ID)
+	data, _, err := s.dapr.Records("images", "").Load(t.Context(), p.ID)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -145,7 +145,7 @@ func TestReminderIsLost(t *testing.T) {
 	if err := json.Unmarshal(data, &stored); err != nil || stored.Actor.Reminder == "" {
 		t.Fatalf("%s, %v", data, err)
 	}
-	if err := s.Dapr().Actors("Notification").Unregister(t.Context(), p.ID, stored.Actor.Reminder); err != nil || reminder(t, s, p.ID) != "" {
+	if err := s.dapr.Actors("Notification").Unregister(t.Context(), p.ID, stored.Actor.Reminder); err != nil || reminder(t, s, p.ID) != "" {
 		t.Fatalf("the reminder is there: %v", err)
 	}
 	if time.Now().After(due) {
@@ -218,8 +218,7 @@ func TestTwoVersions(t *testing.T) {
 			t.Fatal(err)
 		}
 		eventually(t, soon, name+" is ready", func() bool {
-			_, err := Get(t.Context(), s.Replicas[replica].URL+"/readyz", "")
-			return err == nil
+			return Get(t.Context(), s.Replicas[replica].URL+"/readyz", "", nil) == nil
 		})
 	}
 	restart(next, func() { install(t, s, "nextversion") })
@@ -257,7 +256,7 @@ func TestTwoVersions(t *testing.T) {
 	ofThis, ofNext := decisions(t, s, this), decisions(t, s, next)
 	both := 0
 	for id := range listed {
-		data, _, err := s.Dapr().Records("images", "").Load(t.Context(), id)
+		data, _, err := s.dapr.Records("images", "").Load(t.Context(), id)
 		var r struct {
 			Status      string
 			SavesOfNext int
