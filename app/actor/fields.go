@@ -8,31 +8,22 @@ import (
 	"strings"
 )
 
-// Fields are the fields of a JSON object, by name.
+// Fields are fields of a JSON object, by name.
 type Fields map[string]json.RawMessage
 
-// ParseFields returns the fields of a JSON object. Without an object there are none.
-func ParseFields(object []byte) (fields Fields, err error) {
-	if len(object) == 0 {
-		return nil, nil
-	}
-	if err := json.Unmarshal(object, &fields); err != nil {
+// Unknown returns the fields of a JSON object that T, a struct, does not have; nil for
+// none. A newer version has written them, and wants to find them again.
+func Unknown[T any](object []byte) (more Fields, err error) {
+	if err := json.Unmarshal(object, &more); err != nil {
 		return nil, fmt.Errorf("decode fields: %w", err)
 	}
-	return fields, nil
-}
-
-// Unknown returns those of the fields that T, a struct, does not have: a newer version
-// has written them, and wants to find them again.
-func Unknown[T any](fields Fields) Fields {
-	unknown := Fields{}
-	known := namesOf(reflect.TypeFor[T]())
-	for name, value := range fields {
-		if !slices.Contains(known, name) {
-			unknown[name] = value
-		}
+	for _, name := range namesOf(reflect.TypeFor[T]()) {
+		delete(more, name)
 	}
-	return unknown
+	if len(more) == 0 {
+		return nil, nil
+	}
+	return more, nil
 }
 
 func namesOf(t reflect.Type) (names []string) {
@@ -46,23 +37,16 @@ func namesOf(t reflect.Type) (names []string) {
 	return names
 }
 
-// AddTo returns the JSON object with the fields, which must not be among its own.
-func (f Fields) AddTo(object []byte) ([]byte, error) {
-	if len(f) == 0 {
-		return object, nil
+// Marshal returns the JSON of v, a struct with at least one field in it, and behind that
+// the fields of a newer version.
+func Marshal(v any, more Fields) ([]byte, error) {
+	data, err := json.Marshal(v)
+	if err != nil || len(more) == 0 {
+		return data, err
 	}
-	more, err := json.Marshal(f)
-	if err != nil || string(object) == "{}" {
-		return more, err
+	tail, err := json.Marshal(more)
+	if err != nil {
+		return nil, err
 	}
-	return slices.Concat(object[:len(object)-1], []byte(","), more[1:]), nil
-}
-
-// Inherit adds those of the fields that f does not have.
-func (f Fields) Inherit(from Fields) {
-	for name, value := range from {
-		if _, ok := f[name]; !ok {
-			f[name] = value
-		}
-	}
+	return slices.Concat(data[:len(data)-1], []byte(","), tail[1:]), nil
 }

@@ -59,71 +59,60 @@ func (h *Handler) list(_ http.ResponseWriter, r *http.Request) (int, any, error)
 	return http.StatusOK, p, nil
 }
 
+var listStatuses = []replication.Status{replication.Collecting, replication.Replicated, replication.TimedOut, replication.Recovered}
+
 // parseListQuery reads the query of the list. Its errors name the parameter.
 func parseListQuery(values url.Values, now time.Time) (catalog.Query, error) {
 	q := catalog.Query{Since: now.Add(-listed), Limit: defaultLimit}
-	parsers := map[string]func(string) error{
-		"code":       func(string) error { return nil }, // the key
-		"status":     func(s string) (err error) { q.Status, err = parseStatus(s); return err },
-		"registry":   func(s string) error { q.Registry = strings.ToLower(s); return nil },
-		"repository": func(s string) error { q.Repository = s; return nil },
-		"tag":        func(s string) error { q.Tag = s; return nil },
-		"region":     func(s string) (err error) { q.Missing, err = parseMissing(s); return err },
-		"since":      func(s string) (err error) { q.Since, err = parseSince(s, now); return err },
-		"limit":      func(s string) (err error) { q.Limit, err = parseLimit(s); return err },
-		"cursor":     func(s string) (err error) { q.After, err = decodeCursor(s); return err },
-	}
 	for _, name := range slices.Sorted(maps.Keys(values)) {
-		all := values[name]
-		parse, ok := parsers[name]
-		switch {
-		case !ok:
-			return q, fmt.Errorf("%q is no parameter of the list", name)
-		case len(all) > 1:
+		if len(values[name]) > 1 {
 			return q, fmt.Errorf("%s is there twice", name)
-		case all[0] == "": // as if it were not there
+		}
+		value := values[name][0]
+		if value == "" { // as if it were not there
 			continue
 		}
-		if err := parse(all[0]); err != nil {
+		var err error
+		ok := true
+		switch name {
+		case "code": // the key
+		case "status":
+			q.Status = replication.Status(value)
+			ok, err = slices.Contains(listStatuses, q.Status), fmt.Errorf("must be one of %v", listStatuses)
+		case "registry":
+			q.Registry = strings.ToLower(value)
+		case "repository":
+			q.Repository = value
+		case "tag":
+			q.Tag = value
+		case "region":
+			q.Missing = replication.ParseRegion(value)
+			ok, err = q.Missing != "", errors.New("must be a region")
+		case "since":
+			q.Since, ok = parseSince(value, now)
+			err = errors.New("must be a time such as 2026-11-24T15:10:00Z, or how long ago, such as 36h")
+		case "limit":
+			q.Limit, err = strconv.Atoi(value)
+			ok, err = err == nil && q.Limit >= 1 && q.Limit <= maxLimit, fmt.Errorf("must be a number from 1 to %d", maxLimit)
+		case "cursor":
+			q.After, ok = decodeCursor(value)
+			err = errors.New("must be one that an earlier page has returned")
+		default:
+			ok, err = false, errors.New("is no parameter of the list")
+		}
+		if !ok {
 			return q, fmt.Errorf("%s %w", name, err)
 		}
 	}
 	return q, nil
 }
 
-func parseStatus(s string) (replication.Status, error) {
-	all := []replication.Status{replication.Collecting, replication.Replicated, replication.TimedOut, replication.Recovered}
-	if !slices.Contains(all, replication.Status(s)) {
-		return "", fmt.Errorf("must be one of %v", all)
-	}
-	return replication.Status(s), nil
-}
-
-func parseMissing(s string) (replication.Region, error) {
-	region := replication.ParseRegion(s)
-	if region == "" {
-		return "", errors.New("must be a region")
-	}
-	return region, nil
-}
-
-func parseSince(s string, now time.Time) (time.Time, error) {
-	if d, err := time.ParseDuration(s); err == nil && d >= 0 {
-		return now.Add(-d), nil
+func parseSince(s string, now time.Time) (time.Time, bool) {
+	if d, err := time.ParseDuration(s); err == nil {
+		return now.Add(-d), d >= 0
 	}
 	at, err := time.Parse(time.RFC3339, s)
-	if err != nil {
-		return at, errors.New("must be a time such as 2026-11-24T15:10:00Z, or a duration before now such as 36h")
-	}
-	return at, nil
-}
-
-func parseLimit(s string) (int, error) {
-	n, err := strconv.Atoi(s)
-	if err != nil || n < 1 || n > maxLimit {
-		return 0, fmt.Errorf("must be a number from 1 to %d", maxLimit)
-	}
-	return n, nil
+	return at, err == nil
 }
 
 // encodeCursor is the text of a position, which callers do not look into.
@@ -132,15 +121,10 @@ func encodeCursor(p catalog.Position) string {
 }
 
 // decodeCursor takes what encodeCursor returns, and nothing else.
-func decodeCursor(s string) (p catalog.Position, err error) {
-	data, err := base64.RawURLEncoding.DecodeString(s)
-	at, id, ok := strings.Cut(string(data), " ")
-	p.Notification = id
-	if err == nil && ok && (id == "" || notification.ValidID(id)) {
-		p.StartedAt, err = time.Parse(time.RFC3339Nano, at)
-	}
-	if err != nil || encodeCursor(p) != s || p.StartedAt.IsZero() {
-		return catalog.Position{}, errors.New("must be one that an earlier page has returned")
-	}
-	return p, nil
+func decodeCursor(s string) (catalog.Position, bool) {
+	data, _ := base64.RawURLEncoding.DecodeString(s)
+	text, id, _ := strings.Cut(string(data), " ")
+	at, err := time.Parse(time.RFC3339Nano, text)
+	p := catalog.Position{StartedAt: at, Notification: id}
+	return p, err == nil && !at.IsZero() && encodeCursor(p) == s && (id == "" || notification.ValidID(id))
 }

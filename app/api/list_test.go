@@ -148,11 +148,8 @@ func FuzzCursor(f *testing.F) {
 	f.Add("")
 	f.Add("MjAyNi0xMS0yNFQxNToxMDowMFogbiAx")
 	f.Fuzz(func(t *testing.T, s string) {
-		p, err := decodeCursor(s)
-		if err != nil {
-			if p != (catalog.Position{}) {
-				t.Errorf("%q: %+v and %v", s, p, err)
-			}
+		p, ok := decodeCursor(s)
+		if !ok {
 			return
 		}
 		if encodeCursor(p) != s || p.StartedAt.IsZero() || p.Notification != "" && !notification.ValidID(p.Notification) {

@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -9,80 +10,82 @@ import (
 	"allregions/app/replication"
 )
 
-// Activity is what a region has done in the last day, by the notifications that the list
-// has.
+// Activity is what a region did in a day, by the notifications that the list has.
 type Activity struct {
-	LastEvent   time.Time // when its newest event was accepted; zero without one
-	Count       int       // of events
-	Median, P95 time.Duration
-	Missed      int // notifications that timed out without it
+	LastEvent   time.Time     // when its newest event was accepted; zero without one
+	Count       int           // of its events
+	Median, P95 time.Duration // from a notification's first event until the region's, which is 0 for the first
+	Missed      int           // notifications that timed out without it
+
+	latencies []time.Duration
 }
 
 // activityAge is how old an answer may be.
 const activityAge = time.Minute
 
-type activityCache struct {
+// activities are what was read last.
+type activities struct {
 	mu       sync.Mutex
 	at       time.Time
 	byRegion map[replication.Region]Activity
 }
 
-// Activity returns what each region has done in the day before now. Median and P95 are of
-// the times from a notification's first event until the region's; 0 for the first. This
-// replica reads for it at most once a minute. The map is shared: it must not be changed.
+// Activity returns what each region did in the day before now. This replica reads the
+// windows for it at most once a minute.
 func (l *List) Activity(ctx context.Context, now time.Time) (map[replication.Region]Activity, error) {
-	c := &l.activity
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.byRegion != nil && now.Sub(c.at) < activityAge {
-		return c.byRegion, nil
+	l.activities.mu.Lock()
+	defer l.activities.mu.Unlock()
+	if l.activities.byRegion != nil && now.Sub(l.activities.at) < activityAge {
+		return maps.Clone(l.activities.byRegion), nil
 	}
-	byRegion, latencies := map[replication.Region]Activity{}, map[replication.Region][]time.Duration{}
+	byRegion := map[replication.Region]Activity{}
 	since := now.Add(-maxWindows * windowLength)
-	for w, err := range l.read(ctx, now, maxWindows+1) {
+	for start := windowStart(now); !start.Before(windowStart(since)); start = start.Add(-windowLength) {
+		statuses, err := l.read(ctx, start)
 		if err != nil {
 			return nil, err
 		}
-		for _, s := range w.statuses {
+		for _, s := range statuses {
 			if !s.StartedAt.Before(since) {
-				s.addTo(byRegion, latencies)
+				s.addTo(byRegion)
 			}
 		}
 	}
-	for region, all := range latencies {
-		slices.Sort(all)
-		a := byRegion[region]
-		a.Count, a.Median, a.P95 = len(all), nearest(all, 50), nearest(all, 95)
+	for region, a := range byRegion {
+		if a.Count = len(a.latencies); a.Count > 0 {
+			slices.Sort(a.latencies)
+			a.Median, a.P95 = a.nearest(50), a.nearest(95)
+		}
+		a.latencies = nil
 		byRegion[region] = a
 	}
-	c.at, c.byRegion = now, byRegion
-	return byRegion, nil
+	l.activities.at, l.activities.byRegion = now, byRegion
+	return maps.Clone(byRegion), nil
 }
 
-// nearest is the percentile of sorted durations by the nearest rank.
-func nearest(sorted []time.Duration, percent int) time.Duration {
-	return sorted[(len(sorted)*percent+99)/100-1]
+// nearest is a percentile of the latencies, by the nearest rank.
+func (a Activity) nearest(percent int) time.Duration {
+	return a.latencies[(len(a.latencies)*percent+99)/100-1]
 }
 
-func (s status) addTo(byRegion map[replication.Region]Activity, latencies map[replication.Region][]time.Duration) {
-	missed := s.Missing
+func (s status) addTo(byRegion map[replication.Region]Activity) {
+	missed := slices.Clone(s.Missing)
 	for _, r := range s.Regions {
 		a := byRegion[r.Region]
 		if r.ReceivedAt.After(a.LastEvent) {
 			a.LastEvent = r.ReceivedAt
 		}
+		a.latencies = append(a.latencies, r.ReceivedAt.Sub(s.StartedAt))
 		byRegion[r.Region] = a
-		latencies[r.Region] = append(latencies[r.Region], r.ReceivedAt.Sub(s.StartedAt))
-		if !r.ReceivedAt.Before(s.Deadline) { // it came too late
-			missed = append(slices.Clip(missed), r.Region)
+		if !r.ReceivedAt.Before(s.Deadline) {
+			missed = append(missed, r.Region)
 		}
 	}
-	if s.Status != replication.TimedOut && s.Status != replication.Recovered {
-		return
-	}
-	for _, region := range missed {
-		a := byRegion[region]
-		a.Missed++
-		byRegion[region] = a
+	if s.Status == replication.TimedOut || s.Status == replication.Recovered {
+		for _, region := range missed {
+			a := byRegion[region]
+			a.Missed++
+			byRegion[region] = a
+		}
 	}
 }

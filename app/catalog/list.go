@@ -35,7 +35,7 @@ type List struct {
 	senders sync.WaitGroup
 	flush   chan struct{} // closed when nothing is to wait any more
 
-	activity activityCache
+	activities activities
 }
 
 // sending is an entry on its way. Those who wait for it share it.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -384,7 +385,7 @@ func TestPageReadsADay(t *testing.T) {
 	}
 	// Nor does it read what began before.
 	r.calls = nil
-	if p, err := l.Page(t.Context(), Query{Limit: 1, Since: t0.Add(-time.Minute)}, t0); err != nil || p.Next != nil || len(r.calls) > 2 {
+	if p, err := l.Page(t.Context(), Query{Limit: 1, Since: t0.Add(-time.Minute)}, t0); err != nil || p.Next != nil || len(r.calls) != 1 {
 		t.Errorf("got %+v, %v after %q", p, err, r.calls)
 	}
 	// Another replica's clock may be ahead, of the next window.
@@ -395,7 +396,7 @@ func TestPageReadsADay(t *testing.T) {
 	// What the first page wants is in the first windows.
 	r.put(t, began("new", 0), began("newer", 0))
 	r.calls = nil
-	if p, err := l.Page(t.Context(), Query{Limit: 1}, t0); err != nil || len(p.Notifications) != 1 || p.Next == nil || len(r.calls) != firstTogether {
+	if p, err := l.Page(t.Context(), Query{Limit: 1}, t0); err != nil || len(p.Notifications) != 1 || p.Next == nil || len(r.calls) != 1 {
 		t.Errorf("got %+v, %v after %q", p, err, r.calls)
 	}
 }
@@ -498,7 +499,7 @@ func TestActivity(t *testing.T) {
 		t.Helper()
 		r.calls = nil
 		got, err := l.Activity(t.Context(), now)
-		if err != nil || !maps.Equal(got, want) || len(r.calls) != calls {
+		if err != nil || !reflect.DeepEqual(got, want) || len(r.calls) != calls {
 			t.Errorf("got  %+v, %v after %d calls\nwant %+v after %d", got, err, len(r.calls), want, calls)
 		}
 	}

@@ -4,10 +4,9 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
-	"iter"
 	"slices"
-	"sync"
 	"time"
 
 	"allregions/app/replication"
@@ -59,13 +58,14 @@ func (l *List) Page(ctx context.Context, q Query, now time.Time) (Page, error) {
 			newest = at.Add(-1)
 		}
 	}
-	p := Page{Notifications: []json.RawMessage{}}
+	p, start := Page{Notifications: []json.RawMessage{}}, windowStart(newest)
 	var last Position
-	for w, err := range l.read(ctx, newest, maxWindows) {
+	for range maxWindows {
+		statuses, err := l.read(ctx, start)
 		if err != nil {
 			return Page{}, err
 		}
-		for _, s := range w.statuses {
+		for _, s := range statuses {
 			if !q.matches(s) {
 				continue
 			}
@@ -76,12 +76,13 @@ func (l *List) Page(ctx context.Context, q Query, now time.Time) (Page, error) {
 			last = s.position()
 			p.Notifications = append(p.Notifications, s.data)
 		}
-		if !w.start.After(q.Since) {
+		if !start.After(q.Since) {
 			return p, nil
 		}
-		newest = w.start
+		last = Position{StartedAt: start}
+		start = start.Add(-windowLength)
 	}
-	p.Next = &Position{StartedAt: newest}
+	p.Next = &last
 	return p, nil
 }
 
@@ -112,62 +113,23 @@ func (q Query) matches(s status) bool {
 		(q.After.StartedAt.IsZero() || s.position().compare(q.After) > 0)
 }
 
-// read is a window as it was read, its statuses in the order of the list.
-type read struct {
-	start    time.Time
-	statuses []status
-	err      error
-}
-
-// The most windows that are read at the same time. The first reading is of few: that is
-// where most of those who ask find what they want.
-const (
-	firstTogether = 2
-	mostTogether  = 16
-)
-
-// read reads n windows, that of newest first. It reads a few ahead of what is asked for.
-func (l *List) read(ctx context.Context, newest time.Time, n int) iter.Seq2[read, error] {
-	return func(yield func(read, error) bool) {
-		start := windowStart(newest)
-		for together := firstTogether; n > 0; together = min(2*together, mostTogether) {
-			reads := make([]read, min(n, together))
-			n -= len(reads)
-			var wg sync.WaitGroup
-			for i := range reads {
-				reads[i].start = start
-				start = start.Add(-windowLength)
-				wg.Go(func() { reads[i].statuses, reads[i].err = l.readWindow(ctx, windowID(reads[i].start)) })
-			}
-			wg.Wait()
-			for _, r := range reads {
-				if !yield(r, r.err) || r.err != nil {
-					return
-				}
-			}
-		}
-	}
-}
-
-func (l *List) readWindow(ctx context.Context, id string) (statuses []status, err error) {
-	data, _, err := l.records.Load(ctx, id)
-	if err != nil {
-		return nil, fmt.Errorf("read list %s: %w", id, err)
-	}
+// read returns what began in the ten minutes from start, in the order of the list.
+func (l *List) read(ctx context.Context, start time.Time) (statuses []status, err error) {
+	id := windowID(start)
 	var w struct {
 		Entries []Listed `json:"entries"`
 	}
-	if len(data) > 0 {
-		if err := json.Unmarshal(data, &w); err != nil {
-			return nil, fmt.Errorf("read list %s: %w", id, err)
-		}
+	data, _, err := l.records.Load(ctx, id)
+	if err == nil && len(data) > 0 {
+		err = json.Unmarshal(data, &w)
 	}
 	for _, e := range w.Entries {
 		s := status{data: e.Status}
-		if err := json.Unmarshal(e.Status, &s); err != nil {
-			return nil, fmt.Errorf("read list %s, %s: %w", id, e.ID, err)
-		}
+		err = errors.Join(err, json.Unmarshal(e.Status, &s))
 		statuses = append(statuses, s)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read list %s: %w", id, err)
 	}
 	slices.SortFunc(statuses, func(a, b status) int { return a.position().compare(b.position()) })
 	return statuses, nil

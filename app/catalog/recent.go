@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
-	"sync"
 	"time"
 
 	"allregions/app/actor"
@@ -43,7 +42,7 @@ type Recent struct {
 	Records       actor.Records
 	Reminders     actor.Reminders
 	Notifications Notifications
-	Observer      Observer         // nil for none
+	Observer      Observer
 	Now           func() time.Time // wall time
 	Log           *slog.Logger
 }
@@ -74,7 +73,7 @@ func (a *Recent) addEntries(ctx context.Context, id string, entries []entry) err
 	if err != nil {
 		return err
 	}
-	changed, leftOut := w.add(entries)
+	changed, leftOut := w.add(entries...)
 	if !changed {
 		return nil
 	}
@@ -88,9 +87,7 @@ func (a *Recent) addEntries(ctx context.Context, id string, entries []entry) err
 	if err := a.save(ctx, id, w, version); err != nil {
 		return err
 	}
-	if a.Observer != nil {
-		a.Observer.Dropped(leftOut)
-	}
+	a.Observer.Dropped(leftOut)
 	return nil
 }
 
@@ -99,21 +96,19 @@ func (a *Recent) addEntries(ctx context.Context, id string, entries []entry) err
 // it. One that the record does not name removes itself when it is orphaned.
 func (a *Recent) Remind(ctx context.Context, id, name string) error {
 	w, version, err := a.load(ctx, id)
-	if err != nil {
-		return fmt.Errorf("reminder of list %s: %w", id, err)
-	}
-	now := a.Now()
-	done := w.Fires.IsZero()
+	done := false
 	switch {
+	case err != nil:
 	case name != w.Reminder:
-		done = actor.Orphaned(name, now)
-	case !done:
-		ids := w.toLook(now)
-		w.seen(a.look(ctx, ids))
-		if done = w.quiet(); done {
+		done = actor.Orphaned(name, a.Now())
+	case w.Fires.IsZero():
+		done = true
+	default:
+		looked := a.look(ctx, &w)
+		if done = len(w.Watched) == 0 && w.overdue().IsZero(); done {
 			w.Fires = time.Time{}
 		}
-		if len(ids) > 0 || done {
+		if looked || done {
 			err = a.save(ctx, id, w, version)
 		}
 	}
@@ -129,35 +124,25 @@ func (a *Recent) Remind(ctx context.Context, id, name string) error {
 // lookTimeout leaves a turn the time to save what was seen.
 const lookTimeout = 10 * time.Second
 
-// look looks at records, several at a time.
-func (a *Recent) look(ctx context.Context, ids []string) []look {
+// look looks at the records of what is overdue, and tells whether there was any.
+func (a *Recent) look(ctx context.Context, w *window) bool {
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
-	looks := make([]look, len(ids))
-	slots := make(chan struct{}, atATime)
-	var wg sync.WaitGroup
-	for i, id := range ids {
-		slots <- struct{}{}
-		wg.Go(func() {
-			defer func() { <-slots }()
-			now, left, err := a.Notifications.Look(ctx, id)
-			looks[i] = look{id, now, left, err}
-		})
-	}
-	wg.Wait()
-	for _, l := range looks {
-		attrs := []slog.Attr{slog.String("notification", l.id)}
-		switch {
-		case l.err != nil:
-			a.Log.LogAttrs(ctx, slog.LevelWarn, "overdue, and its record was not read", append(attrs, slog.Any("err", l.err))...)
-		case l.left:
-			a.Log.LogAttrs(ctx, slog.LevelWarn, "overdue, its reminder is set again", attrs...)
-			if a.Observer != nil {
-				a.Observer.Rescued()
-			}
+	ids := w.toLook(a.Now())
+	for _, id := range ids {
+		found, left, err := a.Notifications.Look(ctx, id)
+		if ctx.Err() != nil {
+			break
+		}
+		w.seen(id, found, left || err != nil)
+		if err != nil {
+			a.Log.LogAttrs(ctx, slog.LevelWarn, "overdue, and its record was not read", slog.String("notification", id), slog.Any("err", err))
+		} else if left {
+			a.Log.LogAttrs(ctx, slog.LevelWarn, "overdue, its reminder is set again", slog.String("notification", id))
+			a.Observer.Rescued()
 		}
 	}
-	return looks
+	return len(ids) > 0
 }
 
 func (a *Recent) load(ctx context.Context, id string) (w window, version string, err error) {

@@ -2,7 +2,8 @@ package catalog
 
 import (
 	"encoding/json"
-	"fmt"
+	"errors"
+	"maps"
 	"slices"
 	"time"
 
@@ -22,17 +23,20 @@ type Listed struct {
 // open tells whether the notification waits for its regions.
 func (l Listed) open() bool { return !l.Due.IsZero() }
 
+// size is how many bytes an entry takes, about.
+func (l Listed) size() int { return len(l.Status) + 150 }
+
 // windowLength is the time whose notifications one actor lists.
 const windowLength = 10 * time.Minute
 
-// windowID is the actor that lists what began at t, such as 2026-11-24T15:10Z.
-func windowID(t time.Time) string { return windowStart(t).Format("2006-01-02T15:04Z") }
-
+// windowStart is when the window of what began at t begins, and windowID its actor, such
+// as 2026-11-24T15:10Z.
 func windowStart(t time.Time) time.Time { return t.UTC().Truncate(windowLength) }
+func windowID(t time.Time) string       { return windowStart(t).Format("2006-01-02T15:04Z") }
 
 const (
 	maxListed = 2000    // entries of a window
-	maxBytes  = 1 << 20 // of these entries, as JSON
+	maxBytes  = 1 << 20 // of these entries, about
 	maxLooked = 100     // records that a firing looks at
 
 	// Period is the time between two firings of a window's reminder. Those of
@@ -48,79 +52,44 @@ type window struct {
 	Format   int       `json:"format"`
 	Reminder string    `json:"reminder"`          // the name of the last one
 	Fires    time.Time `json:"fires,omitzero"`    // when it fires for the first time; zero if there is none
-	Watched  []string  `json:"watched,omitempty"` // notifications whose reminder was registered again; the first is looked at next
+	Watched  []string  `json:"watched,omitempty"` // notifications to look at once more, the first of them next
 	Entries  []entry   `json:"entries"`           // in the order in which they came
 
-	more actor.Fields // of a newer version
+	more actor.Fields
 }
 
 // format is the number of the format of windows that this version writes.
 const format = 1
 
-// entry is a Listed, and all that is stored of it.
+// entry is a Listed in its window.
 type entry struct {
 	Listed
-	data []byte
+	more actor.Fields
 }
 
-func newEntry(l Listed) (e entry, err error) {
-	e.Listed = l
-	e.data, err = json.Marshal(l)
-	return e, err
+func (e *entry) UnmarshalJSON(data []byte) (err error) {
+	e.more, err = actor.Unknown[Listed](data)
+	return errors.Join(err, json.Unmarshal(data, &e.Listed))
 }
 
-func (e *entry) UnmarshalJSON(data []byte) error {
-	e.data = slices.Clone(data)
-	return json.Unmarshal(data, &e.Listed)
-}
-
-func (e entry) MarshalJSON() ([]byte, error) { return e.data, nil }
-
-// over is e in place of an older entry, with what a newer version has added to that. A
-// field of a status that is there once stays.
-func (e entry) over(old entry) entry {
-	have, err1 := actor.ParseFields(e.data)
-	was, err2 := actor.ParseFields(old.data)
-	status, err3 := actor.ParseFields(have["status"])
-	statusWas, err4 := actor.ParseFields(was["status"])
-	if err1 != nil || err2 != nil || err3 != nil || err4 != nil || status == nil {
-		return e
-	}
-	have.Inherit(actor.Unknown[Listed](was))
-	status.Inherit(statusWas)
-	if data, err := json.Marshal(status); err == nil {
-		e.Status, have["status"] = data, data
-	}
-	if data, err := json.Marshal(have); err == nil {
-		e.data = data
-	}
-	return e
-}
+func (e entry) MarshalJSON() ([]byte, error) { return actor.Marshal(e.Listed, e.more) }
 
 func decodeWindow(data []byte) (w window, err error) {
-	fields, err := actor.ParseFields(data)
-	if err != nil || fields == nil {
-		return window{}, err
+	if len(data) == 0 {
+		return w, nil
 	}
-	if err := json.Unmarshal(data, &w); err != nil {
-		return window{}, fmt.Errorf("decode window: %w", err)
-	}
-	w.more = actor.Unknown[window](fields)
-	return w, nil
+	w.more, err = actor.Unknown[window](data)
+	return w, errors.Join(err, json.Unmarshal(data, &w))
 }
 
 func (w window) encode() ([]byte, error) {
 	w.Format = format
-	data, err := json.Marshal(w)
-	if err != nil {
-		return nil, fmt.Errorf("encode window: %w", err)
-	}
-	return w.more.AddTo(data)
+	return actor.Marshal(w, w.more)
 }
 
 // add puts in what is news, and tells whether there was any. What then does not fit is
 // left out: the oldest of what is concluded, and if that is not enough, the oldest.
-func (w *window) add(entries []entry) (changed bool, leftOut Dropped) {
+func (w *window) add(entries ...entry) (changed bool, leftOut Dropped) {
 	at := make(map[string]int, len(w.Entries))
 	for i, e := range w.Entries {
 		at[e.ID] = i
@@ -131,7 +100,10 @@ func (w *window) add(entries []entry) (changed bool, leftOut Dropped) {
 			continue
 		}
 		if changed = true; ok {
-			w.Entries[i] = e.over(w.Entries[i])
+			more := actor.Fields{}
+			maps.Copy(more, w.Entries[i].more)
+			maps.Copy(more, e.more)
+			w.Entries[i] = entry{e.Listed, more}
 		} else {
 			at[e.ID] = len(w.Entries)
 			w.Entries = append(w.Entries, e)
@@ -144,13 +116,13 @@ func (w *window) add(entries []entry) (changed bool, leftOut Dropped) {
 func (w *window) shrink(open bool) (leftOut int) {
 	n, size := len(w.Entries), 0
 	for _, e := range w.Entries {
-		size += len(e.data)
+		size += e.size()
 	}
 	w.Entries = slices.DeleteFunc(w.Entries, func(e entry) bool {
 		if n <= maxListed && size <= maxBytes || e.open() != open {
 			return false
 		}
-		n, size, leftOut = n-1, size-len(e.data), leftOut+1
+		n, size, leftOut = n-1, size-e.size(), leftOut+1
 		return true
 	})
 	return leftOut
@@ -178,34 +150,16 @@ func (w *window) toLook(now time.Time) (ids []string) {
 	return ids[:min(len(ids), maxLooked)]
 }
 
-// look is what a look at a record has found; see Notifications.
-type look struct {
-	id   string
-	now  Listed
-	left bool
-	err  error
-}
-
-// seen takes in what looks have found. What is not finished is looked at again, after
-// the others.
-func (w *window) seen(looks []look) {
-	for _, l := range looks {
-		w.Watched = slices.DeleteFunc(w.Watched, func(id string) bool { return id == l.id })
-		if l.left || l.err != nil {
-			w.Watched = append(w.Watched, l.id)
-		}
-		if l.err != nil {
-			continue
-		}
-		if l.now.ID == "" { // no record any more
-			w.Entries = slices.DeleteFunc(w.Entries, func(e entry) bool { return e.ID == l.id })
-			continue
-		}
-		if e, err := newEntry(l.now); err == nil {
-			w.add([]entry{e})
-		}
+// seen takes in what a look at a record has found; again says whether it is to be looked
+// at once more, after the others.
+func (w *window) seen(id string, found Listed, again bool) {
+	w.Watched = slices.DeleteFunc(w.Watched, func(watched string) bool { return watched == id })
+	if again {
+		w.Watched = append(w.Watched, id)
+	}
+	if found.ID != "" {
+		w.add(entry{Listed: found})
+	} else if !again { // no record any more
+		w.Entries = slices.DeleteFunc(w.Entries, func(e entry) bool { return e.ID == id })
 	}
 }
-
-// quiet tells whether there is nothing that could become overdue.
-func (w *window) quiet() bool { return len(w.Watched) == 0 && w.overdue().IsZero() }

@@ -135,7 +135,6 @@ func (a *Actor) Methods() map[string]actor.Method { return map[string]actor.Meth
 // loaded is a record and what is needed to replace it.
 type loaded struct {
 	record
-	stored  []byte
 	version string
 }
 
@@ -389,7 +388,7 @@ func (a *Actor) load(ctx context.Context, id string) (loaded, error) {
 		return loaded{}, fmt.Errorf("load: %w", err)
 	}
 	r, err := decodeRecord(data)
-	return loaded{r, data, version}, err
+	return loaded{r, version}, err
 }
 
 func (a *Actor) save(ctx context.Context, before loaded, r record, d replication.Decision) error {
@@ -406,7 +405,7 @@ func (a *Actor) save(ctx context.Context, before loaded, r record, d replication
 }
 
 func (a *Actor) store(ctx context.Context, before loaded, r record) error {
-	data, err := r.encode(before.stored)
+	data, err := r.encode()
 	if err != nil {
 		return fmt.Errorf("encode record: %w", err)
 	}

@@ -1338,7 +1338,7 @@ func recorded(t *testing.T) record {
 	if err := s.Check(); err != nil || s.Status() != replication.Recovered || !s.Mismatch {
 		t.Fatalf("%+v, %v", s, err)
 	}
-	return record{s, "check-1", 4}
+	return record{State: s, Reminder: "check-1", Saves: 4}
 }
 
 // What a record is read as is what it was written from, and the fields that people
@@ -1346,7 +1346,7 @@ func recorded(t *testing.T) record {
 // on its way to the actor, which may wait in the queue.
 func TestRecord(t *testing.T) {
 	s := recorded(t)
-	data, err := s.encode(nil)
+	data, err := s.encode()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -126,7 +126,7 @@ func nameless(t *testing.T, w *world) {
 	t.Helper()
 	r := w.state(t)
 	r.Reminder = ""
-	data, err := r.encode(w.Records["n1"])
+	data, err := r.encode()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package notification
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -217,18 +218,15 @@ type record struct {
 
 	// Saves is how often the record was saved, this time included.
 	Saves int
+
+	// What a newer version has added to the document, and to what is the actor's own.
+	// What is in lists, such as arrivals, has no such fields.
+	top, own actor.Fields
 }
 
-// encode returns what is stored in place of what was. What a newer version has added to
-// that stays: fields at the top, and of what is the actor's own.
-func (r record) encode(stored []byte) ([]byte, error) {
-	top, err := actor.ParseFields(stored)
-	if err != nil {
-		return nil, err
-	}
-	own, err := actor.ParseFields(top["actor"])
-	if err != nil {
-		return nil, err
+func (r record) encode() (data []byte, err error) {
+	if extend != nil {
+		r.top, r.own = extend(r.top), extend(r.own)
 	}
 	st := statusOf(r.State)
 	timestamp := r.First.Time
@@ -237,27 +235,14 @@ func (r record) encode(stored []byte) ([]byte, error) {
 	}
 	d := document{Format: format, ID: st.ID, Timestamp: timestamp, Action: st.Action,
 		LoginServer: st.Registry, Image: st.Repository, Status: st}
-	top, own = actor.Unknown[document](top), actor.Unknown[storedRecord](own)
-	if extend != nil {
-		extend(top)
-		extend(own)
-	}
-	if d.Actor, err = marshalWith(storedOf(r), own); err != nil {
+	if d.Actor, err = actor.Marshal(storedOf(r), r.own); err != nil {
 		return nil, err
 	}
-	return marshalWith(d, top)
+	return actor.Marshal(d, r.top)
 }
 
-// extend, if not nil, adds what a newer version would to what is stored; see next.go.
-var extend func(actor.Fields)
-
-func marshalWith(v any, more actor.Fields) ([]byte, error) {
-	data, err := json.Marshal(v)
-	if err != nil {
-		return nil, err
-	}
-	return more.AddTo(data)
-}
+// extend, if not nil, is what a newer version adds; see next.go.
+var extend func(actor.Fields) actor.Fields
 
 // decodeRecord reads what encode wrote; no data is the zero record. A record that
 // breaks the rules of a State is an error.
@@ -266,11 +251,18 @@ func decodeRecord(data []byte) (record, error) {
 		return record{}, nil
 	}
 	var stored struct {
-		Actor storedRecord `json:"actor"`
+		Actor json.RawMessage `json:"actor"`
 	}
 	if err := json.Unmarshal(data, &stored); err != nil {
 		return record{}, fmt.Errorf("decode record: %w", err)
 	}
-	r := stored.Actor.record()
-	return r, r.Check()
+	var own storedRecord
+	if err := json.Unmarshal(stored.Actor, &own); err != nil {
+		return record{}, fmt.Errorf("decode record: %w", err)
+	}
+	r := own.record()
+	var err1, err2 error
+	r.top, err1 = actor.Unknown[document](data)
+	r.own, err2 = actor.Unknown[storedRecord](stored.Actor)
+	return r, errors.Join(err1, err2, r.Check())
 }
