@@ -1,6 +1,7 @@
 package actor
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"reflect"
@@ -10,6 +11,22 @@ import (
 
 // Fields are fields of a JSON object, by name.
 type Fields map[string]json.RawMessage
+
+// Unmarshal decodes a JSON object into v, a pointer to a struct, and tells whether that
+// has all the fields.
+func Unmarshal(object []byte, v any) (all bool, err error) {
+	d := json.NewDecoder(bytes.NewReader(object))
+	d.DisallowUnknownFields()
+	if d.Decode(v) == nil && !d.More() {
+		return true, nil
+	}
+	return false, json.Unmarshal(object, v)
+}
+
+// Skipped is what nobody wants to know of a field.
+type Skipped struct{}
+
+func (Skipped) UnmarshalJSON([]byte) error { return nil }
 
 // Unknown returns the fields of a JSON object that T, a struct, does not have; nil for
 // none. A newer version has written them, and wants to find them again.

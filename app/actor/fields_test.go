@@ -21,6 +21,11 @@ func TestFields(t *testing.T) {
 		{"nothing is stored", `{}`, `{"a":3}`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			var k known
+			all, err := Unmarshal([]byte(tt.stored), &k)
+			if wantAll := tt.want == `{"a":3}`; err != nil || all != wantAll {
+				t.Errorf("all %v, %v", all, err)
+			}
 			more, err := Unknown[known]([]byte(tt.stored))
 			if err != nil {
 				t.Fatal(err)
@@ -30,9 +35,12 @@ func TestFields(t *testing.T) {
 			}
 		})
 	}
-	for _, broken := range []string{"", "[]", "{", `"a"`} {
+	for _, broken := range []string{"", "[]", "{", `"a"`, `{"a":1}{`, `{"z":1}}`} {
 		if _, err := Unknown[known]([]byte(broken)); err == nil {
 			t.Errorf("%s: no error", broken)
+		}
+		if all, err := Unmarshal([]byte(broken), new(known)); err == nil || all {
+			t.Errorf("%s: all %v, %v", broken, all, err)
 		}
 	}
 	if _, err := Marshal(known{}, Fields{"z": []byte("{")}); err == nil {

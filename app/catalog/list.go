@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -17,47 +18,37 @@ const (
 	sendPause    = time.Second     // before a call to a window: what comes meanwhile goes together
 	maxSendPause = 4 * time.Second // the same, if calls take long
 	sendShare    = 40              // a pause is at least so many times as long as the call before it
-	sendLimit    = 5 * time.Second // for one call
 )
 
 // List is the list of notifications, as one replica writes and reads it. It sends what
-// is new to the windows' actors, behind the webhooks' answers, with at most one call a
-// second to each of them.
+// is new to the windows' actors, with at most one call a second to each of them.
 type List struct {
 	actors   actor.Invoker
 	records  actor.Reader
 	log      *slog.Logger
 	failures actor.Throttle
 
+	ending  context.Context // ends when nothing is to wait any more
+	end     context.CancelFunc
+	running sync.WaitGroup // what Flush waits for
+
 	mu      sync.Mutex
-	windows map[string]map[string]*sending // by window and notification; a window that is here has a sender
-	waiting int                            // in all of them
-	senders sync.WaitGroup
-	flush   chan struct{} // closed when nothing is to wait any more
+	pending map[string]*write[batch] // by window, present while it is sent: what goes next, or nil
 
 	activities activities
 }
 
-// sending is an entry on its way. Those who wait for it share it.
-type sending struct {
-	entry Listed
-	done  chan struct{} // closed when it, or a newer one, is saved, or has failed
-	err   error
-}
-
-func (s *sending) wait(ctx context.Context) error {
-	select {
-	case <-s.done:
-		return s.err
-	case <-ctx.Done():
-		return fmt.Errorf("list: %w", context.Cause(ctx))
-	}
+// batch is what goes to a window together.
+type batch struct {
+	entries map[string]Listed // by notification
+	size    int               // in bytes, about
 }
 
 // NewList returns the list whose windows are these actors, with these records.
 func NewList(actors actor.Invoker, records actor.Reader, log *slog.Logger) *List {
-	return &List{actors: actors, records: records, log: log, failures: actor.Throttle{Every: retryPause},
-		windows: map[string]map[string]*sending{}, flush: make(chan struct{})}
+	l := &List{actors: actors, records: records, log: log, failures: actor.Throttle{Every: retryPause}, pending: map[string]*write[batch]{}}
+	l.ending, l.end = context.WithCancel(context.Background())
+	return l
 }
 
 // Send has the entry saved soon. It does not wait; settled does: its nil error means
@@ -70,122 +61,109 @@ func (l *List) Send(e Listed) (settled func(context.Context) error) {
 	return l.add(windowID(e.StartedAt), e).wait
 }
 
-// add makes e wait. The caller holds mu.
-func (l *List) add(id string, e Listed) *sending {
-	s := l.windows[id][e.ID]
-	switch {
-	case s != nil && e.Saves > s.entry.Saves:
-		s.entry = e
-	case s == nil && l.waiting >= maxPending:
-		s = &sending{done: make(chan struct{}), err: errors.New("list: too many entries wait")}
-		close(s.done)
-	case s == nil:
-		if l.windows[id] == nil {
-			l.windows[id] = map[string]*sending{}
-			l.senders.Go(func() { l.send(id) })
-		}
-		s = &sending{entry: e, done: make(chan struct{})}
-		l.windows[id][e.ID] = s
-		l.waiting++
+// add makes e pending. The caller holds mu.
+func (l *List) add(id string, e Listed) *write[batch] {
+	w, running := l.pending[id]
+	if w == nil {
+		w = &write[batch]{entry: batch{entries: map[string]Listed{}}, done: make(chan struct{})}
+		l.pending[id] = w
 	}
-	return s
+	if !running {
+		l.running.Go(func() { l.run(id) })
+	}
+	b := &w.entry
+	old, ok := b.entries[e.ID]
+	switch {
+	case ok && e.Saves <= old.Saves:
+	case !ok && (len(b.entries) >= maxListed || b.size >= maxBytes):
+		return refuse[batch](errors.New("list: too many entries wait"))
+	default:
+		b.entries[e.ID] = e
+		b.size += e.size()
+	}
+	return w
 }
 
-// send sends what comes for a window, until nothing has come in a pause.
-func (l *List) send(id string) {
-	for pause := sendPause; ; {
+// run sends what is pending for a window, until nothing has come in a pause.
+func (l *List) run(id string) {
+	for pause := sendPause; pause > 0; pause = l.send(id) {
 		select {
 		case <-time.After(pause):
-		case <-l.flush:
+		case <-l.ending.Done():
 		}
-		batch := l.take(id)
-		if len(batch) == 0 {
-			return
-		}
-		begin := time.Now()
-		err := l.call(id, batch)
-		pause = max(sendPause, min(maxSendPause, sendShare*time.Since(begin)))
-		l.end(id, batch, err)
 	}
 }
 
-// take takes what waits for a window, as much as it has room for. If that is nothing, the
-// sender is to end.
-func (l *List) take(id string) (batch []*sending) {
+// send sends what is pending for a window, and returns the pause after it; 0 if nothing
+// is. What fails is pending again, unless the process is about to end.
+func (l *List) send(id string) (pause time.Duration) {
+	l.mu.Lock()
+	w := l.pending[id]
+	if l.pending[id] = nil; w == nil {
+		delete(l.pending, id)
+	}
+	l.mu.Unlock()
+	if w == nil {
+		return 0
+	}
+
+	begin := time.Now()
+	err := l.call(id, w.entry)
+
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	size := 0
-	for notification, s := range l.windows[id] {
-		if size += len(s.entry.Status); len(batch) > 0 && (size > maxBytes || len(batch) == maxListed) {
-			break
+	defer close(w.done)
+	if err != nil {
+		w.err = fmt.Errorf("list %s: %w", id, err)
+		if _, ok := l.failures.Allow(time.Now()); ok {
+			l.log.LogAttrs(l.ending, slog.LevelWarn, "the list is written later", slog.Any("err", w.err))
 		}
-		batch = append(batch, s)
-		delete(l.windows[id], notification)
+		if l.ending.Err() == nil {
+			for _, e := range w.entry.entries {
+				l.add(id, e)
+			}
+		}
 	}
-	l.waiting -= len(batch)
-	if len(batch) == 0 {
-		delete(l.windows, id)
-	}
-	return batch
+	return max(sendPause, min(maxSendPause, sendShare*time.Since(begin)))
 }
 
-func (l *List) call(id string, batch []*sending) error {
-	var m struct {
-		Entries []Listed `json:"entries"`
-	}
-	for _, s := range batch {
-		m.Entries = append(m.Entries, s.entry)
-	}
-	slices.SortFunc(m.Entries, func(a, b Listed) int { return a.StartedAt.Compare(b.StartedAt) })
-	body, err := json.Marshal(m)
+func (l *List) call(id string, b batch) error {
+	body, err := json.Marshal(map[string][]Listed{"entries": slices.SortedFunc(maps.Values(b.entries),
+		func(a, b Listed) int { return a.StartedAt.Compare(b.StartedAt) })})
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), sendLimit)
+	ctx, cancel := context.WithTimeout(context.Background(), writeLimit)
 	defer cancel()
 	_, err = l.actors.Invoke(ctx, id, methodAdd, body)
 	return err
 }
 
-// end tells those who wait for a batch what became of it. What has failed waits again,
-// unless the process is about to end.
-func (l *List) end(id string, batch []*sending, err error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if err != nil {
-		err = fmt.Errorf("list %s: %w", id, err)
-		if _, ok := l.failures.Allow(time.Now()); ok {
-			l.log.LogAttrs(context.Background(), slog.LevelWarn, "the list is written later", slog.Any("err", err))
-		}
-	}
-	for _, s := range batch {
-		s.err = err
-		close(s.done)
-		if err != nil && !l.flushed() {
-			l.add(id, s.entry)
-		}
-	}
-}
-
-func (l *List) flushed() bool {
-	select {
-	case <-l.flush:
-		return true
-	default:
-		return false
-	}
-}
-
 // Flush sends what waits, without a pause, and returns when that is done, or with an
 // error when ctx ends. Nothing may be sent any more.
 func (l *List) Flush(ctx context.Context) error {
-	close(l.flush)
-	done := make(chan struct{})
-	go func() { l.senders.Wait(); close(done) }()
-	select {
-	case <-done:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("list: %w", context.Cause(ctx))
+	l.end()
+	return ended(ctx, &l.running)
+}
+
+// Catalog is all in which notifications are found.
+type Catalog struct {
+	Index *Index
+	List  *List
+}
+
+// Send sends to both. The nil error of settled means what it means for each of them.
+func (c Catalog) Send(index []Entry, listed Listed) (settled func(context.Context) error) {
+	indexed, saved := c.Index.Send(index), c.List.Send(listed)
+	return func(ctx context.Context) error {
+		if err := indexed(ctx); err != nil {
+			return err
+		}
+		return saved(ctx)
 	}
+}
+
+// Flush writes what waits. Nothing may be sent any more.
+func (c Catalog) Flush(ctx context.Context) error {
+	return errors.Join(c.List.Flush(ctx), c.Index.Flush(ctx))
 }

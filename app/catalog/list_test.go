@@ -20,10 +20,7 @@ import (
 func (r *recents) list(t *testing.T) *List {
 	l := NewList(r, r, slog.New(slog.DiscardHandler))
 	t.Cleanup(func() {
-		if !l.flushed() {
-			l.Flush(context.Background())
-		}
-		l.senders.Wait()
+		l.Flush(context.Background())
 	})
 	return l
 }
@@ -75,9 +72,9 @@ func TestCallsOfASecondGoTogether(t *testing.T) {
 		if got, want := r.invoked(), map[string]int{windowID(next.StartedAt): 1}; !maps.Equal(got, want) {
 			t.Errorf("calls: got %v, want %v", got, want)
 		}
-		l.senders.Wait()
-		if len(l.windows) != 0 || l.waiting != 0 {
-			t.Errorf("%v, %d waiting", l.windows, l.waiting)
+		l.running.Wait()
+		if len(l.pending) != 0 {
+			t.Errorf("%v are pending", l.pending)
 		}
 	})
 	bubble(t, "one a second", func(t *testing.T) {
@@ -144,24 +141,38 @@ func TestSendUntilItIsSaved(t *testing.T) {
 	}
 }
 
-// A batch has no more entries than a window has room for, unless it is a single one.
-func TestBatchIsBounded(t *testing.T) {
-	for name, tt := range map[string]struct{ entries, size, calls int }{
-		"many":  {maxListed + 1, 0, 2},
-		"large": {4, maxBytes / 2, 2},
-		"huge":  {2, maxBytes, 2},
+// What waits for a window has the bounds of a window, but for a single entry; more is
+// refused, and left to the reminders.
+func TestListIsBounded(t *testing.T) {
+	for name, tt := range map[string]struct{ size, room int }{
+		"many":  {0, maxListed},
+		"large": {maxBytes/4 + 1, 4},
+		"huge":  {maxBytes, 1},
 	} {
 		bubble(t, name, func(t *testing.T) {
 			r := newRecents()
+			r.becomes = always(lost)
 			l := r.list(t)
-			for n := range tt.entries {
-				e := listing(n, 1, replication.Replicated)
-				e.Status = fmt.Appendf(nil, `{"x":%q}`, strings.Repeat("x", max(0, tt.size-8)))
-				l.Send(e)
+			entry := func(n, saves int) Listed {
+				e := listing(n, saves, replication.Collecting)
+				e.Status = fmt.Appendf(nil, `{"x":%q}`, strings.Repeat("x", tt.size))
+				return e
 			}
-			l.senders.Wait()
-			if got := r.invoked()[theWindow]; got != tt.calls {
-				t.Errorf("%d calls", got)
+			for n := range tt.room {
+				l.Send(entry(n, 1))
+			}
+			if err := l.Send(entry(tt.room, 1))(t.Context()); err == nil || errors.Is(err, errAway) {
+				t.Errorf("got %v", err)
+			}
+			wait := l.Send(entry(0, 2)) // in the place of another
+			time.Sleep(10 * time.Second)
+			if err := wait(t.Context()); !errors.Is(err, errAway) {
+				t.Errorf("got %v", err)
+			}
+			r.set(nil)
+			l.running.Wait()
+			if got := r.listed(t, theWindow); len(got) > tt.room || tt.size == 0 && (len(got) != tt.room || got[0] != "n0 2") {
+				t.Errorf("listed %d, the first is %s", len(got), got[0])
 			}
 		})
 	}
@@ -179,41 +190,6 @@ func TestSettledEndsWithItsContext(t *testing.T) {
 		}
 		if err := wait(t.Context()); err != nil {
 			t.Errorf("got %v", err)
-		}
-	})
-}
-
-// What waits has a bound, and a batch the size of a window.
-func TestListIsBounded(t *testing.T) {
-	bubble(t, "", func(t *testing.T) {
-		r := newRecents()
-		r.becomes = func(call, _ string, _ int) what {
-			if call == "invoke" {
-				return lost
-			}
-			return done
-		}
-		l := r.list(t)
-		for n := range maxPending {
-			l.Send(listing(n, 1, replication.Replicated))
-		}
-		if err := l.Send(listing(maxPending, 1, replication.Replicated))(t.Context()); err == nil {
-			t.Error("no error")
-		}
-		wait := l.Send(listing(maxPending-1, 2, replication.Replicated)) // in the place of another
-		time.Sleep(10 * time.Second)
-		r.set(nil)
-		wait(t.Context())
-		l.senders.Wait()
-		if got := r.invoked()[theWindow]; got < maxPending/maxListed || r.largest > maxBytes+maxBytes/2 {
-			t.Errorf("%d calls, the largest of %d bytes", got, r.largest)
-		}
-		w := r.window(t, theWindow)
-		if last := w.Entries[len(w.Entries)-1]; len(w.Entries) > maxListed || len(w.Entries) < 1000 {
-			t.Errorf("%d are listed, the last is %s", len(w.Entries), last.ID)
-		}
-		if len(w.Entries)+r.dropped.Concluded != maxPending {
-			t.Errorf("%d are listed, dropped %+v", len(w.Entries), r.dropped)
 		}
 	})
 }
@@ -253,7 +229,7 @@ func TestListFlush(t *testing.T) {
 		if err := l.Flush(ctx); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("got %v", err)
 		}
-		l.senders.Wait()
+		l.running.Wait()
 	})
 }
 

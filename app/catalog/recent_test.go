@@ -32,7 +32,6 @@ type recents struct {
 	reminders map[string]time.Time // next firing, by window and name
 	looked    []string
 	found     map[string]look // what a look finds, by notification
-	largest   int             // request, in bytes
 	dropped   Dropped
 	rescued   int
 }
@@ -51,7 +50,6 @@ func (r *recents) Invoke(ctx context.Context, id, method string, body []byte) ([
 	do := func() ([]byte, error) {
 		r.turns <- struct{}{}
 		defer func() { <-r.turns }()
-		r.largest = max(r.largest, len(body))
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
 		defer cancel()
 		turn, err := r.actor().Methods()[method](ctx, id, body)

@@ -2,7 +2,6 @@ package catalog
 
 import (
 	"encoding/json"
-	"errors"
 	"maps"
 	"slices"
 	"time"
@@ -67,9 +66,12 @@ type entry struct {
 	more actor.Fields
 }
 
-func (e *entry) UnmarshalJSON(data []byte) (err error) {
-	e.more, err = actor.Unknown[Listed](data)
-	return errors.Join(err, json.Unmarshal(data, &e.Listed))
+func (e *entry) UnmarshalJSON(data []byte) error {
+	all, err := actor.Unmarshal(data, &e.Listed)
+	if err == nil && !all {
+		e.more, err = actor.Unknown[Listed](data)
+	}
+	return err
 }
 
 func (e entry) MarshalJSON() ([]byte, error) { return actor.Marshal(e.Listed, e.more) }
@@ -78,8 +80,11 @@ func decodeWindow(data []byte) (w window, err error) {
 	if len(data) == 0 {
 		return w, nil
 	}
-	w.more, err = actor.Unknown[window](data)
-	return w, errors.Join(err, json.Unmarshal(data, &w))
+	all, err := actor.Unmarshal(data, &w)
+	if err == nil && !all {
+		w.more, err = actor.Unknown[window](data)
+	}
+	return w, err
 }
 
 func (w window) encode() ([]byte, error) {

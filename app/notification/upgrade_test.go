@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"allregions/app/actor"
 	"allregions/app/notification/fake"
 	"allregions/app/replication"
 )
@@ -29,6 +30,9 @@ func TestEveryFormatIsRead(t *testing.T) {
 		}
 		if got, err := decodeRecord(data); err != nil || !reflect.DeepEqual(got, recorded(t)) {
 			t.Errorf("%s: got  %+v, %v\nwant %+v", file, got, err, recorded(t))
+		}
+		if all, err := actor.Unmarshal(data, new(ownPart)); !all || err != nil {
+			t.Errorf("%s: all fields are known: %v, %v", file, all, err)
 		}
 	}
 }

@@ -147,7 +147,15 @@ type document struct {
 	Repository any `json:"repository,omitempty"`
 	Status
 
-	Actor json.RawMessage `json:"actor"` // a storedRecord
+	Actor any `json:"actor"` // a storedRecord, or its JSON
+}
+
+// ownPart is what the actor loads of a document. It has all the fields, so that one that
+// it does not know stands out.
+type ownPart struct {
+	Format, ID, Timestamp, Action, LoginServer, Image, Tag, Digest, MediaType, Size, Status, StartedAt, Deadline,
+	ConcludedAt, DurationMS, Regions, Missing, Mismatch actor.Skipped
+	Actor storedRecord
 }
 
 // storedRecord is a record in the store. Its types have the fields of the domain's, and
@@ -224,7 +232,7 @@ type record struct {
 	top, own actor.Fields
 }
 
-func (r record) encode() (data []byte, err error) {
+func (r record) encode() ([]byte, error) {
 	if extend != nil {
 		r.top, r.own = extend(r.top), extend(r.own)
 	}
@@ -234,9 +242,13 @@ func (r record) encode() (data []byte, err error) {
 		timestamp = r.StartedAt
 	}
 	d := document{Format: format, ID: st.ID, Timestamp: timestamp, Action: st.Action,
-		LoginServer: st.Registry, Image: st.Repository, Status: st}
-	if d.Actor, err = actor.Marshal(storedOf(r), r.own); err != nil {
-		return nil, err
+		LoginServer: st.Registry, Image: st.Repository, Status: st, Actor: storedOf(r)}
+	if r.own != nil {
+		own, err := actor.Marshal(d.Actor, r.own)
+		if err != nil {
+			return nil, err
+		}
+		d.Actor = json.RawMessage(own)
 	}
 	return actor.Marshal(d, r.top)
 }
@@ -250,19 +262,27 @@ func decodeRecord(data []byte) (record, error) {
 	if len(data) == 0 {
 		return record{}, nil
 	}
-	var stored struct {
+	var d ownPart
+	all, err := actor.Unmarshal(data, &d)
+	if err != nil {
+		return record{}, fmt.Errorf("decode record: %w", err)
+	}
+	r := d.Actor.record()
+	if !all {
+		if r.top, r.own, err = unknown(data); err != nil {
+			return record{}, fmt.Errorf("decode record: %w", err)
+		}
+	}
+	return r, r.Check()
+}
+
+// unknown are the fields of a document that this version does not know.
+func unknown(data []byte) (top, own actor.Fields, err error) {
+	var d struct {
 		Actor json.RawMessage `json:"actor"`
 	}
-	if err := json.Unmarshal(data, &stored); err != nil {
-		return record{}, fmt.Errorf("decode record: %w", err)
-	}
-	var own storedRecord
-	if err := json.Unmarshal(stored.Actor, &own); err != nil {
-		return record{}, fmt.Errorf("decode record: %w", err)
-	}
-	r := own.record()
-	var err1, err2 error
-	r.top, err1 = actor.Unknown[document](data)
-	r.own, err2 = actor.Unknown[storedRecord](stored.Actor)
-	return r, errors.Join(err1, err2, r.Check())
+	err1 := json.Unmarshal(data, &d)
+	top, err2 := actor.Unknown[document](data)
+	own, err3 := actor.Unknown[storedRecord](d.Actor)
+	return top, own, errors.Join(err1, err2, err3)
 }

@@ -3,6 +3,7 @@ package stack
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -209,15 +210,15 @@ func TestTwoVersions(t *testing.T) {
 	s, _ := start(t, Options{Replicas: 2, Timeout: 10 * time.Minute})
 	restart := func(replica int, between func()) {
 		t.Helper()
-		name := Numbered(ServiceProcess, replica)
-		if err := s.Hold(name, syscall.SIGTERM); err != nil {
+		service, sidecar := Numbered(ServiceProcess, replica), Numbered(SidecarProcess, replica)
+		if err := errors.Join(s.Hold(service, syscall.SIGTERM), s.Hold(sidecar, syscall.SIGTERM)); err != nil {
 			t.Fatal(err)
 		}
 		between()
-		if err := s.Release(name); err != nil {
+		if err := errors.Join(s.Release(sidecar), s.Release(service)); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, soon, name+" is ready", func() bool {
+		eventually(t, soon, service+" is ready", func() bool {
 			return Get(t.Context(), s.Replicas[replica].URL+"/readyz", "", nil) == nil
 		})
 	}
