@@ -34,9 +34,9 @@ type wiring struct {
 
 // service is what serve runs.
 type service struct {
-	public *api.Handler  // for the public listener
-	host   *sidecar.Host // for the sidecar's
-	index  *catalog.Index
+	public  *api.Handler  // for the public listener
+	host    *sidecar.Host // for the sidecar's
+	catalog catalog.Catalog
 }
 
 // now is wall time, without the monotonic clock: other processes compare it.
@@ -48,17 +48,18 @@ func (w wiring) service(ctx context.Context) (*service, error) {
 	if err != nil {
 		return nil, err
 	}
-	index := catalog.NewIndex(states, w.log)
+	found := w.catalog(states)
 	client := &notification.Client{
 		Actors:  w.dapr.Actors(notification.ActorType),
 		Records: w.dapr.Records(string(w.config.ImageStore), ""),
-		Index:   index,
+		Index:   found.Index,
 	}
 	in := w.intake(client)
 	out, deliveries := w.deliveries(client)
 	public := api.New(api.Config{
 		Intake:     in,
 		Statuses:   client,
+		List:       found.List,
 		Deliveries: out,
 		Regions:    regions,
 		Keys:       api.NewKeys(w.config.Keys),
@@ -71,9 +72,14 @@ func (w wiring) service(ctx context.Context) (*service, error) {
 		Propagator: w.telemetry.Propagator,
 		Log:        w.log,
 	})
-	actors := []sidecar.Actor{w.notifications(index, eventLog, public.Concluded), deliveries}
+	notifications := w.notifications(found, eventLog, public.Concluded)
+	actors := []sidecar.Actor{
+		{Type: notification.ActorType, Methods: notifications.Methods(), Remind: notifications.Remind},
+		w.recent(notifications),
+		deliveries,
+	}
 	host := sidecar.NewHost(w.log, w.telemetry.Propagator, actors, w.subscriptions(in, out), w.dapr.Broker)
-	return &service{public: public, host: host, index: index}, nil
+	return &service{public: public, host: host, catalog: found}, nil
 }
 
 // connect takes the regions from the fixed list, or, with a registry, from Azure,
@@ -125,13 +131,36 @@ func (w wiring) intake(client *notification.Client) *intake.Intake {
 	return in
 }
 
-func (w wiring) notifications(index *catalog.Index, eventLog notification.EventLog, concluded func(id string)) sidecar.Actor {
+// recentPrefix is that of the keys of the list's windows.
+const recentPrefix = catalog.RecentType + "-"
+
+func (w wiring) catalog(states *sidecar.Records) catalog.Catalog {
+	return catalog.Catalog{
+		Index: catalog.NewIndex(states, w.log),
+		List:  catalog.NewList(w.dapr.Actors(catalog.RecentType), w.dapr.Records(string(w.config.StateStore), recentPrefix), w.log),
+	}
+}
+
+// recent is the actor of the list's windows.
+func (w wiring) recent(notifications catalog.Notifications) sidecar.Actor {
+	a := &catalog.Recent{
+		Records:       w.dapr.Records(string(w.config.StateStore), recentPrefix),
+		Reminders:     w.dapr.Actors(catalog.RecentType),
+		Notifications: notifications,
+		Observer:      w.telemetry,
+		Now:           now,
+		Log:           w.log,
+	}
+	return sidecar.Actor{Type: catalog.RecentType, Methods: a.Methods(), Remind: a.Remind}
+}
+
+func (w wiring) notifications(found catalog.Catalog, eventLog notification.EventLog, concluded func(id string)) *notification.Actor {
 	actors := w.dapr.Actors(notification.ActorType)
-	a := &notification.Actor{
+	return &notification.Actor{
 		Records:   w.dapr.Records(string(w.config.ImageStore), ""),
 		Reminders: actors,
 		Topic:     w.topic(w.config.Topic),
-		Index:     index,
+		Catalog:   found,
 		EventLog:  eventLog,
 		Timeout:   time.Duration(w.config.Timeout),
 		Concluded: concluded,
@@ -140,7 +169,6 @@ func (w wiring) notifications(index *catalog.Index, eventLog notification.EventL
 		Now:       now,
 		Log:       w.log,
 	}
-	return sidecar.Actor{Type: notification.ActorType, Methods: a.Methods(), Remind: a.Remind}
 }
 
 // deliveries is what brings outcomes to the targets, and its actor.

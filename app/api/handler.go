@@ -61,6 +61,7 @@ type Regions interface {
 type Config struct {
 	Intake     Intake
 	Statuses   Statuses
+	List       List
 	Deliveries Deliveries
 	Regions    Regions
 	Keys       Keys
@@ -101,6 +102,7 @@ func New(c Config) *Handler {
 	h.route("POST", "/api/ImagePush", h.withKey(h.receive))
 	h.route("POST", "/images/push", h.withKey(h.receive))
 
+	h.route("GET", "/notifications", h.withKey(h.list))
 	h.route("GET", "/notifications/{id}", h.withKey(h.status))
 	h.route("GET", "/notifications/{id}/deliveries", h.withKey(h.listDeliveries))
 	h.route("POST", "/notifications/{id}/deliveries/{target}", h.withKey(h.deliverAgain))
