@@ -42,6 +42,8 @@ type Config struct {
 	Keys           Keys    `envconfig:"WEBHOOK_KEYS"`
 	AllowAnonymous bool    `envconfig:"WEBHOOK_ALLOW_ANONYMOUS" default:"false"`
 
+	Page Switch `envconfig:"PAGE" default:"on"`
+
 	ShutdownDelay time.Duration `envconfig:"SHUTDOWN_DELAY" default:"0s"`
 
 	// Components of Dapr, and topics.

@@ -44,7 +44,7 @@ func TestDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := Config{Port: 8080, AppPort: 3001, Regions: Regions{"westeurope", "eastus"}, Registration: true, Actions: Actions{"push"}, Timeout: Timeout(2 * time.Minute),
-		Keys: Keys{"k1", "k2"}, StateStore: "statestore", ImageStore: "images", PubSub: "pubsub", Topic: "acr-notifications", WebhookTopic: "acr-webhooks", DaprGRPCPort: 50001}
+		Keys: Keys{"k1", "k2"}, Page: true, StateStore: "statestore", ImageStore: "images", PubSub: "pubsub", Topic: "acr-notifications", WebhookTopic: "acr-webhooks", DaprGRPCPort: 50001}
 	if got, want := fmt.Sprintf("%#v", c), fmt.Sprintf("%#v", want); got != want {
 		t.Errorf("\n got %s\nwant %s", got, want)
 	}
@@ -68,7 +68,7 @@ func TestEverySettingIsRead(t *testing.T) {
 	const id = "/subscriptions/s/resourceGroups/g/providers/Microsoft.ContainerRegistry/registries/contoso"
 	environment(t, map[string]string{"REGISTRY_RESOURCE_ID": id, "PORT": "1", "APP_PORT": "2", "WEBHOOK_REGIONS": "eastus", "WEBHOOK_TIMEOUT": "1h",
 		"PUBLIC_URL": "https://h/p", "WEBHOOK_REGISTRATION": "off", "WEBHOOK_ACTIONS": "push, delete", "WEBHOOK_OWNER": "prod",
-		"WEBHOOK_ALLOW_ANONYMOUS": "true", "STATE_STORE": "s", "IMAGE_STORE": "i", "PUBSUB": "p", "TOPIC": "t", "WEBHOOK_TOPIC": "off", "SHUTDOWN_DELAY": "3s", "NOTIFY_TARGETS": `[{"name":"ops","type":"slack","url":"https://example.com/"}]`, "OTEL_EXPORTER_OTLP_ENDPOINT": "https://collector:4317", "DAPR_GRPC_PORT": "3"})
+		"WEBHOOK_ALLOW_ANONYMOUS": "true", "STATE_STORE": "s", "IMAGE_STORE": "i", "PUBSUB": "p", "TOPIC": "t", "WEBHOOK_TOPIC": "off", "PAGE": "off", "SHUTDOWN_DELAY": "3s", "NOTIFY_TARGETS": `[{"name":"ops","type":"slack","url":"https://example.com/"}]`, "OTEL_EXPORTER_OTLP_ENDPOINT": "https://collector:4317", "DAPR_GRPC_PORT": "3"})
 	c, err := loadConfig()
 	if err != nil {
 		t.Fatal(err)

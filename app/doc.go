@@ -21,6 +21,7 @@
 //     reads statuses (client.go)
 //   - [allregions/app/intake]: from a webhook to its actor
 //   - [allregions/app/api]: HTTP; problem.go has the table of errors
+//   - [allregions/app/page]: what people see in a browser
 //   - [allregions/app/sidecar]: Dapr, which implements the ports and hosts the actors
 //   - [allregions/app/registry]: the expected regions, and the registry's webhooks
 //   - [allregions/app/target] and [allregions/app/delivery]: one attempt, and the actor

@@ -15,6 +15,7 @@ import (
 	"allregions/app/delivery"
 	"allregions/app/intake"
 	"allregions/app/notification"
+	"allregions/app/page"
 	"allregions/app/registry"
 	"allregions/app/sidecar"
 	"allregions/app/target"
@@ -63,6 +64,7 @@ func (w wiring) service(ctx context.Context) (*service, error) {
 		Deliveries: out,
 		Regions:    regions,
 		Keys:       api.NewKeys(w.config.Keys),
+		Page:       w.page(),
 		Ready: func(ctx context.Context) error {
 			_, err := regions.Expected(ctx)
 			return errors.Join(w.dapr.Ready(ctx), err)
@@ -80,6 +82,14 @@ func (w wiring) service(ctx context.Context) (*service, error) {
 	}
 	host := sidecar.NewHost(w.log, w.telemetry.Propagator, actors, w.subscriptions(in, out), w.dapr.Broker)
 	return &service{public: public, host: host, catalog: found}, nil
+}
+
+// page is what browsers see; nil if it is off.
+func (w wiring) page() *page.Handler {
+	if !w.config.Page {
+		return nil
+	}
+	return page.New()
 }
 
 // connect takes the regions from the fixed list, or, with a registry, from Azure,
@@ -180,6 +190,9 @@ func (w wiring) deliveries(client *notification.Client) (*delivery.Dispatcher, s
 	records := w.dapr.Records(string(w.config.StateStore), delivery.ActorType+"-")
 	targets := target.NewSet(w.config.Targets, nil, now)
 	targets.Attempted = w.telemetry.Attempted
+	if public := w.config.PublicURL.URL; public != nil && bool(w.config.Page) {
+		targets.Link = func(id string) string { return public.JoinPath("notifications", id).String() }
+	}
 	out := &delivery.Dispatcher{
 		Targets:       targets,
 		Actors:        actors,

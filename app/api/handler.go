@@ -20,6 +20,7 @@ import (
 	"allregions/app/delivery"
 	"allregions/app/intake"
 	"allregions/app/notification"
+	"allregions/app/page"
 	"allregions/app/replication"
 	"allregions/app/target"
 )
@@ -66,6 +67,9 @@ type Config struct {
 	Regions    Regions
 	Keys       Keys
 
+	// Page, if set, is what browsers see.
+	Page *page.Handler
+
 	// Ready returns nil while webhooks can be taken. Its error goes to the log, and
 	// not to the caller of /readyz, who needs no key.
 	Ready func(context.Context) error
@@ -88,6 +92,7 @@ type Handler struct {
 	config   Config
 	mux      *http.ServeMux
 	polls    polls
+	feed     *feed
 	stop     context.CancelFunc
 	statuses []statusRow
 }
@@ -95,6 +100,7 @@ type Handler struct {
 // New returns the handler of the public listener.
 func New(c Config) *Handler {
 	h := &Handler{config: c, mux: http.NewServeMux(), polls: polls{byKey: map[string]*reading{}}, statuses: newStatuses()}
+	h.feed = newFeed(c.List, c.Log)
 	h.polls.stopping, h.stop = context.WithCancel(context.Background())
 
 	h.route("POST", "/webhooks/acr", h.withKey(h.receive))
@@ -103,7 +109,8 @@ func New(c Config) *Handler {
 	h.route("POST", "/images/push", h.withKey(h.receive))
 
 	h.route("GET", "/notifications", h.withKey(h.list))
-	h.route("GET", "/notifications/{id}", h.withKey(h.status))
+	h.route("GET", "/stream", h.stream)
+	h.route("GET", "/notifications/{id}", h.orPage(h.withKey(h.status)))
 	h.route("GET", "/notifications/{id}/deliveries", h.withKey(h.listDeliveries))
 	h.route("POST", "/notifications/{id}/deliveries/{target}", h.withKey(h.deliverAgain))
 	h.route("GET", "/targets", h.withKey(h.targets))
@@ -111,8 +118,28 @@ func New(c Config) *Handler {
 
 	h.route("GET", "/healthz", h.withoutKey(h.alive))
 	h.route("GET", "/readyz", h.withoutKey(h.ready))
+	if c.Page != nil {
+		h.route("GET", "/{$}", c.Page.Frame)
+		h.route("GET", page.Assets+"{file}", c.Page.Asset)
+	}
 	h.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { h.fail(w, r, errNoRoute) })
 	return h
+}
+
+// orPage answers a browser that a person uses with the page, which then asks for the
+// JSON. It needs no key: it has no data.
+func (h *Handler) orPage(json http.HandlerFunc) http.HandlerFunc {
+	if h.config.Page == nil {
+		return json
+	}
+	return func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Vary", "Accept")
+		if strings.Contains(r.Header.Get("Accept"), "text/html") {
+			h.config.Page.Frame(w, r)
+			return
+		}
+		json(w, r)
+	}
 }
 
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.mux.ServeHTTP(w, r) }

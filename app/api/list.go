@@ -22,6 +22,7 @@ import (
 // List reads the list; see catalog.List.
 type List interface {
 	Page(ctx context.Context, q catalog.Query, now time.Time) (catalog.Page, error)
+	Follow() *catalog.Follower
 }
 
 const (
@@ -33,8 +34,8 @@ const (
 	listed = 90 * 24 * time.Hour
 )
 
-// page is a part of the list. Without a cursor it is the last one.
-type page struct {
+// listPage is a part of the list. Without a cursor it is the last one.
+type listPage struct {
 	Notifications []json.RawMessage `json:"notifications"`
 	Cursor        string            `json:"cursor,omitempty"`
 }
@@ -48,15 +49,20 @@ func (h *Handler) list(_ http.ResponseWriter, r *http.Request) (int, any, error)
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), callTimeout)
 	defer cancel()
-	found, err := h.config.List.Page(ctx, q, now)
+	p, err := pageOf(ctx, h.config.List, q, now)
+	return http.StatusOK, p, err
+}
+
+func pageOf(ctx context.Context, list List, q catalog.Query, now time.Time) (listPage, error) {
+	found, err := list.Page(ctx, q, now)
 	if err != nil {
-		return 0, nil, err
+		return listPage{}, err
 	}
-	p := page{Notifications: found.Notifications}
+	p := listPage{Notifications: found.Notifications}
 	if found.Next != nil {
 		p.Cursor = encodeCursor(*found.Next)
 	}
-	return http.StatusOK, p, nil
+	return p, nil
 }
 
 var listStatuses = []replication.Status{replication.Collecting, replication.Replicated, replication.TimedOut, replication.Recovered}
@@ -85,6 +91,8 @@ func parseListQuery(values url.Values, now time.Time) (catalog.Query, error) {
 			q.Repository = value
 		case "tag":
 			q.Tag = value
+		case "search":
+			q.Search = strings.ToLower(strings.TrimSpace(value))
 		case "region":
 			q.Missing = replication.ParseRegion(value)
 			ok, err = q.Missing != "", errors.New("must be a region")

@@ -26,6 +26,8 @@ func (f listFunc) Page(ctx context.Context, q catalog.Query, now time.Time) (cat
 	return f(ctx, q, now)
 }
 
+func (f listFunc) Follow() *catalog.Follower { panic("nobody follows") }
+
 func listHandler(l List) *Handler {
 	return New(Config{List: l, Keys: NewKeys([]string{key1, key2}), Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
 }
@@ -45,7 +47,7 @@ func TestList(t *testing.T) {
 		return pages[len(asked)-1], nil
 	}))
 	w := call(h, http.MethodGet, "/notifications", "")
-	var first page
+	var first listPage
 	if err := json.Unmarshal(w.Body.Bytes(), &first); err != nil || w.Code != http.StatusOK || first.Cursor == "" || string(first.Notifications[0]) != `{"id":"n1"}` {
 		t.Fatalf("%d %s, %v", w.Code, w.Body, err)
 	}
@@ -80,6 +82,7 @@ func TestParseListQuery(t *testing.T) {
 		"status=timedOut&tag=v1":      with(func(q *catalog.Query) { q.Status, q.Tag = replication.TimedOut, "v1" }),
 		"registry=Contoso.azurecr.io": with(func(q *catalog.Query) { q.Registry = "contoso.azurecr.io" }),
 		"repository=shop%2Fcart":      with(func(q *catalog.Query) { q.Repository = "shop/cart" }),
+		"search=+Cart:V1":             with(func(q *catalog.Query) { q.Search = "cart:v1" }),
 		"region=West+Europe":          with(func(q *catalog.Query) { q.Missing = "westeurope" }),
 		"since=2026-11-24T15:00:00Z":  with(func(q *catalog.Query) { q.Since = now.Add(-10 * time.Minute) }),
 		"since=36h":                   with(func(q *catalog.Query) { q.Since = now.Add(-36 * time.Hour) }),

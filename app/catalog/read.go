@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"allregions/app/replication"
@@ -29,6 +30,7 @@ type Query struct {
 	Status                    replication.Status
 	Registry, Repository, Tag string
 	Missing                   replication.Region // a region that has not reported
+	Search                    string             // a part of repository:tag@digest, in lower case
 
 	Since time.Time // began then or later
 	After Position  // behind that place
@@ -92,6 +94,7 @@ type status struct {
 	Registry   string             `json:"registry"`
 	Repository string             `json:"repository"`
 	Tag        string             `json:"tag"`
+	Digest     string             `json:"digest"`
 	Status     replication.Status `json:"status"`
 	StartedAt  time.Time          `json:"startedAt"`
 	Deadline   time.Time          `json:"deadline"`
@@ -106,10 +109,13 @@ type status struct {
 
 func (s status) position() Position { return Position{s.StartedAt, s.ID} }
 
+// name is what a search looks into.
+func (s status) name() string { return strings.ToLower(s.Repository + ":" + s.Tag + "@" + s.Digest) }
+
 func (q Query) matches(s status) bool {
 	is := func(want, got string) bool { return want == "" || want == got }
 	return is(string(q.Status), string(s.Status)) && is(q.Registry, s.Registry) && is(q.Repository, s.Repository) && is(q.Tag, s.Tag) &&
-		(q.Missing == "" || slices.Contains(s.Missing, q.Missing)) && !s.StartedAt.Before(q.Since) &&
+		(q.Missing == "" || slices.Contains(s.Missing, q.Missing)) && (q.Search == "" || strings.Contains(s.name(), q.Search)) && !s.StartedAt.Before(q.Since) &&
 		(q.After.StartedAt.IsZero() || s.position().compare(q.After) > 0)
 }
 

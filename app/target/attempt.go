@@ -55,6 +55,9 @@ type Health struct {
 type Set struct {
 	All []*Target // not to be changed
 
+	// Link, if set, is the URL at which people see a notification.
+	Link func(id string) string
+
 	// Attempted, if set, is called after each attempt. It must not block.
 	Attempted func(target string, v Verdict)
 
@@ -102,6 +105,9 @@ func (s *Set) Send(ctx context.Context, name string, event, original []byte) Res
 		return Result{Verdict: Never, Error: err.Error()}
 	}
 	e.Original = original
+	if s.Link != nil {
+		e.Link = s.Link(e.Status.ID)
+	}
 	result := s.attempt(ctx, s.All[i], e)
 	now := s.now().UTC()
 	s.mu.Lock()

@@ -26,11 +26,12 @@ func githubMessage(e Event) ([]byte, error) {
 	type payload struct {
 		Notification notification.Status `json:"notification"`
 		ID           string              `json:"id"`
+		URL          string              `json:"url,omitempty"` // where people see it
 	}
 	return json.Marshal(struct {
 		EventType     string  `json:"event_type"`
 		ClientPayload payload `json:"client_payload"`
-	}{e.Type, payload{e.Status, e.ID}})
+	}{e.Type, payload{e.Status, e.ID, e.Link}})
 }
 
 // bearerToken takes a token that goes into a header.

@@ -50,12 +50,13 @@ func render(text string, escapes *strings.Replacer) func(Event) ([]byte, error) 
 	}).Parse(text))
 	return func(e Event) ([]byte, error) {
 		var rendered, body bytes.Buffer
-		err := t.Execute(&rendered, map[string]any{ // all but Headline and the labels of Facts is text that is not ours
+		err := t.Execute(&rendered, map[string]any{ // all but Headline, Link and the labels of Facts is text that is not ours
 			"ID":       e.ID,
 			"Headline": headline(e.Status),
 			"Image":    imageName(e.Status),
 			"Good":     e.Status.Status != replication.TimedOut,
 			"Facts":    factsOf(e.Status),
+			"Link":     e.Link,
 		})
 		if err == nil {
 			err = json.Compact(&body, rendered.Bytes())

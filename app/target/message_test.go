@@ -323,3 +323,22 @@ func TestGitHubBody(t *testing.T) {
 		t.Errorf("%s", body)
 	}
 }
+
+// Messages for people lead to the page about the notification, if there is one.
+func TestLink(t *testing.T) {
+	const link = "https://allregions.example.com/notifications/n1"
+	for _, target := range load(t, everyType, everyTypeEnv) {
+		want, shown := map[string]string{"slack": `"<` + link + `|See it>"`, "teams": `"url":"` + link + `"`, "github": `"url":"` + link + `"`}[target.Type]
+		for _, l := range []string{"", link} {
+			e := event(t, notification.TypeCompleted, nil)
+			e.Original, e.Link = original(t), l
+			_, body := sent(t, target, e, time.Unix(1e9, 0))
+			if got := bytes.Contains(body, []byte(want)); shown && got != (l != "") || !json.Valid(body) {
+				t.Errorf("%s with the link %q: %s", target, l, body)
+			}
+			if !shown && bytes.Contains(body, []byte(link)) {
+				t.Errorf("%s is told of the page: %s", target, body)
+			}
+		}
+	}
+}

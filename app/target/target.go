@@ -29,6 +29,8 @@ type Event struct {
 	// Original is the body of the webhook that ACR sent, for targets of type
 	// acr. ParseEvent leaves it empty: the CloudEvent does not have it.
 	Original []byte
+
+	Link string // where people see the notification; "" if that is not known. ParseEvent leaves it empty, too
 }
 
 // ErrOther is the error of ParseEvent for a CloudEvent that announces no
