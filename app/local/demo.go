@@ -71,7 +71,9 @@ func factOf(event []byte) fact {
 }
 
 func demo(ctx context.Context, args []string) error {
-	if err := parse(flag.NewFlagSet("demo", flag.ContinueOnError), args); err != nil {
+	flags := flag.NewFlagSet("demo", flag.ContinueOnError)
+	hold := flags.Bool("hold", false, "keep the stack, and the page, until Ctrl-C")
+	if err := parse(flags, args); err != nil {
 		return err
 	}
 	facts := make(chan fact, 64)
@@ -89,10 +91,23 @@ func demo(ctx context.Context, args []string) error {
 		<-s.Failed()
 		cancel(s.Err())
 	}()
-	fmt.Printf("Service at %s, regions %s, timeout %s.\nA simulated registry pushes images; each region's webhook fires when its replica has the image.\n\n",
-		s.URL, strings.Join(demoRegions, ", "), demoTimeout)
+	fmt.Printf("Service at %[1]s, regions %[2]s, timeout %[3]s. See it: open %[1]s in a browser; the key is %[4]s.\nA simulated registry pushes images; each region's webhook fires when its replica has the image.\n\n",
+		s.URL, strings.Join(demoRegions, ", "), demoTimeout, s.Key)
 	simulator := &acr.Registry{LoginServer: "contoso.azurecr.io", ServiceURL: s.URL, Key: s.Key}
-	return play(ctx, simulator, demoPushes(), facts, os.Stdout, slack)
+	if err := play(ctx, simulator, demoPushes(), facts, os.Stdout, slack); err != nil || !*hold {
+		return err
+	}
+	fmt.Printf("\nThe page stays at %s (key: %s) until Ctrl-C.\n", s.URL, s.Key)
+	for {
+		select {
+		case <-facts: // an event that comes again
+		case <-ctx.Done():
+			if s.Err() == nil { // Ctrl-C, which ends it well
+				return nil
+			}
+			return s.Err()
+		}
+	}
 }
 
 // play fires the webhooks, and shows what happens. It returns nil when every expected

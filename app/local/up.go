@@ -81,7 +81,9 @@ func up(ctx context.Context, args []string) error {
 
 	simulator := &acr.Registry{LoginServer: "contoso.azurecr.io"}
 	fmt.Fprintf(os.Stderr, `
-Ready. Webhook URL, one per region:
+Ready. See it: %[1]s (key: %[3]s)
+
+Webhook URL, one per region:
 
   %[1]s/webhooks/acr?region=%[2]s&code=%[3]s
 
