@@ -502,4 +502,11 @@ func TestWindowFormat(t *testing.T) {
 	if e := got.Entries[1]; e.Saves != 3 || string(e.New) != "4" || string(e.Status.New) != "5" {
 		t.Errorf("left alone: %+v", e)
 	}
+	// The sender is newer than the actor.
+	if _, err := r.actor().add(t.Context(), theWindow, []byte(`{"entries":[{"id":"n2","saves":4,"new":6,"status":{}}]}`)); err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(r.records[theWindow].value, &got); err != nil || string(got.Entries[1].New) != "6" {
+		t.Errorf("got %s, %v", r.records[theWindow].value, err)
+	}
 }
