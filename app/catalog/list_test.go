@@ -324,7 +324,9 @@ func TestPages(t *testing.T) {
 // One page reads a day at most, and goes on where it ended. It reads no window twice.
 func TestPageReadsADay(t *testing.T) {
 	r := newRecents()
-	r.put(t, began("old", 60*time.Hour))
+	// The first moment before the windows of the first page.
+	edge := windowStart(t0.Add(skew)).Add(-(maxWindows - 1) * windowLength).Add(-1)
+	r.put(t, began("edge", t0.Sub(edge)), began("old", 60*time.Hour))
 	l := r.list(t)
 	q := Query{Since: t0.Add(-90 * time.Hour), Limit: 10}
 	read := map[string]bool{}
@@ -347,7 +349,7 @@ func TestPageReadsADay(t *testing.T) {
 		}
 		q.After = *p.Next
 	}
-	if len(found) != 4 || !slices.Equal(found[2], []string{"old"}) {
+	if len(found) != 4 || !slices.Equal(found[1], []string{"edge"}) || !slices.Equal(found[2], []string{"old"}) {
 		t.Errorf("got %q", found)
 	}
 	// Nor does it read what began before.
