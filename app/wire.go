@@ -17,6 +17,7 @@ import (
 	"allregions/app/intake"
 	"allregions/app/notification"
 	"allregions/app/registry"
+	"allregions/app/replication"
 	"allregions/app/sidecar"
 	"allregions/app/target"
 	"allregions/app/telemetry"
@@ -72,7 +73,7 @@ func (w wiring) service(ctx context.Context) (*service, error) {
 		Propagator: w.telemetry.Propagator,
 		Log:        w.log,
 	})
-	actors := append(acr.actor, w.notifications(index, acr.eventLog, public.Concluded), deliveries)
+	actors := append(acr.actor, w.notifications(index, acr, public.Concluded), deliveries)
 	host := sidecar.NewHost(w.log, w.telemetry.Propagator, actors, w.subscriptions(in, out), w.dapr.Broker)
 	return &service{public: public, host: host, index: index}, nil
 }
@@ -82,6 +83,7 @@ func (w wiring) service(ctx context.Context) (*service, error) {
 type connected struct {
 	regions  api.Regions
 	eventLog notification.EventLog
+	replicas func([]replication.Region) map[replication.Region]string
 	actor    []sidecar.Actor
 }
 
@@ -113,6 +115,7 @@ func (w wiring) connect(ctx context.Context) (connected, error) {
 	go worker.Run(ctx)
 	return connected{
 		regions:  worker,
+		replicas: view.Replicas,
 		eventLog: registry.NewEventLog(arm, webhooks.Owner, time.Now, w.log),
 		actor:    []sidecar.Actor{{Type: registry.ActorType, Methods: a.Methods(), Remind: a.Remind}},
 	}, nil
@@ -138,14 +141,15 @@ func (w wiring) intake(client *notification.Client) *intake.Intake {
 	return in
 }
 
-func (w wiring) notifications(index *catalog.Index, eventLog notification.EventLog, concluded func(id string)) sidecar.Actor {
+func (w wiring) notifications(index *catalog.Index, acr connected, concluded func(id string)) sidecar.Actor {
 	actors := w.dapr.Actors(notification.ActorType)
 	a := &notification.Actor{
 		Records:   w.dapr.Records(string(w.config.ImageStore), ""),
 		Reminders: actors,
 		Topic:     w.topic(w.config.Topic),
 		Index:     index,
-		EventLog:  eventLog,
+		EventLog:  acr.eventLog,
+		Replicas:  acr.replicas,
 		Timeout:   time.Duration(w.config.Timeout),
 		Concluded: concluded,
 		Observer:  w.telemetry,

@@ -98,7 +98,7 @@ func (a *Actor) turn(method string, decide func(record, request, time.Time) (rec
 		if err != nil {
 			return actor.Turn{}, fmt.Errorf("%s of registry %s: decode: %w", method, id, err)
 		}
-		now := a.Now()
+		now := a.Now().UTC()
 		before, data, version, err := a.load(ctx, id)
 		if err != nil {
 			return actor.Turn{}, fmt.Errorf("%s of registry %s: %w", method, id, err)

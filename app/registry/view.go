@@ -65,6 +65,9 @@ func (v *View) load(ctx context.Context) error {
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	if len(data) == 0 { // a store that has lost it does not make the regions unknown
+		r.Replicas = v.record.Replicas
+	}
 	if !v.learned.After(began) {
 		v.set(r)
 	}

@@ -10,9 +10,12 @@ import (
 // startAzure starts a stack whose registry is at a simulated Azure.
 func startAzure(t *testing.T, o Options) (*Stack, *acr.Registry, *acr.Azure) {
 	t.Helper()
-	azure, err := acr.NewAzure("contoso", regions[0], regions[1:]...)
-	if err != nil {
-		t.Fatal(err)
+	azure := o.Azure
+	if azure == nil {
+		var err error
+		if azure, err = acr.NewAzure("contoso", regions[0], regions[1:]...); err != nil {
+			t.Fatal(err)
+		}
 	}
 	t.Cleanup(azure.Close)
 	o.Azure, o.Regions = azure, []string{}
