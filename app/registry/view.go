@@ -42,6 +42,7 @@ func (v *View) Follow(ctx context.Context) {
 			v.Log.LogAttrs(ctx, slog.LevelDebug, "cannot read the record of the registry", slog.Any("err", err))
 			pause = storeInterval
 		}
+		v.observe()
 		select {
 		case <-ctx.Done():
 			return
@@ -92,11 +93,14 @@ func (v *View) set(r record) {
 		}
 	}
 	v.record, v.read = r, true
-	if v.Observer != nil {
-		for w, p := range map[work]progress{readReplicas: r.Replicas.progress, checkWebhooks: r.Webhooks.progress, sweepLog: r.Sweep.progress} {
-			if !p.At.IsZero() {
-				v.Observer.Age(string(w), max(0, v.Now().Sub(p.At)))
-			}
+}
+
+// observe tells the age of what the record has.
+func (v *View) observe() {
+	r, _ := v.current()
+	for w, p := range map[work]progress{readReplicas: r.Replicas.progress, checkWebhooks: r.Webhooks.progress, sweepLog: r.Sweep.progress} {
+		if v.Observer != nil && !p.At.IsZero() {
+			v.Observer.Age(string(w), max(0, v.Now().Sub(p.At)))
 		}
 	}
 }

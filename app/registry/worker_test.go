@@ -277,11 +277,12 @@ func TestBeforeThereIsARecord(t *testing.T) {
 		if s := b.Registries()[0]; s.Source != fromSettings || len(s.Regions) != 1 || !s.Regions[0].Expected || s.Name != "Contoso" {
 			t.Errorf("%+v", s)
 		}
+		wait(viewInterval)
 		if _, err := a.Expected(t.Context()); err == nil || !strings.Contains(err.Error(), "not known: read registry contoso: away") {
 			t.Errorf("%v", err)
 		}
 		if n := u.readings(); n != 1 {
-			t.Errorf("%d readings in 2 s", n)
+			t.Errorf("%d readings in 12 s", n)
 		}
 		u.set(func() { u.armErr = nil })
 		wait(Period + viewInterval)
