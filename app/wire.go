@@ -103,7 +103,7 @@ func (w wiring) connect(ctx context.Context) (connected, error) {
 	actors := w.dapr.Actors(registry.ActorType)
 	records := w.dapr.Records(string(w.config.StateStore), registry.ActorType+"-")
 	view := &registry.View{Name: id.Name, Records: records, Fallback: fixed, Observer: w.telemetry, Now: now, Log: w.log}
-	worker := (&registry.Worker{View: view, Holder: instance(w.config.Port), Actors: actors, ARM: arm}).Init()
+	worker := registry.NewWorker(view, instance(w.config.Port), actors, arm)
 	webhooks, why, ok := w.config.webhooks()
 	if !ok {
 		w.log.Info("the registry's webhooks are left alone", "why", why)

@@ -81,7 +81,7 @@ func (u *universe) start(holder string, fallback Static) *process {
 	u.t.Helper()
 	p := &process{}
 	view := &View{Name: "Contoso", Records: u, Fallback: fallback, Now: time.Now, Log: u.log}
-	p.Worker = (&Worker{View: view, Holder: holder, Actors: u, ARM: reader(u.t, gate{u}, nil)}).Init()
+	p.Worker = NewWorker(view, holder, u, reader(u.t, gate{u}, nil))
 	p.actor = &Actor{Records: u, Reminders: u, Wake: func(string) { p.Wake() }, Now: time.Now, Log: u.log}
 	ctx, cancel := context.WithCancel(u.t.Context())
 	p.kill = func() {
@@ -206,7 +206,7 @@ func (p *process) expect(t *testing.T, want ...replication.Region) {
 	t.Helper()
 	got, err := p.Expected(t.Context())
 	if !slices.Equal(got, want) || (err != nil) != (len(want) == 0) {
-		t.Errorf("%s: got %v, %v, want %v", p.Holder, got, err, want)
+		t.Errorf("%s: got %v, %v, want %v", p.holder, got, err, want)
 	}
 }
 
