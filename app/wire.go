@@ -110,7 +110,7 @@ func (w wiring) connect(ctx context.Context) (connected, error) {
 	} else if worker.Webhooks, err = registry.NewRegistration(arm, webhooks, w.log); err != nil {
 		return connected{}, err
 	}
-	a := &registry.Actor{Records: records, Reminders: actors, Duties: worker.Duties(), Wake: func(string) { worker.Wake() }, Now: now, Log: w.log}
+	a := &registry.Actor{Records: records, Reminders: actors, Wake: func(string) { worker.Wake() }, Now: now, Log: w.log}
 	go view.Follow(ctx)
 	go worker.Run(ctx)
 	return connected{
