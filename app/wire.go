@@ -133,6 +133,7 @@ func (w wiring) notifications(index *catalog.Index, eventLog notification.EventL
 		Topic:     w.topic(w.config.Topic),
 		Index:     index,
 		EventLog:  eventLog,
+		Finder:    index,
 		Timeout:   time.Duration(w.config.Timeout),
 		Concluded: concluded,
 		Observer:  w.telemetry,
