@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	azurearm "github.com/Azure/azure-sdk-for-go/sdk/azcore/arm"
 	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
 
 	"allregions/app/api"
@@ -44,7 +45,7 @@ func now() time.Time { return time.Now().Round(0) }
 
 func (w wiring) service(ctx context.Context) (*service, error) {
 	states := w.dapr.Records(string(w.config.StateStore), "")
-	regions, eventLog, err := w.connect(ctx, states)
+	acr, err := w.connect(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -60,10 +61,10 @@ func (w wiring) service(ctx context.Context) (*service, error) {
 		Intake:     in,
 		Statuses:   client,
 		Deliveries: out,
-		Regions:    regions,
+		Regions:    acr.regions,
 		Keys:       api.NewKeys(w.config.Keys),
 		Ready: func(ctx context.Context) error {
-			_, err := regions.Expected(ctx)
+			_, err := acr.regions.Expected(ctx)
 			return errors.Join(w.dapr.Ready(ctx), err)
 		},
 		Received:   w.telemetry.Received,
@@ -71,38 +72,50 @@ func (w wiring) service(ctx context.Context) (*service, error) {
 		Propagator: w.telemetry.Propagator,
 		Log:        w.log,
 	})
-	actors := []sidecar.Actor{w.notifications(index, eventLog, public.Concluded), deliveries}
+	actors := append(acr.actor, w.notifications(index, acr.eventLog, public.Concluded), deliveries)
 	host := sidecar.NewHost(w.log, w.telemetry.Propagator, actors, w.subscriptions(in, out), w.dapr.Broker)
 	return &service{public: public, host: host, index: index}, nil
 }
 
-// connect takes the regions from the fixed list, or, with a registry, from Azure,
-// and then keeps the registry's webhooks as they must be, until ctx ends. The event
-// log is nil without a registry.
-func (w wiring) connect(ctx context.Context, saved *sidecar.Records) (api.Regions, notification.EventLog, error) {
+// connected is what the service has of its registry. Without one, the regions are a fixed
+// list, and the rest is nil.
+type connected struct {
+	regions  api.Regions
+	eventLog notification.EventLog
+	actor    []sidecar.Actor
+}
+
+// connect takes the regions from the fixed list, or, with a registry, takes part in the
+// work on it until ctx ends.
+func (w wiring) connect(ctx context.Context) (connected, error) {
 	fixed := registry.Static(w.config.Regions)
-	if w.config.Registry.ID == nil {
+	id := w.config.Registry.ID
+	if id == nil {
 		w.log.Info("the registry's regions", "regions", w.config.Regions, "from", "WEBHOOK_REGIONS")
-		return fixed, nil, nil
+		return connected{regions: fixed}, nil
 	}
 	arm, err := azureRegistry(w.config.Registry)
 	if err != nil {
-		return nil, nil, err
+		return connected{}, err
 	}
-	discovery := registry.NewDiscovery(arm, saved, fixed, time.Now, w.log)
-	go discovery.Run(ctx)
-
+	actors := w.dapr.Actors(registry.ActorType)
+	records := w.dapr.Records(string(w.config.StateStore), registry.ActorType+"-")
+	view := &registry.View{Name: id.Name, Records: records, Fallback: fixed, Observer: w.telemetry, Now: now, Log: w.log}
+	worker := (&registry.Worker{View: view, Holder: instance(w.config.Port), Actors: actors, ARM: arm}).Init()
 	webhooks, why, ok := w.config.webhooks()
 	if !ok {
 		w.log.Info("the registry's webhooks are left alone", "why", why)
-	} else {
-		registration, err := registry.NewRegistration(arm, webhooks, w.log)
-		if err != nil {
-			return nil, nil, err
-		}
-		go registration.Run(ctx, discovery.Expected, time.Now)
+	} else if worker.Webhooks, err = registry.NewRegistration(arm, webhooks, w.log); err != nil {
+		return connected{}, err
 	}
-	return discovery, registry.NewEventLog(arm, webhooks.Owner, time.Now, w.log), nil
+	a := &registry.Actor{Records: records, Reminders: actors, Duties: worker.Duties(), Wake: func(string) { worker.Wake() }, Now: now, Log: w.log}
+	go view.Follow(ctx)
+	go worker.Run(ctx)
+	return connected{
+		regions:  worker,
+		eventLog: registry.NewEventLog(arm, webhooks.Owner, time.Now, w.log),
+		actor:    []sidecar.Actor{{Type: registry.ActorType, Methods: a.Methods(), Remind: a.Remind}},
+	}, nil
 }
 
 func azureRegistry(id ResourceID) (*registry.ARM, error) {
@@ -110,7 +123,7 @@ func azureRegistry(id ResourceID) (*registry.ARM, error) {
 	if err != nil {
 		return nil, fmt.Errorf("identity: %w", err)
 	}
-	return registry.NewARM(id.ID, credential, nil)
+	return registry.NewARM(id.ID, credential, azurearm.ClientOptions{})
 }
 
 func (w wiring) topic(name Name) *sidecar.Topic {

@@ -33,11 +33,11 @@ type EventLog struct {
 	log   *slog.Logger
 
 	webhooks *shared[map[replication.Region][]string] // names
-	records  sync.Map                                 // by webhook: a *shared[map[string]record], by notification
+	records  sync.Map                                 // by webhook: a *shared[map[string]firing], by notification
 }
 
-// record is one firing of one webhook.
-type record struct {
+// firing is one firing of one webhook, as ACR has logged it.
+type firing struct {
 	event  replication.Event
 	status string // what ACR was answered: "503", or "" if it was not
 	reason string
@@ -83,12 +83,12 @@ func newerThan(most time.Duration) func(time.Duration, error) bool {
 }
 
 // find looks for a notification in the records of a region's webhooks.
-func (l *EventLog) find(ctx context.Context, id string, webhooks []string) (record, bool, error) {
+func (l *EventLog) find(ctx context.Context, id string, webhooks []string) (firing, bool, error) {
 	var errs []error
 	for _, name := range webhooks {
-		read := func(ctx context.Context) (map[string]record, error) { return l.arm.readEvents(ctx, name) }
-		reading, _ := l.records.LoadOrStore(name, newShared[map[string]record](l.now))
-		records, err := reading.(*shared[map[string]record]).get(ctx, newerThan(logFreshness), read)
+		read := func(ctx context.Context) (map[string]firing, error) { return l.arm.readEvents(ctx, name) }
+		reading, _ := l.records.LoadOrStore(name, newShared[map[string]firing](l.now))
+		records, err := reading.(*shared[map[string]firing]).get(ctx, newerThan(logFreshness), read)
 		if r, ok := records[id]; ok {
 			return r, true, nil
 		}
@@ -96,7 +96,7 @@ func (l *EventLog) find(ctx context.Context, id string, webhooks []string) (reco
 			errs = append(errs, err)
 		}
 	}
-	return record{}, false, errors.Join(errs...)
+	return firing{}, false, errors.Join(errs...)
 }
 
 // webhooksToAsk returns the names of the owner's webhooks, by region, and in a region
@@ -116,8 +116,8 @@ func webhooksToAsk(listed []webhook, owner string) map[replication.Region][]stri
 
 // readEvents reads what a webhook has fired, by notification. With an error it returns
 // what it read before.
-func (a *ARM) readEvents(ctx context.Context, webhook string) (map[string]record, error) {
-	records := map[string]record{}
+func (a *ARM) readEvents(ctx context.Context, webhook string) (map[string]firing, error) {
+	records := map[string]firing{}
 	pager := a.webhooks.NewListEventsPager(a.group, a.name, webhook, nil)
 	for pages := 0; pager.More() && pages < maxLogPages; pages++ {
 		page, err := pager.NextPage(ctx)
@@ -125,7 +125,7 @@ func (a *ARM) readEvents(ctx context.Context, webhook string) (map[string]record
 			return records, fmt.Errorf("read the events of %s: %w", webhook, err)
 		}
 		for _, e := range page.Value {
-			if r := recordOf(value(e)); r.event.ID != "" && r.event.Action != "" && r.event.Action != "ping" {
+			if r := firingOf(value(e)); r.event.ID != "" && r.event.Action != "" && r.event.Action != "ping" {
 				records[r.event.ID] = r
 			}
 		}
@@ -133,11 +133,11 @@ func (a *ARM) readEvents(ctx context.Context, webhook string) (map[string]record
 	return records, nil
 }
 
-// recordOf reads an event as ACR has logged it. Anything in it may be missing.
-func recordOf(e armcontainerregistry.Event) record {
+// firingOf reads an event as ACR has logged it. Anything in it may be missing.
+func firingOf(e armcontainerregistry.Event) firing {
 	content, answer := value(value(e.EventRequestMessage).Content), value(e.EventResponseMessage)
 	image := value(content.Target)
-	r := record{status: value(answer.StatusCode), reason: value(answer.ReasonPhrase), event: replication.Event{
+	r := firing{status: value(answer.StatusCode), reason: value(answer.ReasonPhrase), event: replication.Event{
 		ID:         value(content.ID),
 		Action:     value(content.Action),
 		Registry:   strings.ToLower(value(value(content.Request).Host)),

@@ -3,6 +3,7 @@ package registry
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -24,6 +25,8 @@ import (
 )
 
 const testKey = "s3cr3t-key"
+
+var errAway = errors.New("away")
 
 func target() Target {
 	return Target{URL: &url.URL{Scheme: "https", Host: "allregions.example.com", Path: "/acr/"}, Key: testKey, Actions: []string{"push", "delete"}, Owner: "prod"}
@@ -89,10 +92,13 @@ type registryWebhooks struct {
 	calls    []string                // of writes, and of reads of secrets
 	fail     func(call string) error // asked before each of them
 	lists    int
+	log      map[string][]*armcontainerregistry.Event // by webhook, newest first
+	answer   string                                   // of the service to a ping; "" for none
 }
 
 func newRegistryWebhooks() *registryWebhooks {
-	return &registryWebhooks{webhooks: map[string]*armcontainerregistry.Webhook{}, configs: map[string]armcontainerregistry.CallbackConfig{}, fail: func(string) error { return nil }}
+	return &registryWebhooks{webhooks: map[string]*armcontainerregistry.Webhook{}, configs: map[string]armcontainerregistry.CallbackConfig{},
+		fail: func(string) error { return nil }, log: map[string][]*armcontainerregistry.Event{}, answer: "204"}
 }
 
 // put is what somebody else does.
@@ -175,8 +181,41 @@ func (f *registryWebhooks) server() *fake.ServerFactory {
 			}
 			return
 		},
+		Ping: func(_ context.Context, _, _, name string, _ *armcontainerregistry.WebhooksClientPingOptions) (resp azfake.Responder[armcontainerregistry.WebhooksClientPingResponse], errResp azfake.ErrorResponder) {
+			if f.call("ping "+name, &errResp) {
+				f.fire(name, "ping", f.answer)
+				resp.SetResponse(http.StatusOK, armcontainerregistry.WebhooksClientPingResponse{}, nil)
+			}
+			return
+		},
+		NewListEventsPager: func(_, _, name string, _ *armcontainerregistry.WebhooksClientListEventsOptions) (resp azfake.PagerResponder[armcontainerregistry.WebhooksClientListEventsResponse]) {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			resp.AddPage(http.StatusOK, armcontainerregistry.WebhooksClientListEventsResponse{}, nil) // ARM may send empty pages
+			resp.AddPage(http.StatusOK, armcontainerregistry.WebhooksClientListEventsResponse{EventListResult: armcontainerregistry.EventListResult{Value: f.log[name]}}, nil)
+			return
+		},
 	}
 	return s
+}
+
+// fire logs what ACR fires now.
+func (f *registryWebhooks) fire(name, action, status string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	e := &armcontainerregistry.Event{EventRequestMessage: &armcontainerregistry.EventRequestMessage{Content: &armcontainerregistry.EventContent{Action: &action, Timestamp: to.Ptr(time.Now())}}}
+	if status != "" {
+		e.EventResponseMessage = &armcontainerregistry.EventResponseMessage{StatusCode: &status, Headers: map[string]*string{"Date": to.Ptr(time.Now().UTC().Format(http.TimeFormat))}}
+	}
+	f.log[name] = append([]*armcontainerregistry.Event{e}, f.log[name]...)
+}
+
+// check is a check by a process that remembers nothing.
+func check(t *testing.T, r *Registration, regions ...replication.Region) error {
+	t.Helper()
+	time.Sleep(time.Minute) // ACR's log has whole seconds
+	_, err := r.Check(t.Context(), regions, nil, time.Now)
+	return err
 }
 
 // registration works on f; everything that it logs goes to the buffer.
@@ -204,11 +243,11 @@ func TestWebhooksAreMadeAndMended(t *testing.T) {
 
 		r, log := registration(t, f, target())
 		regions := []replication.Region{"westeurope", "eastus"}
-		if err := r.Ensure(t.Context(), regions); err != nil {
+		if err := check(t, r, regions...); err != nil {
 			t.Fatal(err)
 		}
 		west, east := r.target.name("westeurope"), r.target.name("eastus")
-		if got, want := f.did(), []string{"create " + east, "create " + west}; !slices.Equal(got, want) {
+		if got, want := f.did(), []string{"create " + east, "create " + west, "ping " + east, "ping " + west}; !slices.Equal(got, want) {
 			t.Fatalf("%q, want %q", got, want)
 		}
 		w, config := f.webhooks[west], f.configs[west]
@@ -220,7 +259,7 @@ func TestWebhooksAreMadeAndMended(t *testing.T) {
 		}
 
 		// As it is, so it stays: nothing is written.
-		if err := r.Ensure(t.Context(), regions); err != nil {
+		if err := check(t, r, regions...); err != nil {
 			t.Fatal(err)
 		}
 		if got, want := f.did(), []string{"config " + east, "config " + west}; !slices.Equal(got, want) {
@@ -233,10 +272,10 @@ func TestWebhooksAreMadeAndMended(t *testing.T) {
 		f.webhooks[west].Tags["team"] = to.Ptr("shop")
 		f.configs[west] = armcontainerregistry.CallbackConfig{ServiceURI: config.ServiceURI,
 			CustomHeaders: map[string]*string{"authorization": to.Ptr("Bearer old"), "X-Gateway": to.Ptr("g")}}
-		if err := r.Ensure(t.Context(), regions); err != nil {
+		if err := check(t, r, regions...); err != nil {
 			t.Fatal(err)
 		}
-		if got, want := f.did(), []string{"config " + east, "config " + west, "update " + west}; !slices.Equal(got, want) {
+		if got, want := f.did(), []string{"config " + east, "config " + west, "ping " + west, "update " + west}; !slices.Equal(got, want) {
 			t.Errorf("after drift: %q, want %q", got, want)
 		}
 		w, config = f.webhooks[west], f.configs[west]
@@ -250,7 +289,7 @@ func TestWebhooksAreMadeAndMended(t *testing.T) {
 
 		// What is gone is made again.
 		delete(f.webhooks, east)
-		if err := r.Ensure(t.Context(), regions); err != nil || f.webhooks[east] == nil {
+		if err := check(t, r, regions...); err != nil || f.webhooks[east] == nil {
 			t.Errorf("%v, %v", err, f.webhooks[east])
 		}
 		f.did()
@@ -277,11 +316,11 @@ func TestWebhookOfAnother(t *testing.T) {
 		r, _ := registration(t, f, target())
 		name := r.target.name("eastus")
 		f.put(name, "eastus", "", armcontainerregistry.CallbackConfig{ServiceURI: to.Ptr("https://ci.example.com")})
-		err := r.Ensure(t.Context(), []replication.Region{"eastus", "westeurope"})
-		if err == nil || !strings.Contains(err.Error(), "webhook of eastus: "+name+": refuse: another one has its name") || strings.Contains(err.Error(), "westeurope") {
+		err := check(t, r, "eastus", "westeurope")
+		if err == nil || !strings.Contains(err.Error(), "webhook of eastus: refuse: another one has its name") || strings.Contains(err.Error(), "westeurope") {
 			t.Errorf("%v", err)
 		}
-		if got, want := f.did(), []string{"create " + r.target.name("westeurope")}; !slices.Equal(got, want) {
+		if got, want := f.did(), []string{"create " + r.target.name("westeurope"), "ping " + r.target.name("westeurope")}; !slices.Equal(got, want) {
 			t.Errorf("%q, want %q", got, want)
 		}
 		if removed, err := r.Remove(t.Context()); err != nil || len(removed) != 1 || f.webhooks[name] == nil {
@@ -309,7 +348,7 @@ func TestWebhooksFail(t *testing.T) {
 				}
 				return nil
 			}
-			err := r.Ensure(t.Context(), []replication.Region{"eastus", "westeurope"})
+			err := check(t, r, "eastus", "westeurope")
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("%s: %v", tt.call, err)
 				continue
@@ -322,7 +361,7 @@ func TestWebhooksFail(t *testing.T) {
 				t.Errorf("%s: %v", tt.call, f.configs)
 			}
 			f.fail = func(string) error { return nil }
-			if err := r.Ensure(t.Context(), []replication.Region{"eastus", "westeurope"}); err != nil {
+			if err := check(t, r, "eastus", "westeurope"); err != nil {
 				t.Errorf("%s: afterwards: %v", tt.call, err)
 			}
 		}
@@ -343,52 +382,11 @@ func TestWebhooksFail(t *testing.T) {
 
 		// Who may not list them changes none.
 		r.arm = reader(t, &transport{answers: []int{403, 403}}, nil)
-		if err := r.Ensure(t.Context(), []replication.Region{"eastus"}); err == nil || !strings.Contains(err.Error(), "list the webhooks of contoso: ") {
+		if err := check(t, r, "eastus"); err == nil || !strings.Contains(err.Error(), "list the webhooks of contoso: ") {
 			t.Errorf("%v", err)
 		}
 		if removed, err := r.Remove(t.Context()); err == nil || removed != nil {
 			t.Errorf("%q, %v", removed, err)
 		}
-	})
-}
-
-// At start, when a region comes, every hour, and a minute after a failure.
-func TestWhenWebhooksAreLookedAt(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := newRegistryWebhooks()
-		r, _ := registration(t, f, target())
-		w := &world{docs: map[string][]byte{}, sourceErr: errAway}
-		ctx, stop := context.WithCancel(t.Context())
-		ended := make(chan struct{})
-		go func() { defer close(ended); r.Run(ctx, w.Regions, time.Now) }()
-		looked := func(after time.Duration, want int) {
-			t.Helper()
-			time.Sleep(after)
-			synctest.Wait()
-			f.mu.Lock()
-			defer f.mu.Unlock()
-			if f.lists != want {
-				t.Errorf("looked %d times, want %d", f.lists, want)
-			}
-		}
-		looked(time.Minute, 0) // the regions are not known
-		w.set([]replication.Region{"westeurope"}, nil, nil)
-		looked(20*time.Second, 1)
-		looked(50*time.Minute, 1)
-		w.set([]replication.Region{"westeurope", "eastus"}, nil, nil)
-		looked(20*time.Second, 2)
-		if f.webhooks[r.target.name("eastus")] == nil {
-			t.Error("the new region has no webhook")
-		}
-		looked(time.Hour+20*time.Second, 3)
-
-		f.mu.Lock()
-		f.fail = func(string) error { return errAway }
-		f.mu.Unlock()
-		looked(time.Hour, 4)
-		looked(time.Minute, 5)
-		looked(time.Minute, 6)
-		stop()
-		<-ended
 	})
 }

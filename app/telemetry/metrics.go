@@ -17,9 +17,10 @@ import (
 // else that callers choose: results, outcomes and ways are a few words, regions are
 // expected ones, targets those in the settings.
 type Metrics struct {
-	events, started, notifications, missing, recoveries, attempts metric.Int64Counter
+	events, started, notifications, missing, recoveries, attempts, failures metric.Int64Counter
 
 	open         metric.Int64UpDownCounter
+	age          metric.Float64Gauge
 	latency, lag metric.Float64Histogram
 }
 
@@ -64,12 +65,17 @@ func newMetrics(m metric.Meter) (*Metrics, error) {
 	}
 	open, err := m.Int64UpDownCounter("allregions.notifications.open", metric.WithUnit("{notification}"),
 		metric.WithDescription("Notifications that this process has begun, less those that it has concluded"))
+	errs = append(errs, err)
+	age, err := m.Float64Gauge("allregions.registry.age", metric.WithUnit("s"),
+		metric.WithDescription("Since the work on the registry was last done without an error"))
 	s := &Metrics{
 		events:        counter("allregions.events", "{event}", "Regional events, by what became of them"),
 		started:       counter("allregions.notifications.started", "{notification}", "Notifications whose first event was saved"),
 		notifications: counter("allregions.notifications", "{notification}", "Outcomes that were saved"),
 		missing:       counter("allregions.regions.missing", "{notification}", "Notifications that timed out without the region"),
+		failures:      counter("allregions.registry.failures", "{operation}", "Work on the registry that this process did with an error"),
 		open:          open,
+		age:           age,
 		latency:       histogram("allregions.replication.latency", "From a notification's first event to that of the region", latencyBounds),
 		lag:           histogram("allregions.publish.lag", "From the decision of an outcome until the broker had it", lagBounds),
 		recoveries:    counter("allregions.reminder.recoveries", "{operation}", "What a turn could not finish and a reminder did"),
@@ -154,4 +160,18 @@ func (s *Metrics) Repeated() { s.count(s.recoveries, 1, workPublish) }
 // Attempted is for target.Set.
 func (s *Metrics) Attempted(name string, v target.Verdict) {
 	s.count(s.attempts, 1, labelTarget.String(name), labelResult.String(string(v)))
+}
+
+// Worked and Age are for registry.View.
+func (s *Metrics) Worked(work string, err error) {
+	var n int64
+	if err != nil {
+		n = 1
+	}
+	s.count(s.failures, n, labelWork.String(work))
+}
+
+// Age: see Worked.
+func (s *Metrics) Age(work string, age time.Duration) {
+	s.age.Record(context.Background(), age.Seconds(), metric.WithAttributeSet(attribute.NewSet(labelWork.String(work))))
 }
