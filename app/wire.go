@@ -73,7 +73,7 @@ func (w wiring) service(ctx context.Context) (*service, error) {
 		Propagator: w.telemetry.Propagator,
 		Log:        w.log,
 	})
-	actors := append(acr.actor, w.notifications(index, acr.eventLog, public.Concluded), deliveries)
+	actors := append(acr.actor, w.notifications(index, acr, public.Concluded), deliveries)
 	host := sidecar.NewHost(w.log, w.telemetry.Propagator, actors, w.subscriptions(in, out), w.dapr.Broker)
 	return &service{public: public, host: host, index: index}, nil
 }
@@ -83,6 +83,7 @@ func (w wiring) service(ctx context.Context) (*service, error) {
 type connected struct {
 	regions  api.Regions
 	eventLog notification.EventLog
+	replicas func([]replication.Region) map[replication.Region]string
 	actor    []sidecar.Actor
 }
 
@@ -102,7 +103,7 @@ func (w wiring) connect(ctx context.Context, in registry.Intake) (connected, err
 	actors := w.dapr.Actors(registry.ActorType)
 	records := w.dapr.Records(string(w.config.StateStore), registry.ActorType+"-")
 	view := &registry.View{Name: id.Name, Records: records, Fallback: fixed, Observer: w.telemetry, Now: now, Log: w.log}
-	worker := (&registry.Worker{View: view, Holder: instance(w.config.Port), Actors: actors, ARM: arm}).Init()
+	worker := registry.NewWorker(view, instance(w.config.Port), actors, arm)
 	webhooks, why, ok := w.config.webhooks()
 	if !ok {
 		w.log.Info("the registry's webhooks are left alone", "why", why)
@@ -119,6 +120,7 @@ func (w wiring) connect(ctx context.Context, in registry.Intake) (connected, err
 	go worker.Run(ctx)
 	return connected{
 		regions:  worker,
+		replicas: view.Replicas,
 		eventLog: eventLog,
 		actor:    []sidecar.Actor{{Type: registry.ActorType, Methods: a.Methods(), Remind: a.Remind}},
 	}, nil
@@ -172,15 +174,16 @@ func (w wiring) intake(client *notification.Client) *intake.Intake {
 	return in
 }
 
-func (w wiring) notifications(index *catalog.Index, eventLog notification.EventLog, concluded func(id string)) sidecar.Actor {
+func (w wiring) notifications(index *catalog.Index, acr connected, concluded func(id string)) sidecar.Actor {
 	actors := w.dapr.Actors(notification.ActorType)
 	a := &notification.Actor{
 		Records:   w.dapr.Records(string(w.config.ImageStore), ""),
 		Reminders: actors,
 		Topic:     w.topic(w.config.Topic),
 		Index:     index,
-		EventLog:  eventLog,
+		EventLog:  acr.eventLog,
 		Finder:    index,
+		Replicas:  acr.replicas,
 		Timeout:   time.Duration(w.config.Timeout),
 		Concluded: concluded,
 		Observer:  w.telemetry,

@@ -115,6 +115,11 @@ type Actor struct {
 	Finder   Finder        // asked about the image of a notification that has timed out; nil for none
 	Timeout  time.Duration // how long a new notification waits for its regions
 
+	// Replicas, if not nil, is what Azure says of the replicas in these regions, as far as
+	// it is known. It must not block: a notification that times out says it of those
+	// that are missing.
+	Replicas func([]replication.Region) map[replication.Region]string
+
 	// Concluded, if not nil, is called with the id of each notification for which this
 	// process saved an outcome. It must not block.
 	Concluded func(id string)
@@ -164,7 +169,7 @@ func (a *Actor) addEvent(ctx context.Context, e replication.Event, plan replicat
 	r := before.record
 	r.State, d = replication.Add(before.State, e, plan, now)
 	if d.Changed {
-		r.State = r.Traced(before.State, traceOf(ctx))
+		r.State = a.annotated(ctx, before.State, r.State)
 		if r.Reminder, err = a.setReminder(ctx, before.record, r.State, now); err != nil { // 2
 			return turn, d, err
 		}
@@ -182,6 +187,14 @@ func (a *Actor) addEvent(ctx context.Context, e replication.Event, plan replicat
 		}
 	}
 	return turn, d, err
+}
+
+// annotated returns s with what belongs to the outcomes that before has not.
+func (a *Actor) annotated(ctx context.Context, before, s replication.State) replication.State {
+	if a.Replicas != nil {
+		s = s.Explained(before, a.Replicas)
+	}
+	return s.Traced(before, traceOf(ctx))
 }
 
 // setReminder registers the reminder of a record that is to be saved with this state,
@@ -253,7 +266,7 @@ func (a *Actor) remind(ctx context.Context, id, name string) (d replication.Deci
 	r := before.record
 	r.State, d = a.decideDue(ctx, before.State, now)
 	if d.Changed {
-		r.State = r.Traced(before.State, traceOf(ctx))
+		r.State = a.annotated(ctx, before.State, r.State)
 		if err := a.save(ctx, before, r, d); err != nil { // 3
 			return d, err
 		}

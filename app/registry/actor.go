@@ -98,7 +98,7 @@ func (a *Actor) turn(method string, decide func(record, request, time.Time) (rec
 		if err != nil {
 			return actor.Turn{}, fmt.Errorf("%s of registry %s: decode: %w", method, id, err)
 		}
-		now := a.Now()
+		now := a.Now().UTC()
 		before, data, version, err := a.load(ctx, id)
 		if err != nil {
 			return actor.Turn{}, fmt.Errorf("%s of registry %s: %w", method, id, err)
@@ -170,28 +170,21 @@ func (a *Actor) Remind(ctx context.Context, id, name string) error {
 	return nil
 }
 
-// logTurn logs a decision. Those of every minute are for debugging.
+// logTurn logs a decision. Those that come at every interval are for debugging.
 func (a *Actor) logTurn(ctx context.Context, method, id string, m request, answer reply, changes []string, r record) {
-	level := slog.LevelInfo
-	routine := task{sweepLog, interval}
-	if len(changes) == 0 && m.Result.Error == "" && answer.Decision != takenOver && answer.Decision != lost &&
-		m.Result.Work != readReplicas && m.Result.Work != checkWebhooks && !slices.ContainsFunc(answer.Due, func(t task) bool { return t != routine }) {
-		level = slog.LevelDebug
-	}
+	level := slog.LevelDebug
 	attrs := []slog.Attr{slog.String("registry", id), slog.String("turn", method), slog.String("holder", m.Holder),
-		slog.String("decision", string(answer.Decision))}
-	if len(answer.Due) > 0 {
-		attrs = append(attrs, slog.String("due", fmt.Sprint(answer.Due)))
-	}
-	if m.Result.Work != "" {
-		attrs = append(attrs, slog.String("work", string(m.Result.Work)))
-	}
+		slog.String("decision", string(answer.Decision)), slog.String("due", fmt.Sprint(answer.Due)), slog.String("work", string(m.Result.Work))}
 	if len(changes) > 0 {
 		attrs = append(attrs, slog.Any("changes", changes), slog.Any("regions", r.Replicas.expected()))
 	}
-	if m.Result.Error != "" {
+	switch {
+	case m.Result.Error != "":
 		level = slog.LevelWarn
 		attrs = append(attrs, slog.String("err", m.Result.Error))
+	case len(changes) > 0, answer.Decision == takenOver, answer.Decision == lost,
+		slices.ContainsFunc(answer.Due, func(t task) bool { return t.Why != interval }):
+		level = slog.LevelInfo
 	}
 	a.Log.LogAttrs(ctx, level, "registry", attrs...)
 }

@@ -64,7 +64,8 @@ type task struct {
 // String is "replicas: first", for logs.
 func (t task) String() string { return string(t.Work) + ": " + string(t.Why) }
 
-// plan says what is due, in the order in which it is to be done.
+// plan says what is due, in the order in which it is to be done: a check of the webhooks
+// may take minutes.
 func plan(r record, d Duties, now time.Time) (due []task) {
 	add := func(w work, p progress, yes bool, why reason) {
 		switch {
@@ -82,11 +83,11 @@ func plan(r record, d Duties, now time.Time) (due []task) {
 	}
 	add(readReplicas, r.Replicas.progress, !r.Asked.IsZero(), asked)
 	expected := r.Replicas.expected()
-	if d.Webhooks && len(expected) > 0 {
-		add(checkWebhooks, r.Webhooks.progress, !slices.Equal(r.Webhooks.Regions, expected), changed)
-	}
 	if d.Sweep && len(expected) > 0 {
 		add(sweepLog, r.Sweep.progress, false, "")
+	}
+	if d.Webhooks && len(expected) > 0 {
+		add(checkWebhooks, r.Webhooks.progress, !slices.Equal(r.Webhooks.Regions, expected), changed)
 	}
 	return due
 }
@@ -265,12 +266,17 @@ func learn(have []replica, o observed, now time.Time) (list []replica, changes [
 		r.Counts = counts(r.State, r.Counts) || w.Region == o.Home // which cannot be deleted
 		known[w.Region] = r
 	}
-	home := func(r replica) int { return strings.Compare(string(r.Region), string(o.Home)) & 1 } // 0 for the home region
 	for _, r := range known {
 		if r.State != notFound || now.Sub(r.Since) < forgetAfter {
 			list = append(list, r)
 		}
 	}
-	slices.SortFunc(list, func(a, b replica) int { return cmp.Or(home(a)-home(b), cmp.Compare(a.Region, b.Region)) })
+	place := func(r replica) replication.Region {
+		if r.Region == o.Home {
+			return "" // first
+		}
+		return r.Region
+	}
+	slices.SortFunc(list, func(a, b replica) int { return cmp.Compare(place(a), place(b)) })
 	return list, changes
 }

@@ -37,12 +37,12 @@ func TestWhatIsDue(t *testing.T) {
 		want   string
 	}{
 		{"nothing is known", func(r *record) { *r = record{} }, all, 0, "[replicas: first]"},
-		{"the replicas are known", func(r *record) { r.Webhooks, r.Sweep = webhooks{}, sweepRecord{} }, all, 0, "[webhooks: first sweep: first]"},
+		{"the replicas are known", func(r *record) { r.Webhooks, r.Sweep = webhooks{}, sweepRecord{} }, all, 0, "[sweep: first webhooks: first]"},
 		{"no replica counts", func(r *record) { r.Webhooks, r.Replicas.List = webhooks{}, nil }, all, time.Hour, "[replicas: interval]"},
 		{"all is done", func(*record) {}, all, 30 * time.Second, "[]"},
 		{"a minute later", func(*record) {}, all, time.Minute - slack, "[sweep: interval]"},
 		{"ten minutes later", func(*record) {}, all, 10*time.Minute - slack, "[replicas: interval sweep: interval]"},
-		{"an hour later", func(*record) {}, all, time.Hour, "[replicas: interval webhooks: interval sweep: interval]"},
+		{"an hour later", func(*record) {}, all, time.Hour, "[replicas: interval sweep: interval webhooks: interval]"},
 		{"no duties", func(*record) {}, Duties{}, time.Hour, "[replicas: interval]"},
 		{"an unexpected region", func(r *record) { r.Asked = t0 }, all, 0, "[replicas: asked]"},
 		{"other regions", func(r *record) { r.Replicas.List[1].Counts = true }, all, 0, "[webhooks: changed]"},

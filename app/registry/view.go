@@ -42,6 +42,7 @@ func (v *View) Follow(ctx context.Context) {
 			v.Log.LogAttrs(ctx, slog.LevelDebug, "cannot read the record of the registry", slog.Any("err", err))
 			pause = storeInterval
 		}
+		v.observe()
 		select {
 		case <-ctx.Done():
 			return
@@ -65,6 +66,9 @@ func (v *View) load(ctx context.Context) error {
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	if len(data) == 0 { // a store that has lost it does not make the regions unknown
+		r.Replicas = v.record.Replicas
+	}
 	if !v.learned.After(began) {
 		v.set(r)
 	}
@@ -89,11 +93,14 @@ func (v *View) set(r record) {
 		}
 	}
 	v.record, v.read = r, true
-	if v.Observer != nil {
-		for w, p := range map[work]progress{readReplicas: r.Replicas.progress, checkWebhooks: r.Webhooks.progress, sweepLog: r.Sweep.progress} {
-			if !p.At.IsZero() {
-				v.Observer.Age(string(w), max(0, v.Now().Sub(p.At)))
-			}
+}
+
+// observe tells the age of what the record has.
+func (v *View) observe() {
+	r, _ := v.current()
+	for w, p := range map[work]progress{readReplicas: r.Replicas.progress, checkWebhooks: r.Webhooks.progress, sweepLog: r.Sweep.progress} {
+		if v.Observer != nil && !p.At.IsZero() {
+			v.Observer.Age(string(w), max(0, v.Now().Sub(p.At)))
 		}
 	}
 }

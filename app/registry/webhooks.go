@@ -188,7 +188,7 @@ func (r *Registration) Check(ctx context.Context, regions []replication.Region, 
 			have = &listed[i]
 		}
 		changed, err := r.ensure(ctx, region, have)
-		if h.Registered, h.CheckedAt, errs[i] = err == nil, now(), err; err == nil {
+		if h.Registered, h.CheckedAt, errs[i] = err == nil, now().UTC(), err; err == nil {
 			pings.Go(func() { errs[i] = r.ping(ctx, h, changed, now) })
 		}
 	}
@@ -220,7 +220,7 @@ func (r *Registration) ping(ctx context.Context, h *hook, changed bool, now func
 	if _, err := r.arm.webhooks.Ping(ctx, r.arm.group, r.arm.name, h.Name, nil); err != nil {
 		return fmt.Errorf("ping: %w", err)
 	}
-	for pinged := now(); ; {
+	for pinged := now().UTC(); ; {
 		if err := r.arm.readAnswers(ctx, h); err != nil && ctx.Err() == nil {
 			return err
 		}

@@ -16,6 +16,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	azfake "github.com/Azure/azure-sdk-for-go/sdk/azcore/fake"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/to"
 	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/containerregistry/armcontainerregistry"
@@ -387,6 +388,60 @@ func TestWebhooksFail(t *testing.T) {
 		}
 		if removed, err := r.Remove(t.Context()); err == nil || removed != nil {
 			t.Errorf("%q, %v", removed, err)
+		}
+	})
+}
+
+// A webhook that was created or changed is pinged, and again at each check until the service
+// has answered.
+func TestPings(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newRegistryWebhooks()
+		r, _ := registration(t, f, target())
+		name := r.target.name("eastus")
+		var hooks map[replication.Region]hook
+		step := func(answer, calls, problem string) hook {
+			t.Helper()
+			time.Sleep(time.Minute)
+			f.answer = answer
+			var err error
+			hooks, err = r.Check(t.Context(), []replication.Region{"eastus"}, hooks, time.Now)
+			h := hooks["eastus"]
+			if got := strings.ReplaceAll(strings.Join(f.did(), ", "), " "+name, ""); got != calls || h.Problem != problem || (err == nil) != (problem == "") || h.LastPing.answered() != (problem == "") {
+				t.Errorf("got %s, %+v, %v, want %s, %q", got, h, err, calls, problem)
+			}
+			return h
+		}
+		begin := time.Now()
+		h := step("", "create, ping", "ping: no answer within 1m0s")
+		if !h.Registered || h.LastAnswer != nil || h.LastPing.At.Before(begin) || h.LastPing.Status != "" {
+			t.Errorf("%+v", h)
+		}
+		step("401", "config, ping", "ping: the answer was 401")
+		step("204", "config, ping", "")
+		f.fire(name, "push", "202")
+		if h = step("500", "config", ""); h.LastAnswer == nil || h.LastAnswer.Status != "202" {
+			t.Errorf("%+v", h)
+		}
+		f.webhooks[name].Properties.Scope = to.Ptr("shop/*")
+		step("503", "config, ping, update", "ping: the answer was 503")
+		step("204", "config, ping", "")
+
+		// The log forgets; what was read counts.
+		f.log[name] = nil
+		if again := step("500", "config", ""); again.LastAnswer == nil || !again.LastPing.answered() {
+			t.Errorf("%+v", again)
+		}
+		f.fail = func(call string) error {
+			if strings.HasPrefix(call, "ping") {
+				return &azcore.ResponseError{StatusCode: 403, ErrorCode: "AuthorizationFailed"}
+			}
+			return nil
+		}
+		hooks = nil
+		time.Sleep(time.Minute)
+		if hooks, err := r.Check(t.Context(), []replication.Region{"eastus"}, nil, time.Now); err == nil || hooks["eastus"].Problem != "ping: 403 AuthorizationFailed" || !hooks["eastus"].Registered {
+			t.Errorf("%+v, %v", hooks, err)
 		}
 	})
 }

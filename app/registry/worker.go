@@ -42,20 +42,20 @@ type Observer interface {
 // answers goes into the View.
 type Worker struct {
 	*View
-	Holder   string // this process; no two have the same
-	Actors   actor.Invoker
-	ARM      *ARM
 	Webhooks *Registration // nil leaves the registry's webhooks alone
 	Sweep    SweepFunc     // nil for none
 
+	holder   string
+	actors   actor.Invoker
+	arm      *ARM
 	wake     chan struct{}
 	rechecks *shared[struct{}]
 }
 
-// Init returns w, ready for use.
-func (w *Worker) Init() *Worker {
-	w.wake, w.rechecks = make(chan struct{}, 1), newShared[struct{}](w.Now)
-	return w
+// NewWorker returns one for the registry that a reaches. Holder is this process; no two have
+// the same.
+func NewWorker(v *View, holder string, actors actor.Invoker, a *ARM) *Worker {
+	return &Worker{View: v, holder: holder, actors: actors, arm: a, wake: make(chan struct{}, 1), rechecks: newShared[struct{}](v.Now)}
 }
 
 // Wake makes the worker ask for work. It does not block.
@@ -141,10 +141,10 @@ func (w *Worker) work(ctx context.Context) error {
 func (w *Worker) do(ctx context.Context, r record, t task) (record, reply, error) {
 	working, stop := w.keepLease(ctx)
 	m, err := w.perform(working, r, t)
-	lost := context.Cause(working)
+	ended := context.Cause(working)
 	stop()
-	if lost != nil {
-		return r, reply{}, fmt.Errorf("%s: %w", t, lost)
+	if ended != nil {
+		return r, reply{}, fmt.Errorf("%s: %w", t, ended)
 	}
 	if w.Observer != nil {
 		w.Observer.Worked(string(t.Work), err)
@@ -167,7 +167,7 @@ func (w *Worker) perform(ctx context.Context, r record, t task) (m result, err e
 	case readReplicas:
 		ctx, cancel := context.WithTimeout(ctx, readTimeout)
 		defer cancel()
-		m.Observed, err = w.ARM.observe(ctx, r.Replicas.List)
+		m.Observed, err = w.arm.observe(ctx, r.Replicas.List)
 	case checkWebhooks:
 		m.Webhooks, err = w.Webhooks.Check(ctx, r.Replicas.expected(), r.Webhooks.By, w.Now)
 	case sweepLog:
@@ -205,7 +205,7 @@ func (w *Worker) keepLease(ctx context.Context) (_ context.Context, stop func())
 func (w *Worker) call(ctx context.Context, method string, m result) (r record, answer reply, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	r, answer, err = call(ctx, w.Actors, actorID(w.Name), method, request{Holder: w.Holder, Duties: w.Duties(), Result: m})
+	r, answer, err = call(ctx, w.actors, actorID(w.Name), method, request{Holder: w.holder, Duties: w.Duties(), Result: m})
 	if err == nil {
 		w.learn(r)
 	}

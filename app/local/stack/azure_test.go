@@ -15,9 +15,12 @@ import (
 // by hand, unless the service can make them.
 func startAzure(t *testing.T, o Options) (*Stack, *acr.Registry, *acr.Azure) {
 	t.Helper()
-	azure, err := acr.NewAzure("contoso", regions[0], regions[1:]...)
-	if err != nil {
-		t.Fatal(err)
+	azure := o.Azure
+	if azure == nil {
+		var err error
+		if azure, err = acr.NewAzure("contoso", regions[0], regions[1:]...); err != nil {
+			t.Fatal(err)
+		}
 	}
 	t.Cleanup(azure.Close)
 	if o.Settings["PUBLIC_URL"] == "" {
