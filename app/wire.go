@@ -46,10 +46,6 @@ func now() time.Time { return time.Now().Round(0) }
 
 func (w wiring) service(ctx context.Context) (*service, error) {
 	states := w.dapr.Records(string(w.config.StateStore), "")
-	acr, err := w.connect(ctx)
-	if err != nil {
-		return nil, err
-	}
 	index := catalog.NewIndex(states, w.log)
 	client := &notification.Client{
 		Actors:  w.dapr.Actors(notification.ActorType),
@@ -57,6 +53,10 @@ func (w wiring) service(ctx context.Context) (*service, error) {
 		Index:   index,
 	}
 	in := w.intake(client)
+	acr, err := w.connect(ctx, found{in})
+	if err != nil {
+		return nil, err
+	}
 	out, deliveries := w.deliveries(client)
 	public := api.New(api.Config{
 		Intake:     in,
@@ -89,7 +89,7 @@ type connected struct {
 
 // connect takes the regions from the fixed list, or, with a registry, takes part in the
 // work on it until ctx ends.
-func (w wiring) connect(ctx context.Context) (connected, error) {
+func (w wiring) connect(ctx context.Context, in registry.Intake) (connected, error) {
 	fixed := registry.Static(w.config.Regions)
 	id := w.config.Registry.ID
 	if id == nil {
@@ -110,15 +110,48 @@ func (w wiring) connect(ctx context.Context) (connected, error) {
 	} else if worker.Webhooks, err = registry.NewRegistration(arm, webhooks, w.log); err != nil {
 		return connected{}, err
 	}
+	eventLog := registry.NewEventLog(arm, webhooks.Owner, time.Now, w.log)
+	if w.config.CatchUp > 0 {
+		sweeper := &registry.Sweeper{Log: eventLog, Intake: in, CatchUp: time.Duration(w.config.CatchUp), Timeout: time.Duration(w.config.Timeout), Disagreed: w.telemetry.Disagreed}
+		worker.Sweep = sweeper.Sweep
+	}
 	a := &registry.Actor{Records: records, Reminders: actors, Wake: func(string) { worker.Wake() }, Now: now, Log: w.log}
 	go view.Follow(ctx)
 	go worker.Run(ctx)
 	return connected{
 		regions:  worker,
 		replicas: view.Replicas,
-		eventLog: registry.NewEventLog(arm, webhooks.Owner, time.Now, w.log),
+		eventLog: eventLog,
 		actor:    []sidecar.Actor{{Type: registry.ActorType, Methods: a.Methods(), Remind: a.Remind}},
 	}, nil
+}
+
+// found brings what ACR's log has to the notifications, as if it were a webhook.
+type found struct{ in *intake.Intake }
+
+func (f found) Regions(ctx context.Context, id string) (regions []replication.Region, err error) {
+	if !notification.ValidID(id) {
+		return nil, nil
+	}
+	st, err := f.in.Client.Status(ctx, id)
+	if errors.Is(err, notification.ErrNotFound) {
+		return nil, nil
+	}
+	for _, r := range st.Regions {
+		regions = append(regions, r.Region)
+	}
+	return regions, err
+}
+
+func (f found) Give(ctx context.Context, e replication.Event, expected []replication.Region) (refused, err error) {
+	if !notification.ValidID(e.ID) {
+		return errors.New("its id can be none of a notification"), nil
+	}
+	_, err = f.in.Add(ctx, e, expected)
+	if r, ok := errors.AsType[*notification.RefusedError](err); ok {
+		return r, nil
+	}
+	return nil, err
 }
 
 func azureRegistry(id ResourceID) (*registry.ARM, error) {
@@ -149,6 +182,7 @@ func (w wiring) notifications(index *catalog.Index, acr connected, concluded fun
 		Topic:     w.topic(w.config.Topic),
 		Index:     index,
 		EventLog:  acr.eventLog,
+		Finder:    index,
 		Replicas:  acr.replicas,
 		Timeout:   time.Duration(w.config.Timeout),
 		Concluded: concluded,

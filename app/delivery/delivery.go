@@ -68,6 +68,7 @@ type startMessage struct {
 	Target  string  `json:"target"`
 	Message Message `json:"message"`
 	Error   string  `json:"error,omitempty"` // why there is to be no attempt
+	Newer   string  `json:"newer,omitempty"` // the notification that supersedes this one
 }
 
 // Sender makes one attempt, in a time that leaves a turn enough to save it.
@@ -105,6 +106,9 @@ func (a *Actor) start(ctx context.Context, id string, body []byte) (actor.Turn, 
 	s, version, err := load(ctx, a.Records, id)
 	if err == nil && !s.Exists() {
 		s = Begin(m.Target, m.Message, m.Error, a.Now())
+		if m.Newer != "" {
+			s = s.supersededBy(m.Newer)
+		}
 		err = a.begin(ctx, id, s, version)
 	}
 	return reply("start", id, s, err)

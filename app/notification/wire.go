@@ -51,6 +51,11 @@ func (s Status) Has(region replication.Region) bool {
 	return slices.ContainsFunc(s.Regions, func(r RegionStatus) bool { return r.Region == region })
 }
 
+// Via tells whether the event of a region came in this way.
+func (s Status) Via(via replication.Via) bool {
+	return slices.ContainsFunc(s.Regions, func(r RegionStatus) bool { return r.Via == via })
+}
+
 // RegionStatus is one region that has reported. Digest and Tag are given only
 // where they are not those of the notification.
 type RegionStatus struct {

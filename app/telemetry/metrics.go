@@ -17,7 +17,7 @@ import (
 // else that callers choose: results, outcomes and ways are a few words, regions are
 // expected ones, targets those in the settings.
 type Metrics struct {
-	events, started, notifications, missing, recoveries, attempts, failures metric.Int64Counter
+	events, started, notifications, missing, recoveries, attempts, failures, disagreements metric.Int64Counter
 
 	open         metric.Int64UpDownCounter
 	age          metric.Float64Gauge
@@ -80,6 +80,7 @@ func newMetrics(m metric.Meter) (*Metrics, error) {
 		lag:           histogram("allregions.publish.lag", "From the decision of an outcome until the broker had it", lagBounds),
 		recoveries:    counter("allregions.reminder.recoveries", "{operation}", "What a turn could not finish and a reminder did"),
 		attempts:      counter("allregions.delivery.attempts", "{attempt}", "Attempts to tell a target of an outcome"),
+		disagreements: counter("allregions.ids.disagreements", "{push}", "Pushes to which ACR gave several ids, found in its event log"),
 	}
 	if err := errors.Join(append(errs, err)...); err != nil {
 		return nil, err
@@ -91,6 +92,7 @@ func newMetrics(m metric.Meter) (*Metrics, error) {
 		s.count(s.notifications, 0, labelOutcome.String(string(outcome)))
 	}
 	s.count(s.recoveries, 0, workPublish)
+	s.count(s.disagreements, 0)
 	return s, nil
 }
 
@@ -161,6 +163,9 @@ func (s *Metrics) Repeated() { s.count(s.recoveries, 1, workPublish) }
 func (s *Metrics) Attempted(name string, v target.Verdict) {
 	s.count(s.attempts, 1, labelTarget.String(name), labelResult.String(string(v)))
 }
+
+// Disagreed is for registry.Sweeper.
+func (s *Metrics) Disagreed() { s.count(s.disagreements, 1) }
 
 // Worked and Age are for registry.View.
 func (s *Metrics) Worked(work string, err error) {

@@ -1,13 +1,18 @@
 package stack
 
 import (
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
 	"allregions/app/local/acr"
 )
 
-// startAzure starts a stack whose registry is at a simulated Azure.
+// startAzure starts a stack whose registry is at a simulated Azure. The webhooks are made
+// by hand, unless the service can make them.
 func startAzure(t *testing.T, o Options) (*Stack, *acr.Registry, *acr.Azure) {
 	t.Helper()
 	azure := o.Azure
@@ -18,6 +23,11 @@ func startAzure(t *testing.T, o Options) (*Stack, *acr.Registry, *acr.Azure) {
 		}
 	}
 	t.Cleanup(azure.Close)
+	if o.Settings["PUBLIC_URL"] == "" {
+		for _, region := range regions {
+			azure.AddWebhook(region)
+		}
+	}
 	o.Azure, o.Regions = azure, []string{}
 	s, registry := start(t, o)
 	registry.Azure = azure
@@ -39,5 +49,50 @@ func TestAzure(t *testing.T) {
 	eventually(t, soon, "a webhook is created in each region", func() bool { return azure.Count("create ") == len(regions) })
 	if n := azure.Count("CONNECT"); n != 0 {
 		t.Errorf("the service went %d times elsewhere by the proxy", n)
+	}
+}
+
+// A push whose webhooks were all lost while the service was down is there within two minutes
+// after the service is, or after ARM, which does not give out its log at first.
+func TestSweep(t *testing.T) {
+	events := newSubscriber()
+	s, r, azure := startAzure(t, Options{Timeout: 20 * time.Second, Events: events.take})
+	readings := func() int { return azure.Count("listEvents") }
+	eventually(t, soon, "the first sweep", func() bool { return readings() == len(regions) })
+
+	if err := s.Hold(ServiceProcess, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	<-s.Process(ServiceProcess).Done()
+	lost, refused := acr.NewPush("shop/cart", "v1"), acr.NewPush("shop/pay", "v1")
+	for _, region := range regions {
+		if _, _, err := r.Fire(t.Context(), lost, region); err == nil {
+			t.Fatal("the service is down, and answers")
+		}
+	}
+	if code, _, err := r.Fire(t.Context(), refused, regions[0]); err == nil {
+		t.Fatal(code)
+	}
+	var throttled atomic.Pointer[time.Time]
+	const patience = 20 * time.Second
+	azure.Answer(func(call string) (int, time.Duration) {
+		if strings.HasPrefix(call, "listEvents") && throttled.CompareAndSwap(nil, new(time.Now())) {
+			return http.StatusTooManyRequests, patience
+		}
+		return 0, 0
+	})
+	if err := s.Release(ServiceProcess); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 90*time.Second, "a reading is throttled", func() bool { return throttled.Load() != nil })
+	e := events.wait(t, lost.ID, 1, patience+2*time.Minute)
+	if e.Data.Status != "replicated" || len(e.Data.Regions) != len(regions) || e.Data.Regions[0].Via != "event-log" {
+		t.Errorf("%+v", e.Data)
+	}
+	if took := time.Since(*throttled.Load()); took < patience {
+		t.Errorf("ARM wanted to be left alone for %v, and was not for %v", patience, took)
+	}
+	if e := events.wait(t, refused.ID, 1, 2*time.Minute); e.Data.Status != "timedOut" || len(e.Data.Missing) != len(regions)-1 {
+		t.Errorf("%+v", e.Data)
 	}
 }
