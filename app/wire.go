@@ -115,7 +115,7 @@ func (w wiring) connect(ctx context.Context, in registry.Intake) (connected, err
 		sweeper := &registry.Sweeper{Log: eventLog, Intake: in, CatchUp: time.Duration(w.config.CatchUp), Timeout: time.Duration(w.config.Timeout), Disagreed: w.telemetry.Disagreed}
 		worker.Sweep = sweeper.Sweep
 	}
-	a := &registry.Actor{Records: records, Reminders: actors, Duties: worker.Duties(), Wake: func(string) { worker.Wake() }, Now: now, Log: w.log}
+	a := &registry.Actor{Records: records, Reminders: actors, Wake: func(string) { worker.Wake() }, Now: now, Log: w.log}
 	go view.Follow(ctx)
 	go worker.Run(ctx)
 	return connected{

@@ -46,10 +46,9 @@ type reply struct {
 type Actor struct {
 	Records   actor.Records
 	Reminders actor.Reminders
-	Duties    Duties
 
-	// Wake is called when work is due that nobody has: this process is to take it. It
-	// must not block.
+	// Wake is called when nobody has the lease: this process is to ask for work. It must
+	// not block.
 	Wake func(id string)
 
 	Now func() time.Time
@@ -148,15 +147,15 @@ func (a *Actor) save(ctx context.Context, id string, before, r record, d Duties,
 	return data, nil
 }
 
-// Remind is the turn of the reminder with that name: it wakes this process, if work is due
-// that nobody has. A reminder that the record does not name removes itself, in time.
+// Remind is the turn of the reminder with that name: it wakes this process, unless another
+// one is at work. A reminder that the record does not name removes itself, in time.
 func (a *Actor) Remind(ctx context.Context, id, name string) error {
 	r, _, _, err := a.load(ctx, id)
 	now := a.Now()
 	switch {
 	case err != nil:
 	case r.Reminder == name:
-		if _, d := r.Lease.take("", len(plan(r, a.Duties, now)) > 0, now); d.granted() {
+		if !now.Before(r.Lease.Until) {
 			a.Wake(id)
 		}
 	case actor.Orphaned(name, now):

@@ -27,7 +27,7 @@ type turns struct {
 func newTurns() *turns { return &turns{World: fake.New(t0)} }
 
 func (w *turns) actor() *Actor {
-	return &Actor{Records: w, Reminders: w, Duties: Duties{Webhooks: true}, Wake: func(string) { w.woken++ }, Now: func() time.Time { return w.Now }, Log: slog.New(slog.DiscardHandler)}
+	return &Actor{Records: w, Reminders: w, Wake: func(string) { w.woken++ }, Now: func() time.Time { return w.Now }, Log: slog.New(slog.DiscardHandler)}
 }
 
 func (w *turns) Invoke(ctx context.Context, id, method string, body []byte) ([]byte, error) {
@@ -94,7 +94,7 @@ func TestWorkIsGivenOut(t *testing.T) {
 	if want := []string{"b replicas: first", "b webhooks: first", "b replicas: interval"}; !slices.Equal(w.did[:3], want) || len(w.did) != 9 || w.did[8] != "b webhooks: interval" {
 		t.Errorf("%q, want %q, and so on", w.did, want)
 	}
-	if r := w.record(t); r.Lease != (lease{}) || len(w.Reminders) != 1 || w.woken != 7 {
+	if r := w.record(t); r.Lease != (lease{}) || len(w.Reminders) != 1 || w.woken != 61 {
 		t.Errorf("%+v, %v, woken %d times", r.Lease, w.Reminders, w.woken)
 	}
 

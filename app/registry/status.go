@@ -76,7 +76,7 @@ func (w *Worker) Registries() []Status {
 		s.Read = &Reading{At: r.Replicas.At, Error: r.Replicas.Error}
 	}
 	for _, have := range r.Replicas.List {
-		s.Regions = append(s.Regions, RegionStatus{have.Region, have.Counts, have.State, r.Webhooks.By[have.Region].status()})
+		s.Regions = append(s.Regions, RegionStatus{have.Region, have.Counts, have.State, r.status(r.Webhooks.By[have.Region])})
 	}
 	if len(r.Replicas.List) == 0 && len(expected) > 0 {
 		s.Source, s.Regions = fromSettings, Static(expected).status()
@@ -87,9 +87,13 @@ func (w *Worker) Registries() []Status {
 	return []Status{s}
 }
 
-func (h hook) status() *WebhookStatus {
+// status is that of a webhook. The sweep, which is more frequent, may know a newer answer.
+func (r record) status(h hook) *WebhookStatus {
 	if h.Name == "" {
 		return nil
+	}
+	if last := r.Sweep.Logs[h.Name].Last; last != nil && (h.LastAnswer == nil || last.At.After(h.LastAnswer.At)) {
+		h.LastAnswer = last
 	}
 	s := &WebhookStatus{Name: h.Name, Registered: h.Registered, Problem: h.Problem, CheckedAt: h.CheckedAt, LastAnswer: h.LastAnswer}
 	if h.LastPing != nil {

@@ -31,6 +31,7 @@ type sweepRecord struct {
 // mark is how far the log of a webhook is read.
 type mark struct {
 	At      time.Time        `json:"at,omitzero"`       // when a reading began that was a whole one
+	Last    *answer          `json:"last,omitempty"`    // to the newest firing
 	Settled map[string]int64 `json:"settled,omitempty"` // firings that need no look any more, by key: when they were fired
 }
 
@@ -90,7 +91,10 @@ func (r sweepRecord) fateOf(webhook string, f firing, from, now time.Time) fate 
 func (r sweepRecord) carry(readings []logReading, from, now time.Time) sweepRecord {
 	logs := map[string]mark{}
 	for _, l := range readings {
-		m := mark{At: r.Logs[l.webhook].At, Settled: map[string]int64{}}
+		m := mark{At: r.Logs[l.webhook].At, Last: r.Logs[l.webhook].Last, Settled: map[string]int64{}}
+		for _, f := range l.firings {
+			m.Last = m.Last.or(f)
+		}
 		if l.whole {
 			m.At = l.began
 		}

@@ -411,11 +411,17 @@ func (a *ARM) readAnswers(ctx context.Context, h *hook) error {
 
 // fired takes note of a firing in ACR's log.
 func (h *hook) fired(f firing) {
-	last := &h.LastAnswer
 	if f.event.Action == "ping" {
-		last = &h.LastPing
+		h.LastPing = h.LastPing.or(f)
+	} else {
+		h.LastAnswer = h.LastAnswer.or(f)
 	}
-	if *last == nil || f.event.ReceivedAt.After((*last).At) || f.event.ReceivedAt.Equal((*last).At) && (*last).Status == "" {
-		*last = &answer{At: f.event.ReceivedAt, Status: f.status}
+}
+
+// or is the answer to a firing, if that is newer than a, or has one where a has none yet.
+func (a *answer) or(f firing) *answer {
+	if at := f.event.ReceivedAt; a == nil || at.After(a.At) || at.Equal(a.At) && a.Status == "" {
+		return &answer{At: at, Status: f.status}
 	}
+	return a
 }

@@ -37,6 +37,7 @@ type universe struct {
 	storeErr  error // of every call of the store, the scheduler and the actor
 	doc       []byte
 	version   int
+	rechecks  int // how often the actor was asked for a reading
 	reminders []string
 	processes []*process // those that live; the first one hosts the actor
 }
@@ -197,6 +198,9 @@ func (u *universe) Invoke(ctx context.Context, id, method string, body []byte) (
 		return nil, errAway
 	}
 	host := u.processes[0]
+	if method == methodRecheck {
+		u.rechecks++
+	}
 	u.mu.Unlock()
 	turn, err := host.actor.Methods()[method](ctx, id, body)
 	return turn.Reply, err
@@ -253,7 +257,12 @@ func TestOneAsksForAll(t *testing.T) {
 		}
 
 		// A store that forgets does not make them unknown, and has them again soon.
-		u.set(func() { u.doc, u.armErr = nil, nil; u.own["eastus"] = "Succeeded" })
+		u.set(func() { u.doc = nil })
+		if err := c.load(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		c.expect(t, "westeurope", "eastus", "japaneast")
+		u.set(func() { u.armErr, u.own["eastus"] = nil, "Succeeded" })
 		wait(2 * viewInterval)
 		c.expect(t, "westeurope", "eastus", "japaneast")
 		wait(Period)
@@ -361,8 +370,8 @@ func TestRecheck(t *testing.T) {
 						t.Fatal("mars is expected")
 					}
 				}
-				if u.readings() != 2 {
-					t.Errorf("%d readings", u.readings())
+				if u.readings() != 2 || u.rechecks != map[string]int{"a": 2, "b": 3}[reader] {
+					t.Errorf("%d readings, asked for %d times", u.readings(), u.rechecks)
 				}
 			})
 		})
@@ -403,5 +412,37 @@ func TestStaticLearnsNothing(t *testing.T) {
 	}
 	if got := s.Registries(); len(got) != 1 || got[0].Source != fromSettings || len(got[0].Regions) != 1 {
 		t.Errorf("%+v", got)
+	}
+}
+
+// slowStore answers with what was there before do.
+type slowStore struct {
+	data []byte
+	do   func()
+}
+
+func (s slowStore) Load(context.Context, string) ([]byte, string, error) {
+	s.do()
+	return s.data, "1", nil
+}
+
+// What the actor answers while the store is being read is newer than what the store says.
+func TestTheActorsAnswerIsNewer(t *testing.T) {
+	old, err := settled().encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := &View{Now: time.Now, Log: slog.New(slog.DiscardHandler)}
+	for _, step := range []struct {
+		do   func()
+		want string
+	}{{func() {}, ""}, {func() { v.learn(record{LoginServer: "new"}) }, "new"}} {
+		v.Records = slowStore{old, step.do}
+		if err := v.load(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if r, _ := v.current(); r.LoginServer != step.want {
+			t.Errorf("got %q, want %q", r.LoginServer, step.want)
+		}
 	}
 }

@@ -197,13 +197,17 @@ func TestBeforeThereIsARecord(t *testing.T) {
 	if st := fire(t, r, p, "eastus", http.StatusAccepted); st.Status != "replicated" {
 		t.Errorf("%+v", st)
 	}
-	if got := getRegions(t, s.URL, s.Key); got.Source != "settings" || !strings.Contains(got.Read.Error, "read registry contoso: 403") || !slices.Equal(got.expected(), []string{"eastus"}) {
+	said := func() string { return getRegions(t, s.URL, s.Key).Read.Error }
+	eventually(t, soon, "the record says why the regions are not known", func() bool { return said() == "read registry contoso: 403 Forbidden" })
+	if got := getRegions(t, s.URL, s.Key); got.Source != "settings" || !slices.Equal(got.expected(), []string{"eastus"}) {
 		t.Errorf("%+v", got)
 	}
 
 	restart("")
-	eventually(t, soon, "the record says why the regions are not known", func() bool { return getRegions(t, s.URL, s.Key).Read.Error != "" })
-	fire(t, r, p, "eastus", http.StatusServiceUnavailable)
+	eventually(t, soon, "the record is read", func() bool { return said() != "" })
+	if code, body, err := r.Fire(t.Context(), p, "eastus"); code != http.StatusServiceUnavailable || err != nil {
+		t.Errorf("without any regions: %d %s, %v", code, body, err)
+	}
 	if err := ready(s); err == nil {
 		t.Error("ready without any regions")
 	}
