@@ -341,7 +341,7 @@ func (a *Actor) logOther(ctx context.Context, s replication.State) {
 		}
 		regions = append(regions, arrival.Region)
 	}
-	a.Log.LogAttrs(ctx, slog.LevelError, "the missing regions are in another notification of the same image: do ids agree?",
+	a.Log.LogAttrs(ctx, slog.LevelError, "the missing regions are in another notification of the same image",
 		slog.String("notification", s.First.ID), slog.String("other", id), slog.Any("regions", regions))
 }
 

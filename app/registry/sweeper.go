@@ -193,7 +193,7 @@ func (s *Sweeper) compare(ctx context.Context, after *sweepRecord, readings []lo
 		after.Disagree = nil
 	case pair != nil && (after.Disagree == nil || after.Disagree.Events != pair.Events):
 		after.Disagree = pair
-		s.Log.log.LogAttrs(ctx, slog.LevelError, "ACR gives one push several ids, and so it has several notifications, which time out", slog.Any("events", pair.Events))
+		s.Log.log.LogAttrs(ctx, slog.LevelError, "ACR gives one push several ids", slog.Any("events", pair.Events))
 		s.Disagreed()
 	}
 }

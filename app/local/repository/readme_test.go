@@ -167,6 +167,9 @@ func TestLocalCommands(t *testing.T) {
 var faults = map[string][]string{
 	"region-missing":              {"TestFlow", "TestTimeoutThenRecovery", "TestLateBeforeDue"},
 	"webhook-lost":                {"TestEventLogIsAskedBeforeTheTimeout", "TestWhenTheEventLogIsAsked", "TestEventLog"},
+	"push-unseen":                 {"TestSweep", "TestSweepFails", "TestHowFarALogIsRead", "TestALogChangesWhileItIsRead", "TestFromTheEventLog"},
+	"old-push-swept":              {"TestSuperseded", "TestOrderOfASweep"},
+	"ids-disagree":                {"TestDoIDsAgree", "TestDisagreementIsToldOnce", "TestOtherNotificationOfTheImage"},
 	"webhook-twice":               {"TestFlow", "TestDuplicateWritesNothing", "TestHistories"},
 	"bad-request":                 {"TestRefusalWritesNothing", "TestPayloadIsRefused", "TestEverythingNeedsAKey", "TestGuessingKeys"},
 	"actor-unreachable":           {"TestQueue", "TestQueueAndBack", "TestEveryWriteFailsWithAQueue", "TestEventsThatHadToWait", "TestTheQueueKeepsWhatTheRecordDoesNotShow"},
