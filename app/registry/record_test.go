@@ -2,6 +2,10 @@ package registry
 
 import (
 	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -18,7 +22,8 @@ func full() record {
 		Replicas: replicas{p, []replica{{Region: "westeurope", Name: "w", State: "Succeeded", Counts: true, Since: t0}}},
 		Webhooks: webhooks{p, []replication.Region{"westeurope"}, map[replication.Region]hook{"westeurope": {
 			Name: "w", Registered: true, Problem: "p", CheckedAt: t0, LastAnswer: &answer{t0, "202"}, LastPing: &answer{t0, "204"}}}},
-		Sweep: sweepRecord{progress: p, Found: 3},
+		Sweep: sweepRecord{progress: p, Since: t0, Found: 3, Logs: map[string]mark{"w": {At: t0, Last: &answer{t0, "202"}, Settled: map[string]int64{"0123456789ab": t0.Unix()}}},
+			Disagree: &disagreement{At: t0, Events: [2]disagreeing{{"a", "westeurope", t0}, {"b", "eastus", t0}}}},
 	}
 }
 
@@ -39,6 +44,39 @@ func TestRecordIsReadAsItWasWritten(t *testing.T) {
 	for _, data := range []string{"{", "{}", `{"format":1,"replicas":{"list":[{"state":"Succeeded"}]}}`, `{"format":1,"lease":3}`} {
 		if r, err := decodeRecord([]byte(data)); err == nil {
 			t.Errorf("%s: %+v", data, r)
+		}
+	}
+}
+
+var writeAnew = flag.Bool("update", false, "write testdata anew, of this version's format")
+
+// A version reads what every released one has written.
+func TestRecordsOfReleasedVersions(t *testing.T) {
+	name := filepath.Join("testdata", fmt.Sprintf("record-%d.json", format))
+	want, err := full().encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if *writeAnew {
+		if err := os.WriteFile(name, append(want, '\n'), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	files, err := filepath.Glob(filepath.Join("testdata", "record-*.json"))
+	if err != nil || len(files) != format {
+		t.Fatalf("%q, %v, want one for each format", files, err)
+	}
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := decodeRecord(data)
+		if err != nil {
+			t.Errorf("%s: %v", file, err)
+		}
+		if got, _ := r.encode(); file == name && string(got) != string(want) {
+			t.Errorf("%s: -update writes it anew\n got %s\nwant %s", file, got, want)
 		}
 	}
 }

@@ -76,7 +76,7 @@ func (w *Worker) Registries() []Status {
 		s.Read = &Reading{At: r.Replicas.At, Error: r.Replicas.Error}
 	}
 	for _, have := range r.Replicas.List {
-		s.Regions = append(s.Regions, RegionStatus{have.Region, have.Counts, have.State, r.status(r.Webhooks.By[have.Region])})
+		s.Regions = append(s.Regions, RegionStatus{have.Region, have.Counts, have.State, w.webhookStatus(r, have.Region)})
 	}
 	if len(r.Replicas.List) == 0 && len(expected) > 0 {
 		s.Source, s.Regions = fromSettings, Static(expected).status()
@@ -87,9 +87,11 @@ func (w *Worker) Registries() []Status {
 	return []Status{s}
 }
 
-// status is that of a webhook. The sweep, which is more frequent, may know a newer answer.
-func (r record) status(h hook) *WebhookStatus {
-	if h.Name == "" {
+// webhookStatus is that of a region's webhook; nil if the service does not care for it. The
+// sweep, which is more frequent, may know a newer answer.
+func (w *Worker) webhookStatus(r record, region replication.Region) *WebhookStatus {
+	h := r.Webhooks.By[region]
+	if h.Name == "" || w.Webhooks == nil {
 		return nil
 	}
 	if last := r.Sweep.Logs[h.Name].Last; last != nil && (h.LastAnswer == nil || last.At.After(h.LastAnswer.At)) {

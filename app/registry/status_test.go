@@ -19,6 +19,10 @@ func TestStatus(t *testing.T) {
 	view := &View{Name: "contoso", Now: time.Now, Log: slog.New(slog.DiscardHandler)}
 	view.learn(r)
 	w := NewWorker(view, "a", nil, nil)
+	if got := w.Registries()[0].Regions[0].Webhook; got != nil {
+		t.Errorf("webhooks are left alone, and there is %+v", got)
+	}
+	w.Webhooks = &Registration{}
 	check := func(sweep string, last string) {
 		t.Helper()
 		data, err := json.Marshal(w.Registries())
@@ -31,7 +35,8 @@ func TestStatus(t *testing.T) {
 			{"region":"eastus","expected":false,"replica":"Creating"},
 			{"region":"japaneast","expected":true,"replica":"Succeeded","webhook":{"name":"j","registered":false,"problem":"refuse: another one has its name","checkedAt":"2026-11-27T08:00:00Z",
 				"lastPing":{"at":"2026-11-27T08:00:00Z","status":"401","answered":false}}}],
-			"sweep":{"enabled":false,"at":"2026-11-27T08:00:00Z","found":3,"error":"away"}}]`
+			"sweep":{"enabled":false,"at":"2026-11-27T08:00:00Z","found":3,"error":"away"},
+			"ids":{"disagree":{"at":"2026-11-27T08:00:00Z","events":[{"id":"a","region":"westeurope","time":"2026-11-27T08:00:00Z"},{"id":"b","region":"eastus","time":"2026-11-27T08:00:00Z"}]}}}]`
 		var got, wanted any
 		if err := json.Unmarshal([]byte(want), &wanted); err != nil {
 			t.Fatal(err)
