@@ -93,9 +93,11 @@ func Begin(name string, m Message, failure string, now time.Time) State {
 	return s
 }
 
-// supersededBy is the delivery without an attempt, for there is a newer notification.
+// supersededBy is the delivery without an attempt, if there is a newer notification.
 func (s State) supersededBy(newer string) State {
-	s.Phase, s.Error = Superseded, "notification "+newer+" is of a newer push of the tag"
+	if newer != "" {
+		s.Phase, s.Error = Superseded, "notification "+newer+" is of a newer push of the tag"
+	}
 	return s
 }
 
