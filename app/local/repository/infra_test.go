@@ -436,7 +436,7 @@ func TestInfraSnapshots(t *testing.T) {
 	}
 	type snapshot struct {
 		PredictedResources []resource
-		Outputs            map[string]string
+		Outputs            map[string]any
 	}
 	load := func(name string) (s snapshot) {
 		if err := json.Unmarshal([]byte(read(t, "infra/test/"+name+".snapshot.json")), &s); err != nil {
