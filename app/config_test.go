@@ -87,8 +87,8 @@ func TestEverySettingIsRead(t *testing.T) {
 		t.Errorf("collector %v", c.OTLP.URL)
 	}
 	c.Registry, c.PublicURL, c.Targets, c.OTLP = ResourceID{}, PublicURL{}, nil, Collector{}
-	want := Config{Port: 1, AppPort: 2, Regions: Regions(registry.Static{"eastus"}), Actions: Actions{"push", "delete"}, Owner: "prod", CatchUp: 0, Timeout: Timeout(time.Hour), AllowAnonymous: true,
-		ShutdownDelay: Delay(3 * time.Second), StateStore: "s", ImageStore: "i", PubSub: "p", Topic: "t", WebhookTopic: off, DaprGRPCPort: 3}
+	want := Config{Port: 1, AppPort: 2, Regions: Regions(registry.Static{"eastus"}), Actions: Actions{"push", "delete"}, Owner: "prod", Timeout: Timeout(time.Hour), AllowAnonymous: true,
+		ShutdownDelay: 3 * time.Second, StateStore: "s", ImageStore: "i", PubSub: "p", Topic: "t", WebhookTopic: off, DaprGRPCPort: 3}
 	if got, want := fmt.Sprintf("%#v", c), fmt.Sprintf("%#v", want); got != want {
 		t.Errorf("\n got %s\nwant %s", got, want)
 	}

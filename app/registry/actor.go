@@ -55,93 +55,106 @@ type Actor struct {
 	Log *slog.Logger
 }
 
-// Methods are the turns that Worker and View ask for, by name.
+// Methods are the turns that a Worker asks for, by name.
 func (a *Actor) Methods() map[string]actor.Method {
-	return map[string]actor.Method{methodTake: a.turn(methodTake, a.take), methodReturn: a.turn(methodReturn, a.giveBack),
-		methodRecheck: a.turn(methodRecheck, a.recheck)}
+	methods := map[string]actor.Method{}
+	for name, decide := range map[string]decider{methodTake: take, methodReturn: giveBack, methodRecheck: recheck} {
+		methods[name] = func(ctx context.Context, id string, body []byte) (actor.Turn, error) {
+			answer, err := a.turn(ctx, id, name, body, decide)
+			if err != nil {
+				return actor.Turn{}, fmt.Errorf("%s of registry %s: %w", name, id, err)
+			}
+			data, err := json.Marshal(answer)
+			return actor.Turn{Reply: data}, err
+		}
+	}
+	return methods
 }
 
+// decider decides about a request. Changes are for the log.
+type decider func(r record, m request, now time.Time) (_ record, d decision, changes []string)
+
 // take gives the caller the lease, if it can have it.
-func (a *Actor) take(r record, m request, now time.Time) (record, decision, []string) {
+func take(r record, m request, now time.Time) (record, decision, []string) {
 	var d decision
 	r.Lease, d = r.Lease.take(m.Holder, len(plan(r, m.Duties, now)) > 0, now)
 	return r, d, nil
 }
 
 // giveBack takes a result. The caller keeps the lease while there is more to do.
-func (a *Actor) giveBack(r record, m request, now time.Time) (record, decision, []string) {
+func giveBack(r record, m request, now time.Time) (record, decision, []string) {
 	if r.Lease.Holder != m.Holder {
 		return r, lost, nil
 	}
 	r, changes := r.apply(m.Result, now)
-	var d decision
-	if r.Lease, d = r.Lease.take(m.Holder, len(plan(r, m.Duties, now)) > 0, now); d == idle {
+	r, d, _ := take(r, m, now)
+	if d == idle {
 		d = done
 	}
 	return r, d, changes
 }
 
 // recheck has the replicas read soon. The caller may have the lease for it.
-func (a *Actor) recheck(r record, m request, now time.Time) (record, decision, []string) {
-	return a.take(r.ask(now), m, now)
+func recheck(r record, m request, now time.Time) (record, decision, []string) {
+	return take(r.ask(now), m, now)
 }
 
-// turn is that of a method which decide decides.
-func (a *Actor) turn(method string, decide func(record, request, time.Time) (record, decision, []string)) actor.Method {
-	return func(ctx context.Context, id string, body []byte) (actor.Turn, error) {
-		var m request
-		err := json.Unmarshal(body, &m)
-		if err == nil && m.Holder == "" {
-			err = errors.New("no holder")
-		}
-		if err != nil {
-			return actor.Turn{}, fmt.Errorf("%s of registry %s: decode: %w", method, id, err)
-		}
-		now := a.Now().UTC()
-		before, data, version, err := a.load(ctx, id)
-		if err != nil {
-			return actor.Turn{}, fmt.Errorf("%s of registry %s: %w", method, id, err)
-		}
-		r, d, changes := decide(before, m, now)
-		if data, err = a.save(ctx, id, before, r, m.Duties, data, version, now); err != nil {
-			return actor.Turn{}, fmt.Errorf("%s of registry %s: %w", method, id, err)
-		}
-		answer := reply{Decision: d, Record: data}
-		if d.granted() {
-			answer.Due = plan(r, m.Duties, now)
-		}
-		a.logTurn(ctx, method, id, m, answer, changes, r)
-		body, err = json.Marshal(answer)
-		return actor.Turn{Reply: body}, err
+func (a *Actor) turn(ctx context.Context, id, method string, body []byte, decide decider) (answer reply, err error) {
+	var m request
+	if err = json.Unmarshal(body, &m); err == nil && m.Holder == "" {
+		err = errors.New("no holder")
 	}
-}
-
-func (a *Actor) load(ctx context.Context, id string) (r record, data []byte, version string, err error) {
-	if data, version, err = a.Records.Load(ctx, id); err != nil {
-		return r, nil, "", fmt.Errorf("load: %w", err)
+	if err != nil {
+		return answer, fmt.Errorf("decode: %w", err)
 	}
-	r, err = decodeRecord(data)
-	return r, data, version, err
-}
-
-// save replaces the record before by r, if that is another one, and returns what is then
-// stored. It registers the reminder that the record is to name, if it names none, or one
-// that must be lost.
-func (a *Actor) save(ctx context.Context, id string, before, r record, d Duties, old []byte, version string, now time.Time) ([]byte, error) {
-	if before.Reminder == "" || stalled(before, d, now) {
+	before, err := a.load(ctx, id)
+	if err != nil {
+		return answer, err
+	}
+	now := a.Now().UTC()
+	r, d, changes := decide(before.record, m, now)
+	if before.Reminder == "" || stalled(before.record, m.Duties, now) { // it must be lost
 		r.Reminder = actor.ReminderName(now, before.Reminder)
 		if err := a.Reminders.Register(ctx, id, r.Reminder, now.Add(Period), Period); err != nil {
-			return nil, fmt.Errorf("register reminder: %w", err)
+			return answer, fmt.Errorf("register reminder: %w", err)
 		}
 	}
-	data, err := r.replace(old)
+	if answer.Decision = d; d.granted() {
+		answer.Due = plan(r, m.Duties, now)
+	}
+	answer.Record, err = a.save(ctx, id, before, r)
+	if err == nil {
+		a.logTurn(ctx, method, id, m, answer, changes, r)
+	}
+	return answer, err
+}
+
+// loaded is a record and what is needed to replace it.
+type loaded struct {
+	record
+	data    []byte
+	version string
+}
+
+func (a *Actor) load(ctx context.Context, id string) (l loaded, err error) {
+	if l.data, l.version, err = a.Records.Load(ctx, id); err != nil {
+		return l, fmt.Errorf("load: %w", err)
+	}
+	l.record, err = decodeRecord(l.data)
+	return l, err
+}
+
+// save replaces a record by r, if that is another one, and returns what is then stored.
+func (a *Actor) save(ctx context.Context, id string, before loaded, r record) ([]byte, error) {
+	was, err := before.replace(before.data)
 	if err != nil {
 		return nil, err
 	}
-	if was, err := before.replace(old); err == nil && bytes.Equal(was, data) {
-		return data, nil
+	data, err := r.replace(before.data)
+	if err != nil || bytes.Equal(was, data) {
+		return data, err
 	}
-	if err := a.Records.Save(ctx, id, data, version); err != nil {
+	if err := a.Records.Save(ctx, id, data, before.version); err != nil {
 		return nil, fmt.Errorf("save: %w", err)
 	}
 	return data, nil
@@ -150,7 +163,7 @@ func (a *Actor) save(ctx context.Context, id string, before, r record, d Duties,
 // Remind is the turn of the reminder with that name: it wakes this process, unless another
 // one is at work. A reminder that the record does not name removes itself, in time.
 func (a *Actor) Remind(ctx context.Context, id, name string) error {
-	r, _, _, err := a.load(ctx, id)
+	r, err := a.load(ctx, id)
 	now := a.Now()
 	switch {
 	case err != nil:

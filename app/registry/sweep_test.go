@@ -542,3 +542,37 @@ func TestDisagreementIsToldOnce(t *testing.T) {
 		}
 	})
 }
+
+// What could not be given in is read again, however long that takes and whatever comes
+// meanwhile.
+func TestWhatCannotBeGivenInIsReadAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newSwept(t)
+		w.sweep(t, "")
+		time.Sleep(30 * time.Minute)
+		w.sweep(t, "")
+		fired := time.Now()
+		w.page = func(webhook string, page int) ([]*armcontainerregistry.Event, bool) {
+			newer := time.Now().Add(-overlap - 90*time.Second) // than which a reading after a good one does not go back
+			if webhook != "east" || page == 0 && newer.After(fired) {
+				return []*armcontainerregistry.Event{entry("newer", "202", newer)}, webhook == "east"
+			}
+			return []*armcontainerregistry.Event{entry("lost", "503", fired)}, false
+		}
+		w.regions["newer"] = []replication.Region{"eastus", "westus"}
+		for minute := range 20 {
+			if w.err = errAway; minute > 15 {
+				w.err = nil
+			}
+			time.Sleep(time.Minute)
+			after, err := w.Sweep(t.Context(), w.record, time.Now())
+			if after == nil || (err != nil) != (w.err != nil) {
+				t.Fatalf("minute %d: %+v, %v", minute, after, err)
+			}
+			w.record.Sweep = *after
+		}
+		if found, at := w.record.Sweep.Found, w.record.Sweep.Logs["east"].At; found != 1 || time.Since(at) > time.Minute {
+			t.Errorf("found %d, and the mark is of %v ago", found, time.Since(at))
+		}
+	})
+}

@@ -134,6 +134,12 @@ func (s *Sweeper) giveAll(ctx context.Context, after *sweepRecord, todo [][][]fi
 				if err != nil {
 					errs = append(errs, err)
 				}
+				for _, f := range firings[len(done):] { // the next reading is to find it again
+					if m := after.Logs[f.webhook]; f.event.ReceivedAt.Before(m.At) {
+						m.At = f.event.ReceivedAt
+						after.Logs[f.webhook] = m
+					}
+				}
 				mu.Unlock()
 			}
 			return nil
