@@ -60,6 +60,12 @@ func TestSweep(t *testing.T) {
 	readings := func() int { return azure.Count("listEvents") }
 	eventually(t, soon, "the first sweep", func() bool { return readings() == len(regions) })
 
+	split := acr.NewPush("shop/split", "v1") // with an id in each region
+	for _, region := range regions[:2] {
+		one := split
+		one.ID = region + "-" + split.ID
+		fire(t, r, one, region, 202)
+	}
 	if err := s.Hold(ServiceProcess, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
@@ -94,5 +100,27 @@ func TestSweep(t *testing.T) {
 	}
 	if e := events.wait(t, refused.ID, 1, 2*time.Minute); e.Data.Status != "timedOut" || len(e.Data.Missing) != len(regions)-1 {
 		t.Errorf("%+v", e.Data)
+	}
+	st := getRegions(t, s.URL, s.Key)
+	if st.Sweep.Found != len(regions)+1 || len(st.IDs.Disagree.Events) != 2 || st.IDs.Disagree.Events[0].Region == st.IDs.Disagree.Events[1].Region {
+		t.Errorf("%+v", st)
+	}
+	if logged(t, s, "ACR gives one push several ids") != 1 || logged(t, s, "the missing regions are in another notification") == 0 {
+		t.Error("nothing says that ids disagree")
+	}
+}
+
+// With CATCH_UP=0 nobody reads ACR's log for pushes that nobody has heard of.
+func TestSweepIsOff(t *testing.T) {
+	events := newSubscriber()
+	s, r, azure := startAzure(t, Options{Timeout: time.Minute, Events: events.take, Settings: map[string]string{"CATCH_UP": "0"}})
+	p := acr.NewPush("shop/cart", "v1")
+	for _, region := range regions {
+		fire(t, r, p, region, 202)
+	}
+	events.wait(t, p.ID, 1, soon)
+	// The first sweep follows the reading of the replicas, before which there is no webhook's 202.
+	if n, sweep := azure.Count("listEvents"), getRegions(t, s.URL, s.Key).Sweep; n != 0 || sweep.Enabled {
+		t.Errorf("the log was read %d times: %+v", n, sweep)
 	}
 }
