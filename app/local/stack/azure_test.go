@@ -118,6 +118,7 @@ func TestSweep(t *testing.T) {
 		_, body := request(t, http.MethodGet, s.URL+"/notifications/"+older.ID+"/deliveries", s.Key)
 		return strings.Contains(string(body), `"status":"superseded"`) && strings.Contains(string(body), lost.ID)
 	})
+	eventually(t, soon, "the newest push is deployed", func() bool { return len(deployed) > 0 })
 	if id := <-deployed; id != lost.ID || len(deployed) != 0 || len(events.of(older.ID)) != 1 {
 		t.Errorf("deployed %s, and %d more; want %s alone", id, len(deployed), lost.ID)
 	}
