@@ -158,12 +158,6 @@ type disagreeing struct {
 	Time   time.Time          `json:"time"` // when it was fired
 }
 
-// newer puts disagreements in an order in which no two are equal.
-func (d disagreement) newer(than disagreement) bool {
-	a, b := d.Events, than.Events
-	return cmp.Or(d.At.Compare(than.At), a[0].Time.Compare(b[0].Time), cmp.Compare(a[1].ID, b[1].ID), cmp.Compare(a[0].ID, b[0].ID)) > 0
-}
-
 // compare looks for two regions that have fired for the same action, repository, tag and
 // digest within the timeout, and share no id. It returns the newest such pair, and whether
 // any regions share one. What is newer than until does not make a pair: other regions may
@@ -189,15 +183,12 @@ func compare(readings []logReading, timeout time.Duration, from, until time.Time
 				}
 			}
 		}
-		slices.SortFunc(events, func(a, b replication.Event) int {
-			return cmp.Or(a.ReceivedAt.Compare(b.ReceivedAt), cmp.Compare(a.Region, b.Region), cmp.Compare(a.ID, b.ID))
-		})
+		slices.SortFunc(events, func(a, b replication.Event) int { return a.ReceivedAt.Compare(b.ReceivedAt) })
 		for i, b := range events {
 			for _, a := range events[:i] {
-				found := disagreement{At: b.ReceivedAt, Events: [2]disagreeing{{a.ID, a.Region, a.ReceivedAt}, {b.ID, b.Region, b.ReceivedAt}}}
 				if a.Region != b.Region && !share[regions{a.Region, b.Region}] && b.ReceivedAt.Sub(a.ReceivedAt) <= timeout &&
-					!b.ReceivedAt.After(until) && (pair == nil || found.newer(*pair)) {
-					pair = &found
+					!b.ReceivedAt.After(until) && (pair == nil || !b.ReceivedAt.Before(pair.At)) {
+					pair = &disagreement{At: b.ReceivedAt, Events: [2]disagreeing{{a.ID, a.Region, a.ReceivedAt}, {b.ID, b.Region, b.ReceivedAt}}}
 				}
 			}
 		}

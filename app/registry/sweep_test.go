@@ -345,14 +345,16 @@ func TestSweptEvent(t *testing.T) {
 		w := newSwept(t)
 		w.sweep(t, "")
 		at := time.Now().Add(10 * time.Second)
-		w.shows(nil, []*armcontainerregistry.Event{entry("n1", "503", at)})
+		one := entry("n1", "503", at)
+		one.EventRequestMessage.Content.Request.Host = to.Ptr("contoso.westus.geo.azurecr.io")
+		w.shows(nil, []*armcontainerregistry.Event{one})
 		time.Sleep(time.Minute)
 		if _, err := w.Sweep(t.Context(), w.record, time.Now()); err != nil {
 			t.Fatal(err)
 		}
 		e := w.given[0]
 		var original struct{ Request struct{ Host string } }
-		if err := json.Unmarshal([]byte(e.Original), &original); err != nil || original.Request.Host != "Contoso.azurecr.io" {
+		if err := json.Unmarshal([]byte(e.Original), &original); err != nil || original.Request.Host != "contoso.westus.geo.azurecr.io" {
 			t.Errorf("%q, %v", e.Original, err)
 		}
 		e.Original = ""
@@ -488,6 +490,9 @@ func TestALogChangesWhileItIsRead(t *testing.T) {
 			if id := fmt.Sprintf("n%02d", i); !slices.Contains(w.regions[id], "eastus") {
 				t.Errorf("%s is lost", id)
 			}
+		}
+		if len(w.given) != len(w.regions) {
+			t.Errorf("%d events were given for %d notifications", len(w.given), len(w.regions))
 		}
 		if slices.Sort(w.lookups); len(slices.Compact(slices.Clone(w.lookups))) != len(w.lookups) {
 			t.Errorf("looked up twice: %q", w.lookups)

@@ -162,11 +162,11 @@ func (s *Sweeper) give(ctx context.Context, firings []firing, r record) (done []
 		if !slices.Contains(regions, e.Region) {
 			e.Registry = cmp.Or(r.LoginServer, e.Registry)
 			original, err := json.Marshal(f.content)
-			if err != nil {
-				return done, found, fmt.Errorf("event %s of %s: %w", id, e.Region, err)
-			}
 			e.Original = string(original)
-			refused, err := s.Intake.Give(ctx, e, r.Replicas.expected())
+			var refused error
+			if err == nil {
+				refused, err = s.Intake.Give(ctx, e, r.Replicas.expected())
+			}
 			if err != nil {
 				return done, found, fmt.Errorf("event %s of %s: %w", id, e.Region, err)
 			}
@@ -197,7 +197,7 @@ func (s *Sweeper) compare(ctx context.Context, after *sweepRecord, readings []lo
 	switch {
 	case pair == nil && agree:
 		after.Disagree = nil
-	case pair != nil && (after.Disagree == nil || after.Disagree.Events != pair.Events):
+	case pair != nil && (after.Disagree == nil || pair.At.After(after.Disagree.At)):
 		after.Disagree = pair
 		s.Log.log.LogAttrs(ctx, slog.LevelError, "ACR gives one push several ids", slog.Any("events", pair.Events))
 		s.Disagreed()

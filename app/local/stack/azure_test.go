@@ -1,7 +1,9 @@
 package stack
 
 import (
+	"encoding/json"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -56,18 +58,34 @@ func TestAzure(t *testing.T) {
 // after the service is, or after ARM, which does not give out its log at first.
 func TestSweep(t *testing.T) {
 	events := newSubscriber()
-	s, r, azure := startAzure(t, Options{Timeout: 20 * time.Second, Events: events.take})
+	deployed := make(chan string, 100)
+	deployer := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		var body struct{ ID string }
+		json.NewDecoder(req.Body).Decode(&body)
+		deployed <- body.ID
+	}))
+	defer deployer.Close()
+	s, r, azure := startAzure(t, Options{Timeout: 20 * time.Second, Events: events.take,
+		Settings: map[string]string{"NOTIFY_TARGETS": `[{"name": "flux", "type": "acr", "url": "` + deployer.URL + `"}]`}})
 	readings := func() int { return azure.Count("listEvents") }
 	eventually(t, soon, "the first sweep", func() bool { return readings() == len(regions) })
 
+	split := acr.NewPush("shop/split", "v1") // with an id in each region
+	for _, region := range regions[:2] {
+		one := split
+		one.ID = region + "-" + split.ID
+		fire(t, r, one, region, 202)
+	}
 	if err := s.Hold(ServiceProcess, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	<-s.Process(ServiceProcess).Done()
-	lost, refused := acr.NewPush("shop/cart", "v1"), acr.NewPush("shop/pay", "v1")
+	older, lost, refused := acr.NewPush("shop/cart", "v1"), acr.NewPush("shop/cart", "v1"), acr.NewPush("shop/pay", "v1")
 	for _, region := range regions {
-		if _, _, err := r.Fire(t.Context(), lost, region); err == nil {
-			t.Fatal("the service is down, and answers")
+		for _, p := range []acr.Push{older, lost} {
+			if _, _, err := r.Fire(t.Context(), p, region); err == nil {
+				t.Fatal("the service is down, and answers")
+			}
 		}
 	}
 	if code, _, err := r.Fire(t.Context(), refused, regions[0]); err == nil {
@@ -94,5 +112,37 @@ func TestSweep(t *testing.T) {
 	}
 	if e := events.wait(t, refused.ID, 1, 2*time.Minute); e.Data.Status != "timedOut" || len(e.Data.Missing) != len(regions)-1 {
 		t.Errorf("%+v", e.Data)
+	}
+	// Only the newest push of the tag is deployed.
+	eventually(t, soon, "the older push is superseded", func() bool {
+		_, body := request(t, http.MethodGet, s.URL+"/notifications/"+older.ID+"/deliveries", s.Key)
+		return strings.Contains(string(body), `"status":"superseded"`) && strings.Contains(string(body), lost.ID)
+	})
+	eventually(t, soon, "the newest push is deployed", func() bool { return len(deployed) > 0 })
+	if id := <-deployed; id != lost.ID || len(deployed) != 0 || len(events.of(older.ID)) != 1 {
+		t.Errorf("deployed %s, and %d more; want %s alone", id, len(deployed), lost.ID)
+	}
+
+	st := getRegions(t, s.URL, s.Key)
+	if st.Sweep.Found != 2*len(regions)+1 || len(st.IDs.Disagree.Events) != 2 || st.IDs.Disagree.Events[0].Region == st.IDs.Disagree.Events[1].Region {
+		t.Errorf("%+v", st)
+	}
+	if logged(t, s, "ACR gives one push several ids") != 1 || logged(t, s, "the missing regions are in another notification") == 0 {
+		t.Error("nothing says that ids disagree")
+	}
+}
+
+// With CATCH_UP=0 nobody reads ACR's log for pushes that nobody has heard of.
+func TestSweepIsOff(t *testing.T) {
+	events := newSubscriber()
+	s, r, azure := startAzure(t, Options{Timeout: time.Minute, Events: events.take, Settings: map[string]string{"CATCH_UP": "0"}})
+	p := acr.NewPush("shop/cart", "v1")
+	for _, region := range regions {
+		fire(t, r, p, region, 202)
+	}
+	events.wait(t, p.ID, 1, soon)
+	// The first sweep follows the reading of the replicas, before which there is no webhook's 202.
+	if n, sweep := azure.Count("listEvents"), getRegions(t, s.URL, s.Key).Sweep; n != 0 || sweep.Enabled {
+		t.Errorf("the log was read %d times: %+v", n, sweep)
 	}
 }

@@ -19,7 +19,14 @@ import (
 type registryStatus struct {
 	Name, LoginServer, Source string
 	Read                      struct{ Error string }
-	Regions                   []struct {
+	Sweep                     struct {
+		Enabled bool
+		Found   int
+	}
+	IDs struct {
+		Disagree struct{ Events []struct{ ID, Region string } }
+	}
+	Regions []struct {
 		Region, Replica string
 		Expected        bool
 		Webhook         struct {
