@@ -57,6 +57,7 @@ func (w wiring) service(ctx context.Context) (*service, error) {
 	in := w.intake(client)
 	out, deliveries := w.deliveries(client)
 	public := api.New(api.Config{
+		Peer:       w.peer(),
 		Intake:     in,
 		Statuses:   client,
 		Deliveries: out,
@@ -123,6 +124,15 @@ func (w wiring) intake(client *notification.Client) *intake.Intake {
 		in.Queue, in.Dead = w.topic(w.config.WebhookTopic), w.topic(w.config.WebhookTopic+deadLetters)
 	}
 	return in
+}
+
+// peer is nil if no address of the other replicas is known.
+func (w wiring) peer() api.Peer {
+	if w.config.Peer.URL == nil {
+		return nil
+	}
+	w.log.Info("while the sidecar refuses connections webhooks go to another replica", "peer", w.config.Peer.URL.String())
+	return &intake.Peer{URL: w.config.Peer.URL, Sidecar: w.dapr, Handed: w.telemetry.Handed, Log: w.log}
 }
 
 func (w wiring) notifications(index *catalog.Index, eventLog notification.EventLog, concluded func(id string)) sidecar.Actor {

@@ -87,6 +87,7 @@ var statuses = []statusRow{
 	{is: isA[badRequest], status: http.StatusBadRequest, detail: error.Error},
 	{is: isA[*notification.RefusedError], status: http.StatusBadRequest, detail: error.Error},
 	{is: is(errStopping), status: http.StatusServiceUnavailable, detail: error.Error, retryAfter: "5"},
+	{is: is(errHop), status: http.StatusServiceUnavailable, detail: error.Error, retryAfter: "1", msg: "not taken over"},
 	{is: isA[undecided], status: http.StatusServiceUnavailable, detail: error.Error, retryAfter: "1", level: slog.LevelDebug, msg: "undecided"},
 	{is: isA[unready], status: http.StatusServiceUnavailable, detail: fixed("webhooks cannot be taken now; the log of the service says why"),
 		retryAfter: "1", level: slog.LevelWarn, msg: "not ready", throttle: notReady},

@@ -17,7 +17,7 @@ import (
 // else that callers choose: results, outcomes and ways are a few words, regions are
 // expected ones, targets those in the settings.
 type Metrics struct {
-	events, started, notifications, missing, recoveries, attempts metric.Int64Counter
+	events, started, notifications, missing, recoveries, attempts, hops metric.Int64Counter
 
 	open         metric.Int64UpDownCounter
 	latency, lag metric.Float64Histogram
@@ -73,6 +73,7 @@ func newMetrics(m metric.Meter) (*Metrics, error) {
 		latency:       histogram("allregions.replication.latency", "From a notification's first event to that of the region", latencyBounds),
 		lag:           histogram("allregions.publish.lag", "From the decision of an outcome until the broker had it", lagBounds),
 		recoveries:    counter("allregions.reminder.recoveries", "{operation}", "What a turn could not finish and a reminder did"),
+		hops:          counter("allregions.hops", "{webhook}", "Webhooks handed to another replica, by what became of them"),
 		attempts:      counter("allregions.delivery.attempts", "{attempt}", "Attempts to tell a target of an outcome"),
 	}
 	if err := errors.Join(append(errs, err)...); err != nil {
@@ -106,6 +107,9 @@ func (s *Metrics) Received(region replication.Region, result string) {
 func (s *Metrics) Delivered(region replication.Region, result string) {
 	s.event(region, result, replication.ViaQueue)
 }
+
+// Handed is for intake.Peer.
+func (s *Metrics) Handed(result string) { s.count(s.hops, 1, labelResult.String(result)) }
 
 // Saved, Published and Repeated are for notification.Actor.
 func (s *Metrics) Saved(before, after replication.State) {

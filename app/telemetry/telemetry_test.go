@@ -59,6 +59,7 @@ func story(m *Metrics) {
 	m.Delivered("japaneast", string(replication.CameAfter))
 	m.Repeated()
 	m.Attempted("ops", target.Again)
+	m.Handed(intake.HopAccepted)
 }
 
 // measured is what story makes.
@@ -86,6 +87,7 @@ allregions.events region=eastus,result=found,via=event-log 1
 allregions.events region=japaneast,result=recovered,via=queue 1
 allregions.events region=other,result=refused,via=webhook 1
 allregions.events region=westeurope,result=started,via=webhook 1
+allregions.hops result=accepted 1
 allregions.notifications outcome=recovered 1
 allregions.notifications outcome=replicated 1
 allregions.notifications outcome=timedOut 1

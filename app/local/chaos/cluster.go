@@ -28,7 +28,9 @@ type cluster struct {
 	*stack.Stack
 	store  *store
 	target *target
-	logger *log.Logger
+	// balancer is where replicas hand webhooks over.
+	balancer *balancer
+	logger   *log.Logger
 
 	mu    sync.Mutex
 	ended map[string]int // how often a process ended by itself, by name
@@ -41,9 +43,12 @@ func startCluster(ctx context.Context, dir string, o Options, logger *log.Logger
 	if c.target, err = newTarget(); err != nil {
 		return nil, err
 	}
+	if c.balancer, err = newBalancer(); err != nil {
+		return nil, err
+	}
 	c.Stack, err = stack.Start(ctx, stack.Options{
 		Dir: dir, Replicas: replicas, Regions: o.Regions, Timeout: o.Timeout, Key: "chaos", Redis: true, Cosmos: true, Progress: o.Progress,
-		Settings: map[string]string{"WEBHOOK_TOPIC": "acr-webhooks", "SHUTDOWN_DELAY": "1s", "NOTIFY_TARGETS": c.target.settings()},
+		Settings: map[string]string{"WEBHOOK_TOPIC": "acr-webhooks", "SHUTDOWN_DELAY": shutdownDelay.String(), "NOTIFY_TARGETS": c.target.settings(), "PEER_URL": c.balancer.url()},
 		Front: func(proxy *cosmos.Proxy) http.Handler {
 			c.store = newStore(proxy, source(o.Seed, storeStream))
 			return c.store
@@ -52,9 +57,10 @@ func startCluster(ctx context.Context, dir string, o Options, logger *log.Logger
 	})
 	if err != nil {
 		c.target.server.Close()
+		c.balancer.close()
 		return nil, err
 	}
-	return c, nil
+	return c, c.balancer.watch(c.Replicas)
 }
 
 // note is called when a process has ended by itself.
@@ -74,6 +80,7 @@ func (c *cluster) restarts() map[string]int {
 
 // kill ends everything at once. What is in the directory stays.
 func (c *cluster) kill() {
+	c.balancer.close()
 	c.Kill()
 	c.target.server.Close()
 }

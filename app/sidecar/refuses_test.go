@@ -1,0 +1,51 @@
+package sidecar
+
+import (
+	"net"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/connectivity"
+)
+
+// A sidecar refuses connections when its port is closed, not when it is silent.
+func TestRefuses(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	c, err := Dial(listener.Addr().(*net.TCPAddr).Port, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.conn.Connect()
+	if c.Refuses() || c.Connected() {
+		t.Errorf("it listens, and is silent: refuses %v, connected %v", c.Refuses(), c.Connected())
+	}
+	server := grpc.NewServer()
+	go server.Serve(listener)
+	until(t, "it is connected", c.Connected)
+	if c.Refuses() {
+		t.Error("it refuses while it serves")
+	}
+	server.Stop()
+	until(t, "it is not connected", func() bool { return !c.Connected() })
+	if !c.Refuses() {
+		t.Errorf("it has stopped, and does not refuse; connection %v", c.conn.GetState())
+	}
+	if c.conn.GetState() == connectivity.Shutdown {
+		t.Error("the client has given the connection up")
+	}
+}
+
+func until(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within 10 s: %s", what)
+		}
+	}
+}
