@@ -54,7 +54,7 @@ func (w wiring) service(ctx context.Context) (*service, error) {
 		Records: w.dapr.Records(string(w.config.ImageStore), ""),
 		Index:   index,
 	}
-	in := w.intake(client)
+	in := w.intake(client, states, regions)
 	out, deliveries := w.deliveries(client)
 	public := api.New(api.Config{
 		Peer:       w.peer(),
@@ -118,8 +118,9 @@ func (w wiring) topic(name Name) *sidecar.Topic {
 	return w.dapr.Topic(string(w.config.PubSub), string(name))
 }
 
-func (w wiring) intake(client *notification.Client) *intake.Intake {
-	in := &intake.Intake{Client: client, Delivered: w.telemetry.Delivered, Now: now, Log: w.log}
+func (w wiring) intake(client *notification.Client, states *sidecar.Records, regions intake.Regions) *intake.Intake {
+	in := &intake.Intake{Client: client, DeadLetters: &intake.DeadLetters{Records: states}, Regions: regions,
+		Delivered: w.telemetry.Delivered, Now: now, Log: w.log}
 	if w.config.WebhookTopic != off {
 		in.Queue, in.Dead = w.topic(w.config.WebhookTopic), w.topic(w.config.WebhookTopic+deadLetters)
 	}

@@ -67,6 +67,7 @@ func TestWhatIsFinal(t *testing.T) {
 		"other keys":        {reply{401, "application/problem+json", `{}`}, 1, HopRefused},
 		"it stops, too":     {stopped, 2, HopAccepted},
 		"no replica":        {reply{404, "text/html", "this app is stopped"}, 2, HopAccepted},
+		"no replica, JSON":  {reply{404, "application/json", `{"id":"n1","detail":"stopped"}`}, 2, HopAccepted},
 		"a page":            {reply{200, "text/html", "<p>welcome"}, 2, HopAccepted},
 		"not JSON":          {reply{202, "application/json", `{"id":"n1"`}, 2, HopAccepted},
 		"another's status":  {reply{202, "application/json", `{"id":"n2"}`}, 2, HopAccepted},

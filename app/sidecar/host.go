@@ -61,6 +61,9 @@ type Host struct {
 	mu    sync.Mutex
 	turns map[string]*turn // by actor type and id; present while somebody holds or awaits it
 
+	released context.Context // ends with Release
+	release  context.CancelFunc
+
 	after   chan struct{} // one for each turn that has replied and still has work to do
 	follows sync.WaitGroup
 }
@@ -81,6 +84,7 @@ type turn struct {
 func NewHost(log *slog.Logger, p propagation.TextMapPropagator, actors []Actor, subscriptions []Subscription, broker func(ctx context.Context, pubsub string) Broker) *Host {
 	h := &Host{actors: actors, subscriptions: subscriptions, broker: broker, propagator: p, log: log, mux: http.NewServeMux(),
 		turns: map[string]*turn{}, after: make(chan struct{}, afterAtMost)}
+	h.released, h.release = context.WithCancel(context.Background())
 	h.mux.HandleFunc("GET /dapr/config", h.config)
 	h.mux.HandleFunc("GET /healthz", func(http.ResponseWriter, *http.Request) {})
 	for _, a := range actors {
