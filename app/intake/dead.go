@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -14,11 +13,10 @@ import (
 )
 
 const (
-	deadKey     = "DeadLetters" // of the record
-	deadFormat  = 1             // of what this version writes
-	deadKnown   = 256           // how many events are remembered as counted
-	deadText    = 300           // bytes that the record has of an event's id, and of a reason
-	deadRetries = 3             // of a save, if another replica was faster
+	deadKey    = "DeadLetters" // of the record
+	deadFormat = 1             // of what this version writes
+	deadKnown  = 256           // how many events are remembered as counted
+	deadText   = 300           // bytes that the record has of an event's id, and of a reason
 )
 
 // DeadLetters counts dead letters, in one record for all replicas.
@@ -60,23 +58,11 @@ func (d *DeadLetters) Summary(ctx context.Context) (DeadSummary, error) {
 
 // Add counts a dead letter, unless its event is counted already. A nil error means that
 // the record has it.
-func (d *DeadLetters) Add(ctx context.Context, letter DeadLetter) (err error) {
-	for range deadRetries {
-		if err = d.add(ctx, letter); !errors.Is(err, actor.ErrConflict) {
-			return err
-		}
-	}
-	return err
-}
-
-func (d *DeadLetters) add(ctx context.Context, letter DeadLetter) error {
+func (d *DeadLetters) Add(ctx context.Context, letter DeadLetter) error {
 	r, data, version, err := d.load(ctx)
-	if err != nil {
-		return err
-	}
 	hash := shortHash(letter.Event)
-	if slices.Contains(r.Counted, hash) {
-		return nil
+	if err != nil || slices.Contains(r.Counted, hash) {
+		return err
 	}
 	known, err := json.Marshal(r)
 	if err != nil {
@@ -93,8 +79,7 @@ func (d *DeadLetters) add(ctx context.Context, letter DeadLetter) error {
 }
 
 func (d *DeadLetters) load(ctx context.Context) (r deadRecord, data []byte, version string, err error) {
-	data, version, err = d.Records.Load(ctx, deadKey)
-	if err == nil && len(data) > 0 {
+	if data, version, err = d.Records.Load(ctx, deadKey); err == nil && len(data) > 0 {
 		err = json.Unmarshal(data, &r)
 	}
 	if err != nil {

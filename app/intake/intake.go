@@ -181,15 +181,14 @@ func (i *Intake) deliver(ctx context.Context, m queued) (region replication.Regi
 // again.
 func (i *Intake) settle(ctx context.Context, m queued, message []byte, err error) (result string, _ error) {
 	age := i.Now().Sub(m.event.ReceivedAt)
-	fate := judge(err, age)
-	if fate.Pause == 0 {
-		buried := i.bury(ctx, m.id, message, fmt.Sprintf("%s: %v", fate.Reason, err))
-		if buried == nil {
-			return ResultDead, nil
-		}
-		fate, err = Fate{NotYet, pause(age)}, fmt.Errorf("dead letter: %w", buried)
+	fate := judge(fmt.Errorf("deliver %s: %w", m.id, err), age)
+	if fate.Pause > 0 {
+		return ResultFailed, fate
 	}
-	return ResultFailed, laterError{fmt.Errorf("deliver %s: %w", m.id, err), fate}
+	if err := i.bury(ctx, m.id, message, fate.String()); err != nil {
+		return ResultFailed, later(fmt.Errorf("dead letter %s: %w", m.id, err), age)
+	}
+	return ResultDead, nil
 }
 
 // confirm reads the record: its nil error means that e is in it. The queue has the last

@@ -441,7 +441,7 @@ func TestDeliveryIsLogged(t *testing.T) {
 		t.Fatal(err)
 	}
 	in.Log = slog.New(slog.NewTextHandler(&log, nil))
-	if err := in.Deliver(t.Context(), []byte(queue.events[0])); err == nil || !strings.HasPrefix(err.Error(), "deliver n1/eastus: ") || log.Len() != 0 {
+	if err := in.Deliver(t.Context(), []byte(queue.events[0])); err == nil || !strings.HasPrefix(err.Error(), "notYet, again in 5s: deliver n1/eastus: ") || log.Len() != 0 {
 		t.Errorf("%v, and the log is %s", err, &log)
 	}
 	in.Client.Actors = w

@@ -71,6 +71,13 @@ type Answer struct {
 // Refused tells whether there is something wrong with the webhook.
 func (a Answer) Refused() bool { return a.Status >= 400 }
 
+func (a Answer) result() string {
+	if a.Refused() {
+		return HopRefused
+	}
+	return HopAccepted
+}
+
 // NeededFor tells whether a webhook must go to another replica: err, if there is one,
 // is why this one has not taken it.
 func (p *Peer) NeededFor(err error) bool {
@@ -79,29 +86,15 @@ func (p *Peer) NeededFor(err error) bool {
 
 // HandOver sends w until a replica answers for good, or ctx ends. A nil error means that
 // the answer is that replica's.
-func (p *Peer) HandOver(ctx context.Context, w Webhook) (Answer, error) {
+func (p *Peer) HandOver(ctx context.Context, w Webhook) (_ Answer, why error) {
 	begun := time.Now()
-	answer, tries, err := p.repeat(ctx, w)
-	if err != nil {
-		p.Handed(HopFailed)
-		return Answer{}, fmt.Errorf("no other replica has taken the webhook in %d tries: %w", tries, err)
-	}
-	result := HopAccepted
-	if answer.Refused() {
-		result = HopRefused
-	}
-	p.Log.LogAttrs(ctx, slog.LevelInfo, "handed over", slog.String("notification", w.ID), slog.String("region", w.Region),
-		slog.String("result", result), slog.Int("tries", tries), slog.String("took", time.Since(begun).String()))
-	p.Handed(result)
-	return answer, nil
-}
-
-func (p *Peer) repeat(ctx context.Context, w Webhook) (_ Answer, tries int, why error) {
-	for {
-		tries++
+	for tries := 1; ; tries++ {
 		answer, err := p.try(ctx, w)
 		if err == nil {
-			return answer, tries, nil
+			p.Log.LogAttrs(ctx, slog.LevelInfo, "handed over", slog.String("notification", w.ID), slog.String("region", w.Region),
+				slog.Int("status", answer.Status), slog.Int("tries", tries), slog.String("took", time.Since(begun).String()))
+			p.Handed(answer.result())
+			return answer, nil
 		}
 		if why == nil || ctx.Err() == nil { // the end of ctx says less than what was before
 			why = err
@@ -109,7 +102,8 @@ func (p *Peer) repeat(ctx context.Context, w Webhook) (_ Answer, tries int, why 
 		select {
 		case <-time.After(hopPause):
 		case <-ctx.Done():
-			return Answer{}, tries, why
+			p.Handed(HopFailed)
+			return Answer{}, fmt.Errorf("no other replica has taken the webhook in %d tries: %w", tries, why)
 		}
 	}
 }

@@ -3,6 +3,8 @@ package intake
 import (
 	"fmt"
 	"time"
+
+	"allregions/app/notification"
 )
 
 // Reason names why a message of the queue is not in its notification.
@@ -25,47 +27,44 @@ const (
 	giveUpAfter = 24 * time.Hour
 )
 
-// Fate is what is to be done with a message that could not be delivered.
+// Fate is what is to be done with a message that could not be delivered. It is the error
+// of one that must come again.
 type Fate struct {
 	Reason Reason
 	Pause  time.Duration // until the next try; 0 for a dead letter
+	Err    error
 }
 
 func (f Fate) String() string {
 	if f.Pause == 0 {
-		return "dead letter: " + string(f.Reason)
+		return fmt.Sprintf("%s: %v", f.Reason, f.Err)
 	}
-	return fmt.Sprintf("again in %s: %s", f.Pause.Round(time.Second/10), f.Reason)
+	return fmt.Sprintf("%s, again in %s: %v", f.Reason, f.Pause.Round(time.Second/10), f.Err)
 }
+
+func (f Fate) Error() string { return f.String() }
+func (f Fate) Unwrap() error { return f.Err }
+
+// RetryAfter is how long the message must be held before it comes again.
+func (f Fate) RetryAfter() time.Duration { return f.Pause }
 
 // judge decides on an event that was accepted age ago, and could not be delivered because
 // of err.
 func judge(err error, age time.Duration) Fate {
 	switch {
 	case isA[notOurs](err):
-		return Fate{Reason: NotOurs}
-	case refused(err):
-		return Fate{Reason: Unexpected}
+		return Fate{Reason: NotOurs, Err: err}
+	case isA[*notification.RefusedError](err):
+		return Fate{Reason: Unexpected, Err: err}
 	case age >= giveUpAfter:
-		return Fate{Reason: GivenUp}
+		return Fate{Reason: GivenUp, Err: err}
 	}
-	return Fate{NotYet, pause(age)}
+	return later(err, age)
 }
 
-func pause(age time.Duration) time.Duration { return min(max(age/pauseShare, minPause), maxPause) }
+func later(err error, age time.Duration) Fate {
+	return Fate{Reason: NotYet, Pause: min(max(age/pauseShare, minPause), maxPause), Err: err}
+}
 
 // notOurs is what is wrong with a message that is no event of this service.
 type notOurs struct{ error }
-
-// laterError is why a message must come again.
-type laterError struct {
-	error
-	fate Fate
-}
-
-func (l laterError) Error() string { return fmt.Sprintf("%v; %s", l.error, l.fate) }
-
-func (l laterError) Unwrap() error { return l.error }
-
-// RetryAfter is how long the message must be held before it comes again.
-func (l laterError) RetryAfter() time.Duration { return l.fate.Pause }

@@ -25,19 +25,19 @@ func TestJudge(t *testing.T) {
 		age  time.Duration
 		want string
 	}{
-		"at once":                    {away, 0, "again in 5s: notYet"},
-		"another clock":              {away, -time.Hour, "again in 5s: notYet"},
-		"after 50 s":                 {away, 50 * time.Second, "again in 5s: notYet"},
-		"after two minutes":          {away, 2 * time.Minute, "again in 12s: notYet"},
-		"after 500 s":                {away, 500 * time.Second, "again in 50s: notYet"},
-		"after hours":                {away, 8 * time.Hour, "again in 50s: notYet"},
-		"just before a day":          {away, giveUpAfter - 1, "again in 50s: notYet"},
-		"after a day":                {away, giveUpAfter, "dead letter: givenUp"},
-		"after a year":               {away, 365 * giveUpAfter, "dead letter: givenUp"},
-		"no event":                   {notOurs{away}, 0, "dead letter: notOurs"},
-		"no event, old":              {notOurs{away}, giveUpAfter, "dead letter: notOurs"},
-		"an unexpected region":       {fmt.Errorf("add: %w", &notification.RefusedError{Region: "mars"}), 0, "dead letter: unexpected"},
-		"an unexpected region, late": {&notification.RefusedError{Region: "mars"}, giveUpAfter, "dead letter: unexpected"},
+		"at once":                    {away, 0, "notYet, again in 5s: actor n1: away"},
+		"another clock":              {away, -time.Hour, "notYet, again in 5s: actor n1: away"},
+		"after 50 s":                 {away, 50 * time.Second, "notYet, again in 5s: actor n1: away"},
+		"after two minutes":          {away, 2 * time.Minute, "notYet, again in 12s: actor n1: away"},
+		"after 500 s":                {away, 500 * time.Second, "notYet, again in 50s: actor n1: away"},
+		"after hours":                {away, 8 * time.Hour, "notYet, again in 50s: actor n1: away"},
+		"just before a day":          {away, giveUpAfter - 1, "notYet, again in 50s: actor n1: away"},
+		"after a day":                {away, giveUpAfter, "givenUp: actor n1: away"},
+		"after a year":               {away, 365 * giveUpAfter, "givenUp: actor n1: away"},
+		"no event":                   {notOurs{away}, 0, "notOurs: actor n1: away"},
+		"no event, old":              {notOurs{away}, giveUpAfter, "notOurs: actor n1: away"},
+		"an unexpected region":       {fmt.Errorf("add: %w", &notification.RefusedError{Region: "mars"}), 0, `unexpected: add: region "mars" is not expected; expected: `},
+		"an unexpected region, late": {&notification.RefusedError{Region: "mars"}, giveUpAfter, `unexpected: region "mars" is not expected; expected: `},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := judge(tt.err, tt.age).String(); got != tt.want {
@@ -89,7 +89,7 @@ func TestGiveUp(t *testing.T) {
 	} {
 		w.Now = t0.Add(tt.age)
 		err := i.Deliver(t.Context(), message)
-		later, ok := errors.AsType[laterError](err)
+		later, ok := errors.AsType[Fate](err)
 		if !ok || later.RetryAfter() != tt.pause || !errors.Is(err, fake.Err) {
 			t.Errorf("after %v: got %v, want a pause of %v", tt.age, err, tt.pause)
 		}
@@ -122,7 +122,7 @@ func TestEveryWriteOfADeadLetterFails(t *testing.T) {
 			letters := fake.New(t0)
 			i.DeadLetters.Records, letters.Fail = letters, fake.At(0, how)
 			err := i.Deliver(t.Context(), []byte("{"))
-			later, ok := errors.AsType[laterError](err)
+			later, ok := errors.AsType[Fate](err)
 			if !ok || later.RetryAfter() < minPause {
 				t.Errorf("got %v, want a later try", err)
 			}
