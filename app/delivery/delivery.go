@@ -102,35 +102,23 @@ func (a *Actor) start(ctx context.Context, id string, body []byte) (actor.Turn, 
 	if m.Message.EventID == "" || ID(m.Message.EventID, m.Target) != id {
 		return actor.Turn{}, fmt.Errorf("start %s: the message is that of %q to %q", id, m.Message.EventID, m.Target)
 	}
-	s, version, err := load(ctx, a.Records, id)
-	if err == nil && !s.Exists() {
-		s = Begin(m.Target, m.Message, m.Error, a.Now())
-		err = a.begin(ctx, id, s, version)
-	}
-	return reply("start", id, s, err)
+	return a.begin(ctx, id, false, func(State) State { return Begin(m.Target, m.Message, m.Error, a.Now()) })
 }
 
 // restart makes the next attempt due, if there is such a delivery.
 func (a *Actor) restart(ctx context.Context, id string, _ []byte) (actor.Turn, error) {
-	s, version, err := load(ctx, a.Records, id)
-	if err == nil && s.Exists() {
-		s = s.Restart(a.Now())
-		err = a.begin(ctx, id, s, version)
-	}
-	return reply("restart", id, s, err)
+	return a.begin(ctx, id, true, func(s State) State { return s.Restart(a.Now()) })
 }
 
-func (a *Actor) begin(ctx context.Context, id string, s State, version string) error {
-	s, err := a.remindAt(ctx, id, s) // 2
-	if err != nil {
-		return err
+// begin makes the first attempt of a schedule due, if there is such a delivery, or none.
+// The reply is the status after that.
+func (a *Actor) begin(ctx context.Context, id string, exists bool, begun func(State) State) (actor.Turn, error) {
+	s, version, err := load(ctx, a.Records, id) // 1
+	if err == nil && s.Exists() == exists {
+		s, err = a.save(ctx, id, begun(s), version) // 2, 3
 	}
-	return a.save(ctx, id, s, version) // 3
-}
-
-func reply(method, id string, s State, err error) (actor.Turn, error) {
 	if err != nil {
-		return actor.Turn{}, fmt.Errorf("%s %s: %w", method, id, err)
+		return actor.Turn{}, fmt.Errorf("begin %s: %w", id, err)
 	}
 	data, err := json.Marshal(s.status())
 	return actor.Turn{Reply: data}, err
@@ -140,123 +128,98 @@ func reply(method, id string, s State, err error) (actor.Turn, error) {
 // all come at once; the second one finds no attempt due. A reminder that the record
 // does not name removes itself when it is orphaned, and does nothing else.
 func (a *Actor) Remind(ctx context.Context, id, name string) error {
-	s, version, err := load(ctx, a.Records, id) // 1
-	done := false
-	switch {
-	case err != nil:
-	case s.ReminderName != name:
-		done = actor.Orphaned(name, a.Now())
-	default:
-		done, err = a.advance(ctx, id, s, version)
-	}
+	done, err := a.advance(ctx, id, name)
 	if err == nil && done {
 		if err = a.Reminders.Unregister(ctx, id, name); err != nil { // 6
-			err = fmt.Errorf("unregister %s: %w", name, err)
+			err = fmt.Errorf("unregister: %w", err)
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("reminder of %s: %w", id, err)
+		return fmt.Errorf("reminder %s of %s: %w", name, id, err)
 	}
 	return nil
 }
 
-// advance makes the attempt that is due, and reports a failure. Done means that the
-// reminder whose turn this is has nothing left to do.
-func (a *Actor) advance(ctx context.Context, id string, s State, version string) (done bool, err error) {
-	name := s.ReminderName
+// advance makes the attempt that is due, and reports a failure. Without an error, done
+// means that the reminder with that name has nothing left to do.
+func (a *Actor) advance(ctx context.Context, id, name string) (done bool, err error) {
+	s, version, err := load(ctx, a.Records, id) // 1
+	if err != nil {
+		return false, err
+	}
+	if s.ReminderName != name {
+		return actor.Orphaned(name, a.Now()), nil
+	}
 	if s.Due(a.Now()) {
-		if s, err = a.attempt(ctx, id, s, version); err != nil {
+		var reason Reason
+		result := a.Sender.Send(ctx, s.Target, []byte(s.Message.Event), []byte(s.Message.Original)) // 2
+		s, reason = s.After(result, a.Now(), a.Random())
+		a.log(ctx, s, reason)
+		if s, err = a.save(ctx, id, s, version); err != nil { // 3, 4
 			return false, err
 		}
 	}
 	if s.Phase == Failed && !s.Reported {
-		if err := a.report(ctx, id, s); err != nil {
-			return false, err
-		}
+		err = a.report(ctx, id, s)
 	}
-	return s.Phase != Pending || s.ReminderName != name, nil
-}
-
-func (a *Actor) attempt(ctx context.Context, id string, s State, version string) (State, error) {
-	r := a.Sender.Send(ctx, s.Target, []byte(s.Message.Event), []byte(s.Message.Original)) // 2
-	s, reason := s.After(r, a.Now(), a.Random())
-	a.log(ctx, s, reason)
-	if s.Phase == Pending {
-		var err error
-		if s, err = a.remindAt(ctx, id, s); err != nil { // 3
-			return s, err
-		}
-	}
-	return s, a.save(ctx, id, s, version) // 4
-}
-
-// remindAt registers a new reminder for the next attempt, and returns s with its name.
-func (a *Actor) remindAt(ctx context.Context, id string, s State) (State, error) {
-	s.ReminderName = actor.ReminderName(a.Now(), s.ReminderName)
-	if err := a.Reminders.Register(ctx, id, s.ReminderName, s.Next, Period); err != nil {
-		return s, fmt.Errorf("register reminder: %w", err)
-	}
-	return s, nil
+	return s.Phase != Pending || s.ReminderName != name, err
 }
 
 // report publishes that the delivery has failed, and saves that this is published.
 func (a *Actor) report(ctx context.Context, id string, s State) error { // 5
-	eventID, event, err := failedEvent(s)
+	e := cloudevents.New() // the same at every publication: only a restart adds to the number of attempts
+	e.SetID(fmt.Sprintf("%s/%s/failed/%d", s.Message.EventID, s.Target, s.Total))
+	e.SetType(TypeFailed)
+	e.SetSource("urn:allregions:delivery")
+	e.SetSubject(s.Message.EventID)
+	e.SetTime(s.FailedAt())
+	event, err := notification.EncodeEvent(e, s.status())
 	if err == nil {
-		err = a.Topic.Publish(ctx, eventID, event)
+		err = a.Topic.Publish(ctx, e.ID(), event)
 	}
 	if err != nil {
-		return fmt.Errorf("publish %s: %w", eventID, err)
+		return fmt.Errorf("publish %s: %w", e.ID(), err)
 	}
 	s, version, err := load(ctx, a.Records, id) // a save does not return the version
 	if err != nil {
 		return err
 	}
 	s.Reported = true
-	return a.save(ctx, id, s, version)
-}
-
-// failedEvent is the same at every publication: its id has the number of
-// attempts, which a restart adds to.
-func failedEvent(s State) (id string, data []byte, err error) {
-	e := cloudevents.New()
-	id = fmt.Sprintf("%s/%s/failed/%d", s.Message.EventID, s.Target, s.Total)
-	e.SetID(id)
-	e.SetType(TypeFailed)
-	e.SetSource("urn:allregions:delivery")
-	e.SetSubject(s.Message.EventID)
-	e.SetTime(s.FailedAt())
-	data, err = notification.EncodeEvent(e, s.status())
-	return id, data, err
+	_, err = a.save(ctx, id, s, version)
+	return err
 }
 
 // load returns the delivery and its version; without a record both are zero.
 func load(ctx context.Context, records actor.Reader, id string) (s State, version string, err error) {
 	data, version, err := records.Load(ctx, id)
+	if err == nil && len(data) > 0 {
+		if err = json.Unmarshal(data, &s); err == nil && (!s.Exists() || s.Target == "" || s.Phase == "") {
+			err = errors.New("no delivery of ours")
+		}
+	}
 	if err != nil {
 		return State{}, "", fmt.Errorf("load: %w", err)
-	}
-	if len(data) == 0 {
-		return State{}, version, nil
-	}
-	if err := json.Unmarshal(data, &s); err != nil {
-		return State{}, "", fmt.Errorf("decode state: %w", err)
-	}
-	if !s.Exists() || s.Target == "" || s.Phase == "" {
-		return State{}, "", errors.New("decode state: no delivery of ours")
 	}
 	return s, version, nil
 }
 
-func (a *Actor) save(ctx context.Context, id string, s State, version string) error {
+// save registers a new reminder, if there is an attempt to come, or no reminder yet, and
+// then saves the record that names it. It returns that record.
+func (a *Actor) save(ctx context.Context, id string, s State, version string) (State, error) {
+	if s.Phase == Pending || s.ReminderName == "" {
+		s.ReminderName = actor.ReminderName(a.Now(), s.ReminderName)
+		if err := a.Reminders.Register(ctx, id, s.ReminderName, s.Next, Period); err != nil {
+			return s, fmt.Errorf("register reminder: %w", err)
+		}
+	}
 	data, err := json.Marshal(s)
 	if err == nil {
 		err = a.Records.Save(ctx, id, data, version)
 	}
 	if err != nil {
-		return fmt.Errorf("save: %w", err)
+		return s, fmt.Errorf("save: %w", err)
 	}
-	return nil
+	return s, nil
 }
 
 func (a *Actor) log(ctx context.Context, s State, reason Reason) {

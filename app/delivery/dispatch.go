@@ -148,14 +148,11 @@ func (d *Dispatcher) List(ctx context.Context, id string) ([]Status, error) {
 // Again makes a new attempt to deliver a notification's newest outcome, in any phase,
 // or returns ErrNone.
 func (d *Dispatcher) Again(ctx context.Context, id, name string) (Status, error) {
-	if !slices.ContainsFunc(d.Targets.All, func(t *target.Target) bool { return t.Name == name }) {
-		return Status{}, ErrNone
-	}
 	events, err := d.events(ctx, id)
 	if err != nil {
 		return Status{}, err
 	}
-	if len(events) == 0 {
+	if len(events) == 0 || !slices.ContainsFunc(d.Targets.All, func(t *target.Target) bool { return t.Name == name }) {
 		return Status{}, ErrNone
 	}
 	st, err := d.invoke(ctx, events[len(events)-1], name, methodRestart, nil)

@@ -17,12 +17,8 @@ var acrKind = kind{
 	header: map[string]string{"Content-Type": "application/json; charset=utf-8", "User-Agent": "AzureContainerRegistry/1.0"},
 	body: func(e Event) ([]byte, error) {
 		if len(e.Original) == 0 {
-			return nil, errNoOriginal
+			return nil, errors.New("the webhook that ACR sent is not there to be sent on")
 		}
 		return e.Original, nil
 	},
 }
-
-// errNoOriginal is why a target of type acr cannot get an outcome: it understands
-// nothing but ACR's webhook.
-var errNoOriginal = errors.New("the webhook that ACR sent is not there to be sent on")

@@ -103,24 +103,20 @@ func (s *Set) Send(ctx context.Context, name string, event, original []byte) Res
 	}
 	e.Original = original
 	result := s.attempt(ctx, s.All[i], e)
-	s.record(i, result)
+	now := s.now().UTC()
+	s.mu.Lock()
+	h := &s.health[i]
+	h.Last, h.Error = &now, result.Error
+	h.Failures++
+	if result.Verdict == Delivered {
+		h.Failures = 0
+	}
+	h.Disabled = h.Disabled || result.Verdict == Gone
+	s.mu.Unlock()
 	if s.Attempted != nil {
 		s.Attempted(name, result.Verdict)
 	}
 	return result
-}
-
-func (s *Set) record(i int, r Result) {
-	now := s.now().UTC()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	h := &s.health[i]
-	h.Last, h.Error = &now, r.Error
-	h.Failures++
-	if r.Verdict == Delivered {
-		h.Failures = 0
-	}
-	h.Disabled = h.Disabled || r.Verdict == Gone
 }
 
 // attempt asks the transport and not an http.Client. A client would follow redirects,
@@ -144,7 +140,7 @@ func (s *Set) attempt(ctx context.Context, t *Target, e Event) Result {
 	defer response.Body.Close()
 	// The status decides, even if the body does not come whole. A hidden string that
 	// begins before the cut must be read to its end.
-	body, _ := io.ReadAll(io.LimitReader(response.Body, int64(maxAnswer+hidden.longest())))
+	body, _ := io.ReadAll(io.LimitReader(response.Body, maxAnswer+maxHidden))
 	wait := retryAfter(response.Header.Get("Retry-After"), s.now())
 	result := Result{Verdict: verdictOf(response.StatusCode, wait), Status: response.StatusCode}
 	if result.Verdict != Delivered {
@@ -156,18 +152,16 @@ func (s *Set) attempt(ctx context.Context, t *Target, e Event) Result {
 // verdictOf is Again for a status that HTTP does not know.
 func verdictOf(status int, wait time.Duration) Verdict {
 	switch {
-	case status >= 200 && status <= 299:
+	case status/100 == 2:
 		return Delivered
 	case status == http.StatusGone:
 		return Gone
-	case status == http.StatusRequestTimeout, status == http.StatusTooEarly, status == http.StatusTooManyRequests:
+	case status == http.StatusRequestTimeout, status == http.StatusTooEarly, status == http.StatusTooManyRequests,
+		status == http.StatusForbidden && wait > 0, // GitHub's answer to too many requests
+		status/100 != 4:
 		return Again
-	case status == http.StatusForbidden && wait > 0:
-		return Again // GitHub's answer to too many requests
-	case status >= 400 && status <= 499:
-		return Never
 	}
-	return Again
+	return Never
 }
 
 // failure says in one line what the target answered.

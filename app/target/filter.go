@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/google/cel-go/cel"
@@ -18,7 +17,7 @@ import (
 // element of a list that it reads. An evaluation reaches the limit long before a
 // second is over.
 const (
-	maxFilter     = 4096 // bytes
+	maxFilter     = 4096 // characters
 	maxFilterCost = 100_000
 )
 
@@ -55,20 +54,16 @@ func regionNames(s notification.Status) []string {
 	return names
 }
 
-var environment = sync.OnceValues(func() (*cel.Env, error) {
-	options := []cel.EnvOption{cel.ParserExpressionSizeLimit(maxFilter), cel.ExtendedValidations()}
-	for _, v := range variables {
-		options = append(options, cel.Variable(v.name, v.typ))
-	}
-	return cel.NewEnv(options...)
-})
-
 // filter is a compiled expression. It may be used from several goroutines.
 type filter struct{ program cel.Program }
 
 // compileFilter also checks the expression's types. Its error is one line.
 func compileFilter(expression string) (*filter, error) {
-	env, err := environment()
+	options := []cel.EnvOption{cel.ParserExpressionSizeLimit(maxFilter), cel.ExtendedValidations()}
+	for _, v := range variables {
+		options = append(options, cel.Variable(v.name, v.typ))
+	}
+	env, err := cel.NewEnv(options...)
 	if err != nil {
 		return nil, fmt.Errorf("set up CEL: %w", err)
 	}
@@ -84,10 +79,7 @@ func compileFilter(expression string) (*filter, error) {
 		return nil, fmt.Errorf("is of type %s; it must be true or false", typ)
 	}
 	program, err := env.Program(ast, cel.CostLimit(maxFilterCost))
-	if err != nil {
-		return nil, err
-	}
-	return &filter{program}, nil
+	return &filter{program}, err
 }
 
 func (f *filter) takes(s notification.Status) (bool, error) {

@@ -1,7 +1,8 @@
 package target
 
 import (
-	"fmt"
+	"encoding/json"
+	"errors"
 	"regexp"
 	"strings"
 
@@ -10,6 +11,7 @@ import (
 
 // githubKind gets a repository_dispatch.
 var githubKind = kind{
+	outcomes: choices,
 	secret:   bearerToken,
 	path:     regexp.MustCompile(`^(/api/v3)?/repos/[^/]+/[^/]+/dispatches$`),
 	example:  "https://api.github.com/repos/OWNER/REPO/dispatches",
@@ -25,7 +27,7 @@ func githubMessage(e Event) ([]byte, error) {
 		Notification notification.Status `json:"notification"`
 		ID           string              `json:"id"`
 	}
-	return encode(struct {
+	return json.Marshal(struct {
 		EventType     string  `json:"event_type"`
 		ClientPayload payload `json:"client_payload"`
 	}{e.Type, payload{e.Status, e.ID}})
@@ -33,8 +35,8 @@ func githubMessage(e Event) ([]byte, error) {
 
 // bearerToken takes a token that goes into a header.
 func bearerToken(s *settings, secret string) error {
-	if len(secret) > maxSecret || strings.ContainsFunc(secret, func(c rune) bool { return c <= ' ' || c > '~' }) {
-		return fmt.Errorf("is not a token: printable characters without spaces, at most %d", maxSecret)
+	if strings.ContainsFunc(secret, func(c rune) bool { return c <= ' ' || c > '~' }) {
+		return errors.New("is not a token: printable characters without spaces")
 	}
 	s.header.Set("Authorization", "Bearer "+secret)
 	return nil

@@ -2,9 +2,9 @@ package target
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"text/template"
@@ -33,10 +33,7 @@ func headline(s notification.Status) string {
 
 // imageName is the image as a person would name it.
 func imageName(s notification.Status) string {
-	name := s.Repository
-	if s.Registry != "" {
-		name = s.Registry + "/" + name
-	}
+	name := strings.TrimPrefix(s.Registry+"/"+s.Repository, "/")
 	if s.Tag != "" {
 		return name + ":" + s.Tag
 	}
@@ -47,18 +44,18 @@ func imageName(s notification.Status) string {
 // every value must go through the function json. Text that is not ours must go through
 // fit before.
 func render(text string, escapes *strings.Replacer) func(Event) ([]byte, error) {
-	t := template.Must(template.New("").Funcs(template.FuncMap{
-		"json": func(s string) (string, error) { data, err := encode(s); return string(data), err },
+	t := template.Must(template.New("").Option("missingkey=error").Funcs(template.FuncMap{
+		"json": quote,
 		"fit":  func(s string, limit int) string { return fit(s, limit, escapes) },
 	}).Parse(text))
 	return func(e Event) ([]byte, error) {
 		var rendered, body bytes.Buffer
-		err := t.Execute(&rendered, message{
-			ID:       e.ID,
-			Headline: headline(e.Status),
-			Image:    imageName(e.Status),
-			Good:     e.Status.Status != replication.TimedOut,
-			Facts:    factsOf(e.Status),
+		err := t.Execute(&rendered, map[string]any{ // all but Headline and the labels of Facts is text that is not ours
+			"ID":       e.ID,
+			"Headline": headline(e.Status),
+			"Image":    imageName(e.Status),
+			"Good":     e.Status.Status != replication.TimedOut,
+			"Facts":    factsOf(e.Status),
 		})
 		if err == nil {
 			err = json.Compact(&body, rendered.Bytes())
@@ -70,22 +67,11 @@ func render(text string, escapes *strings.Replacer) func(Event) ([]byte, error) 
 	}
 }
 
-// message is what a template can show. All but Headline and labels is text that is not
-// ours.
-type message struct {
-	ID, Headline, Image string
-	Good                bool
-	Facts               []fact
-}
-
 type fact struct{ Label, Value string }
 
 // factsOf returns at most eight facts, none of them empty; Slack takes ten.
 func factsOf(s notification.Status) []fact {
-	var after, mismatch string
-	if s.DurationMS != nil {
-		after = (time.Duration(*s.DurationMS) * time.Millisecond).String()
-	}
+	mismatch := ""
 	if s.Mismatch {
 		mismatch = "regions disagree on the digest or tag"
 	}
@@ -94,7 +80,7 @@ func factsOf(s notification.Status) []fact {
 		{"Regions", strings.Join(regionNames(s), ", ")},
 		{"Action", s.Action},
 		{"Digest", s.Digest},
-		{"After", after},
+		{"After", (time.Duration(*cmp.Or(s.DurationMS, new(int64))) * time.Millisecond).String()},
 		{"Since", s.StartedAt.UTC().Format(time.RFC3339)},
 		{"Mismatch", mismatch},
 	}, func(f fact) bool { return f.Value == "" })
@@ -119,13 +105,11 @@ func fit(s string, limit int, escapes *strings.Replacer) string {
 	return b.String()
 }
 
-// encode makes JSON without the escapes for HTML: a person may read it.
-func encode(v any) ([]byte, error) {
-	var b bytes.Buffer
+// quote makes JSON without the escapes for HTML, each of which is six bytes.
+func quote(s string) (string, error) {
+	var b strings.Builder
 	encoder := json.NewEncoder(&b)
 	encoder.SetEscapeHTML(false)
-	if err := encoder.Encode(v); err != nil {
-		return nil, fmt.Errorf("encode: %w", err)
-	}
-	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
+	err := encoder.Encode(s)
+	return b.String(), err
 }

@@ -1,7 +1,6 @@
 package target
 
 import (
-	"encoding/base64"
 	"encoding/json"
 	"html"
 	"maps"
@@ -15,13 +14,16 @@ import (
 )
 
 // hidden are the strings that must not be shown, in every spelling in which the
-// other side may send them back; the longest comes first.
+// other side may send them back.
 type hidden []string
 
 const (
 	minHidden = 4 // bytes; a shorter string protects nothing
 	minPiece  = 8 // bytes, for a part of a path, a query or a header's value
 	mark      = "[hidden]"
+
+	// maxHidden bounds a hidden string, in bytes: no spelling has more for one byte.
+	maxHidden = 6 * maxValue
 )
 
 // hide collects what must be hidden of the settings of a target.
@@ -41,27 +43,24 @@ func hide(u *url.URL, secrets []string, header http.Header) hidden {
 			add(minHidden, s, strings.TrimPrefix(s, "whsec_"))
 		}
 	}
-	for _, values := range header {
-		for _, v := range values {
-			scheme, credentials, _ := strings.Cut(v, " ")
-			credentials = strings.TrimSpace(credentials)
-			add(minHidden, v, credentials)
-			if strings.EqualFold(scheme, "Basic") {
-				raw, _ := base64.StdEncoding.DecodeString(credentials) // user:password
-				_, password, _ := strings.Cut(string(raw), ":")
-				add(minHidden, string(raw), password)
-			}
-			add(minPiece, strings.FieldsFunc(v, func(c rune) bool { return strings.ContainsRune(" \t,;=", c) })...)
+	for name := range header {
+		v := header.Get(name)
+		_, credentials, _ := strings.Cut(v, " ")
+		credentials = strings.TrimSpace(credentials)
+		add(minHidden, v, credentials)
+		basic := http.Request{Header: http.Header{"Authorization": {"Basic " + credentials}}}
+		if user, password, ok := basic.BasicAuth(); ok {
+			add(minHidden, user+":"+password, password)
 		}
+		add(minPiece, strings.FieldsFunc(v, func(c rune) bool { return strings.ContainsRune(" \t,;=", c) })...)
 	}
 	for _, path := range []string{u.Path, u.EscapedPath(), u.RequestURI(), u.RawQuery} {
 		if path != "/" {
 			add(2, path)
 			add(minHidden, strings.Trim(path, "/"))
 		}
+		add(minPiece, strings.Split(path, "/")...)
 	}
-	add(minPiece, strings.Split(u.Path, "/")...)
-	add(minPiece, strings.Split(u.EscapedPath(), "/")...)
 	for pair := range strings.SplitSeq(u.RawQuery, "&") {
 		_, v, _ := strings.Cut(pair, "=")
 		add(minPiece, v)
@@ -69,7 +68,7 @@ func hide(u *url.URL, secrets []string, header http.Header) hidden {
 	for _, values := range u.Query() {
 		add(minPiece, values...)
 	}
-	return slices.SortedFunc(maps.Keys(all), func(a, b string) int { return len(b) - len(a) })
+	return slices.Collect(maps.Keys(all))
 }
 
 var (
@@ -92,56 +91,36 @@ func spellings(s string) []string {
 	}
 }
 
-// longest is how much must be read beyond a cut, to find a hidden string that the cut
-// divides.
-func (h hidden) longest() int {
-	if len(h) == 0 {
-		return 0
-	}
-	return len(h[0])
-}
-
 // clean is the beginning of text: at most limit bytes, printable, in one line, and
 // without the hidden strings. Those may overlap, and may extend beyond the limit.
 func (h hidden) clean(text string, limit int) string {
-	text = h.mask(text, limit)
-	text = strings.ToValidUTF8(text, "\uFFFD")
-	text = strings.Map(func(c rune) rune {
+	text = oneLine(strings.Map(func(c rune) rune {
 		if unicode.IsPrint(c) {
 			return c
 		}
 		return ' '
-	}, text)
-	text = oneLine(text)
-	text = h.mask(text, len(text)) // a line break within a hidden string is a space now
-	if len(text) > limit {
-		text = strings.ToValidUTF8(text[:limit], "")
-	}
-	return text
+	}, h.mask(text, limit)))
+	text = h.mask(text, limit) // a line break within a hidden string is a space now
+	return strings.ToValidUTF8(text[:min(limit, len(text))], "")
 }
 
 // mask replaces hidden strings in the first limit bytes of text, and drops all that
 // follows.
 func (h hidden) mask(text string, limit int) string {
-	covered := make([]bool, len(text))
-	for _, w := range h {
-		for from := 0; ; from++ {
-			i := strings.Index(text[from:], w)
-			if i < 0 {
-				break
-			}
-			from += i
-			for j := range w {
-				covered[from+j] = true
+	present := slices.DeleteFunc(slices.Clone(h), func(w string) bool { return !strings.Contains(text, w) })
+	var b strings.Builder
+	end := 0 // of the hidden strings so far
+	for i := range min(len(text), limit) {
+		before := end
+		for _, w := range present {
+			if strings.HasPrefix(text[i:], w) {
+				end = max(end, i+len(w))
 			}
 		}
-	}
-	var b strings.Builder
-	for i := range min(len(text), limit) {
 		switch {
-		case !covered[i]:
+		case i >= end:
 			b.WriteByte(text[i])
-		case i == 0 || !covered[i-1]:
+		case i >= before:
 			b.WriteString(mark)
 		}
 	}

@@ -1,17 +1,17 @@
 package target
 
 import (
+	"io"
 	"net/http"
 	"net/url"
 	"strings"
 	"testing"
+
+	"allregions/app/notification"
 )
 
 func TestClean(t *testing.T) {
-	h := hidden{"top secret", "abcdefgh", "efghijkl", "aaaa"}
-	if n := h.longest(); n != len("top secret") {
-		t.Errorf("the longest is of %d bytes", n)
-	}
+	h := hidden{"top secret", "abcdefgh", "efghijkl", "aaaa", "op s"}
 	for _, c := range []struct {
 		name, text string
 		limit      int
@@ -21,6 +21,7 @@ func TestClean(t *testing.T) {
 		{"one", "key abcdefgh is wrong", 100, "key [hidden] is wrong"},
 		{"twice", "abcdefgh abcdefgh", 100, "[hidden] [hidden]"},
 		{"overlapping", "<abcdefghijkl>", 100, "<[hidden]>"},
+		{"one within another", "<top secret>", 100, "<[hidden]>"},
 		{"overlapping itself", "<aaaaaaa>", 100, "<[hidden]>"},
 		{"across the cut", "0123456789abcdefgh", 12, "0123456789[h"},
 		{"behind the cut", "0123456789abcdefgh", 10, "0123456789"},
@@ -68,11 +69,51 @@ func TestHide(t *testing.T) {
 			}
 		}
 	}
+	for _, value := range []string{"Basic  ZGVwbG95OmJhc2ljUGFzc3dvcmRINHNDOGY=", "basic ZGVwbG95OmJhc2ljUGFzc3dvcmRINHNDOGY="} {
+		if got := hide(u, nil, http.Header{"Authorization": {value}}).clean("basicPasswordH4sC8f", 100); got != mark {
+			t.Errorf("%s: got %s, want %s", value, got, mark)
+		}
+	}
 	// What is no secret stays readable.
 	for _, text := range []string{"POST hooks.example.com: 1 of 2", "abc", "Basic", "api-version"} {
 		if got := h.clean(text, 1000); got != text {
 			t.Errorf("%s: %s", text, got)
 		}
+	}
+}
+
+// A hidden string that begins before the cut is read to its end, however it is spelt.
+func TestHiddenStringsAreBounded(t *testing.T) {
+	for c := range rune(0x3000) {
+		value := strings.Repeat(string(c), maxValue/len(string(c)))
+		for _, s := range spellings(value[:len(value)/64]) {
+			if len(s)*64 > maxHidden {
+				t.Fatalf("%q: %d bytes become %d", c, len(value)/64, len(s))
+			}
+		}
+	}
+	u, err := url.Parse("https://example.com/" + strings.Repeat("é", 1000) + "?x=" + strings.Repeat(`"`, 1000))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range hide(u, []string{strings.Repeat("+", maxValue)}, http.Header{"X-Key": {strings.Repeat(`"`, maxValue)}}) {
+		if len(s) > maxHidden {
+			t.Errorf("%.40q… has %d bytes, want at most %d", s, len(s), maxHidden)
+		}
+	}
+}
+
+// The cut of an answer never shows the beginning of a hidden string, even of the
+// longest: in HTML, its quotes are six bytes each.
+func TestTheLongestSecretIsReadWhole(t *testing.T) {
+	key := strings.Repeat(`"`, maxValue)
+	target := load(t, `[{name: a, type: slack, url: "https://example.com/x", headers: {X-Key: "${KEY}"}}]`, map[string]string{"KEY": key})[0]
+	side := roundTrip(func(*http.Request) (*http.Response, error) {
+		answer := strings.Repeat("x", maxAnswer-10) + strings.Repeat("&quot;", maxValue) + "behind"
+		return &http.Response{StatusCode: 500, Body: io.NopCloser(strings.NewReader(answer))}, nil
+	})
+	if got := try(t, side, target, event(t, notification.TypeCompleted, nil)).Error; !strings.HasSuffix(got, "x"+mark) {
+		t.Errorf("got …%q, want %s at the end", got[len(got)-20:], mark)
 	}
 }
 

@@ -12,7 +12,7 @@ import (
 //go:embed slack.json.tmpl
 var slackTemplate string
 
-var slackKind = kind{body: render(slackTemplate, slackEscapes)}
+var slackKind = kind{outcomes: choices, body: render(slackTemplate, slackEscapes)}
 
 // slackEscapes escape what has a meaning in mrkdwn: links, mentions, and the end of
 // the code span.

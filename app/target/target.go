@@ -91,13 +91,13 @@ type settings struct {
 	signers  []*standardwebhooks.Webhook
 	header   http.Header // as configured, and what authenticates us
 	outcomes []replication.Status
-	filter   *filter // nil takes everything
+	filter   *filter
 	hidden   hidden
 }
 
 // kind is what sets the targets of one type apart.
 type kind struct {
-	outcomes []replication.Status          // by default; nil takes all
+	outcomes []replication.Status          // by default
 	filter   string                        // by default; empty takes everything
 	secret   func(*settings, string) error // stores the secret; nil if the kind has none
 	path     *regexp.Regexp                // what the URL's path must match; nil for any path
@@ -106,9 +106,6 @@ type kind struct {
 	header   map[string]string             // of every request, beside defaultHeader and in its place
 	reserved []string                      // headers that cannot be configured, beside those of all kinds
 	body     func(Event) ([]byte, error)
-
-	// sign, if set, returns the headers that authenticate one request.
-	sign func(*settings, Event, time.Time) (map[string]string, error)
 }
 
 var kinds = map[string]kind{"webhook": webhookKind, "acr": acrKind, "slack": slackKind, "teams": teamsKind, "github": githubKind}
@@ -127,9 +124,6 @@ func (t *Target) Wants(e Event) (bool, error) {
 	if !slices.Contains(s.outcomes, outcomeOf[e.Type]) {
 		return false, nil
 	}
-	if s.filter == nil {
-		return true, nil
-	}
 	ok, err := s.filter.takes(e.Status)
 	if err != nil {
 		return false, fmt.Errorf("filter of target %s: %w", t.Name, err)
@@ -140,9 +134,6 @@ func (t *Target) Wants(e Event) (bool, error) {
 // request makes the request that delivers e. An error means that there is none for
 // this event, and quotes nothing.
 func (t *Target) request(ctx context.Context, e Event, now time.Time) (*http.Request, error) {
-	if !validID.MatchString(e.ID) {
-		return nil, errors.New("the event's id cannot be sent")
-	}
 	s := t.s()
 	body, err := s.kind.body(e)
 	if err != nil {
@@ -152,17 +143,14 @@ func (t *Target) request(ctx context.Context, e Event, now time.Time) (*http.Req
 	if err != nil {
 		return nil, errors.New("the request cannot be made") // the error quotes the URL
 	}
-	var signed map[string]string
-	if s.kind.sign != nil {
-		if signed, err = s.kind.sign(s, e, now); err != nil {
-			return nil, err
-		}
-	}
 	request.Header = s.header.Clone()
-	for _, header := range []map[string]string{defaultHeader, s.kind.header, signed} {
+	for _, header := range []map[string]string{defaultHeader, s.kind.header} {
 		for name, value := range header {
 			request.Header.Set(name, value)
 		}
 	}
-	return request, nil
+	if len(s.signers) > 0 {
+		err = s.sign(request.Header, e, now)
+	}
+	return request, err
 }

@@ -12,7 +12,7 @@ import (
 //go:embed teams.json.tmpl
 var teamsTemplate string
 
-var teamsKind = kind{body: render(teamsTemplate, teamsEscapes)}
+var teamsKind = kind{outcomes: choices, body: render(teamsTemplate, teamsEscapes)}
 
 // teamsEscapes keep text from being one of the functions of Adaptive Cards, such
 // as {{DATE(…)}}. Text runs have them, too.

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"net/http"
 	"strconv"
 	"strings"
 	"time"
@@ -13,27 +14,27 @@ import (
 
 // webhookKind gets the CloudEvent, signed after Standard Webhooks.
 var webhookKind = kind{
+	outcomes: choices,
 	secret:   signingSecrets,
 	header:   map[string]string{"Content-Type": "application/cloudevents+json"},
 	reserved: []string{"Webhook-Id", "Webhook-Timestamp", "Webhook-Signature"},
 	body:     func(e Event) ([]byte, error) { return e.Body, nil },
-	sign:     signWebhook,
 }
 
-func signWebhook(s *settings, e Event, now time.Time) (map[string]string, error) {
+// sign sets the headers that authenticate one request.
+func (s *settings) sign(header http.Header, e Event, now time.Time) error {
 	var signatures []string
 	for _, signer := range s.signers {
 		signature, err := signer.Sign(e.ID, now, e.Body)
 		if err != nil {
-			return nil, errors.New("the event cannot be signed")
+			return errors.New("the event cannot be signed")
 		}
 		signatures = append(signatures, signature)
 	}
-	return map[string]string{
-		standardwebhooks.HeaderWebhookID:        e.ID,
-		standardwebhooks.HeaderWebhookTimestamp: strconv.FormatInt(now.Unix(), 10),
-		standardwebhooks.HeaderWebhookSignature: strings.Join(signatures, " "),
-	}, nil
+	header.Set(standardwebhooks.HeaderWebhookID, e.ID)
+	header.Set(standardwebhooks.HeaderWebhookTimestamp, strconv.FormatInt(now.Unix(), 10))
+	header.Set(standardwebhooks.HeaderWebhookSignature, strings.Join(signatures, " "))
+	return nil
 }
 
 // signingSecrets takes one secret of Standard Webhooks, or two during a
@@ -45,13 +46,10 @@ func signingSecrets(s *settings, secret string) error {
 	}
 	for i, secret := range secrets {
 		key, ok := strings.CutPrefix(secret, "whsec_")
-		raw, err := base64.StdEncoding.DecodeString(key)
+		raw, _ := base64.StdEncoding.DecodeString(key)
+		signer, err := standardwebhooks.NewWebhook(secret) // has an error if that has one
 		if !ok || err != nil || len(raw) < 24 || len(raw) > 64 {
 			return fmt.Errorf("number %d is not whsec_ and the base64 of 24 to 64 bytes; echo whsec_$(openssl rand -base64 32) makes one", i+1)
-		}
-		signer, err := standardwebhooks.NewWebhookRaw(raw)
-		if err != nil {
-			return errors.New("cannot be used to sign") // the error may quote it
 		}
 		s.signers = append(s.signers, signer)
 	}

@@ -23,25 +23,6 @@ type Metrics struct {
 	latency, lag metric.Float64Histogram
 }
 
-// The labels.
-const (
-	labelRegion  = attribute.Key("region")
-	labelResult  = attribute.Key("result")
-	labelVia     = attribute.Key("via")
-	labelOutcome = attribute.Key("outcome")
-	labelWork    = attribute.Key("work")
-	labelTarget  = attribute.Key("target")
-)
-
-// workPublish labels the only work that a reminder repeats.
-var workPublish = labelWork.String("publish")
-
-const (
-	viaWebhook  = "webhook" // replication.ViaWebhook is ""
-	otherRegion = "other"   // any region that is not expected
-	resultFound = "found"   // of an event that ACR's log had, and no webhook brought
-)
-
 // Upper bounds, in seconds. Replication takes seconds, or minutes for a large
 // image, or days if a person has to repair something. Publication takes
 // milliseconds, or as long as a broker is away.
@@ -83,9 +64,9 @@ func newMetrics(m metric.Meter) (*Metrics, error) {
 	s.count(s.started, 0)
 	s.open.Add(context.Background(), 0)
 	for _, outcome := range []replication.Status{replication.Replicated, replication.TimedOut, replication.Recovered} {
-		s.count(s.notifications, 0, labelOutcome.String(string(outcome)))
+		s.count(s.notifications, 0, attribute.String("outcome", string(outcome)))
 	}
-	s.count(s.recoveries, 0, workPublish)
+	s.count(s.recoveries, 0, attribute.String("work", "publish"))
 	return s, nil
 }
 
@@ -93,9 +74,10 @@ func (s *Metrics) count(c metric.Int64Counter, n int64, labels ...attribute.KeyV
 	c.Add(context.Background(), n, metric.WithAttributeSet(attribute.NewSet(labels...)))
 }
 
+// event counts a regional event. An unexpected region is "", and so is ViaWebhook.
 func (s *Metrics) event(region replication.Region, result string, via replication.Via) {
-	s.count(s.events, 1, labelRegion.String(cmp.Or(string(region), otherRegion)), labelResult.String(result),
-		labelVia.String(cmp.Or(string(via), viaWebhook)))
+	s.count(s.events, 1, attribute.String("region", cmp.Or(string(region), "other")), attribute.String("result", result),
+		attribute.String("via", cmp.Or(string(via), "webhook")))
 }
 
 // Received is for api.Config.
@@ -109,42 +91,37 @@ func (s *Metrics) Delivered(region replication.Region, result string) {
 }
 
 // Handed is for intake.Peer.
-func (s *Metrics) Handed(result string) { s.count(s.hops, 1, labelResult.String(result)) }
+func (s *Metrics) Handed(result string) { s.count(s.hops, 1, attribute.String("result", result)) }
 
 // Saved, Published and Repeated are for notification.Actor.
 func (s *Metrics) Saved(before, after replication.State) {
 	for _, a := range after.Arrivals[len(before.Arrivals):] {
 		s.latency.Record(context.Background(), a.ReceivedAt.Sub(after.StartedAt).Seconds(),
-			metric.WithAttributeSet(attribute.NewSet(labelRegion.String(string(a.Region)))))
+			metric.WithAttributeSet(attribute.NewSet(attribute.String("region", string(a.Region)))))
 		if a.Via == replication.ViaEventLog {
-			s.event(a.Region, resultFound, a.Via)
+			s.event(a.Region, "found", a.Via) // no webhook brought it
 		}
 	}
 	for _, o := range after.Outcomes[len(before.Outcomes):] {
-		s.count(s.notifications, 1, labelOutcome.String(string(o.Status)))
+		s.count(s.notifications, 1, attribute.String("outcome", string(o.Status)))
 		if o.Status == replication.TimedOut {
 			s.countMissing(after.As(o).Missing(), 1)
 		}
 	}
 	if !before.Exists() {
 		s.count(s.started, 1)
+		s.open.Add(context.Background(), 1)
 		s.countMissing(after.Expected, 0) // see newMetrics
 	}
-	s.open.Add(context.Background(), open(after)-open(before))
+	if len(before.Outcomes) == 0 && len(after.Outcomes) > 0 {
+		s.open.Add(context.Background(), -1)
+	}
 }
 
 func (s *Metrics) countMissing(regions []replication.Region, n int64) {
 	for _, r := range regions {
-		s.count(s.missing, n, labelRegion.String(string(r)))
+		s.count(s.missing, n, attribute.String("region", string(r)))
 	}
-}
-
-// open is 1 for a notification that waits for its regions.
-func open(s replication.State) int64 {
-	if s.Exists() && s.Status() == replication.Collecting {
-		return 1
-	}
-	return 0
 }
 
 // Published: see Saved.
@@ -152,10 +129,10 @@ func (s *Metrics) Published(_ replication.Outcome, lag time.Duration) {
 	s.lag.Record(context.Background(), lag.Seconds())
 }
 
-// Repeated: see Saved.
-func (s *Metrics) Repeated() { s.count(s.recoveries, 1, workPublish) }
+// Repeated: see Saved. Publishing is the only work that a reminder repeats.
+func (s *Metrics) Repeated() { s.count(s.recoveries, 1, attribute.String("work", "publish")) }
 
 // Attempted is for target.Set.
 func (s *Metrics) Attempted(name string, v target.Verdict) {
-	s.count(s.attempts, 1, labelTarget.String(name), labelResult.String(string(v)))
+	s.count(s.attempts, 1, attribute.String("target", name), attribute.String("result", string(v)))
 }

@@ -9,15 +9,14 @@ package telemetry
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"runtime/debug"
-	"sync"
 	"time"
 
 	"github.com/go-logr/logr"
+	"github.com/go-logr/logr/funcr"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -31,6 +30,7 @@ import (
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
+	"golang.org/x/sync/errgroup"
 
 	"allregions/app/actor"
 )
@@ -70,17 +70,12 @@ type Telemetry struct {
 }
 
 // Start sets telemetry up. It does not wait for any endpoint. OpenTelemetry's own log
-// is a global variable: it goes to the Telemetry that was started last.
-func Start(ctx context.Context, o Options) (_ *Telemetry, err error) {
+// is a global variable: it goes to the Telemetry that was started last. After an error
+// the process must end: it does not take back what was set up before.
+func Start(ctx context.Context, o Options) (*Telemetry, error) {
 	otel.SetErrorHandler(logErrors(o.Log))
-	otel.SetLogger(logr.FromSlogHandler(withoutValues{o.Log.Handler()}))
+	otel.SetLogger(withoutValues(o.Log))
 	t := &Telemetry{log: o.Log}
-	defer func() {
-		if err != nil {
-			t.Shutdown()
-		}
-	}()
-
 	self, err := resource.New(ctx, resource.WithTelemetrySDK(), resource.WithAttributes(identity(o.Instance)...), resource.WithFromEnv())
 	if err != nil { // what can be read of it counts
 		otel.Handle(fmt.Errorf("OTEL_RESOURCE_ATTRIBUTES: %w", err))
@@ -130,13 +125,11 @@ func identity(instance string) []attribute.KeyValue {
 func (t *Telemetry) Shutdown() {
 	ctx, cancel := context.WithTimeout(context.Background(), flushTimeout)
 	defer cancel()
-	errs := make([]error, len(t.shutdown))
-	var all sync.WaitGroup
-	for i, shutdown := range t.shutdown {
-		all.Go(func() { errs[i] = shutdown(ctx) })
+	var all errgroup.Group
+	for _, shutdown := range t.shutdown {
+		all.Go(func() error { return shutdown(ctx) })
 	}
-	all.Wait()
-	if err := errors.Join(errs...); err != nil {
+	if err := all.Wait(); err != nil {
 		t.log.Warn("not all telemetry was sent", "err", err)
 	}
 }
@@ -152,15 +145,13 @@ func logErrors(log *slog.Logger) otel.ErrorHandlerFunc {
 	}
 }
 
-// withoutValues is where the SDK says what it does not understand of its settings.
-// It adds their values, and some are secrets: OTEL_EXPORTER_OTLP_HEADERS.
-type withoutValues struct{ slog.Handler }
-
-func (h withoutValues) Handle(ctx context.Context, r slog.Record) error {
-	without := slog.NewRecord(r.Time, r.Level, "a setting of OpenTelemetry cannot be read, and does not count", r.PC)
-	without.AddAttrs(slog.String("at", r.Message))
-	return h.Handler.Handle(ctx, without)
+// withoutValues is where the SDK says what it does not understand of its settings. It
+// adds an error and values, and some are secrets: OTEL_EXPORTER_OTLP_HEADERS.
+func withoutValues(log *slog.Logger) logr.Logger {
+	return funcr.New(func(_, at string) {
+		log.Error("a setting of OpenTelemetry cannot be read, and does not count", "at", at)
+	}, funcr.Options{
+		RenderBuiltinsHook: func(pairs []any) []any { return pairs[:2] }, // the message
+		RenderArgsHook:     func([]any) []any { return nil },
+	})
 }
-
-func (h withoutValues) WithAttrs([]slog.Attr) slog.Handler { return h }
-func (h withoutValues) WithGroup(string) slog.Handler      { return h }

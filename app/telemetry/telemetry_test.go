@@ -271,6 +271,16 @@ func TestCollectorAway(t *testing.T) {
 	}
 }
 
+// What the SDK says of a setting is logged without values, and without an error that may
+// quote them.
+func TestSettingsAreNotLogged(t *testing.T) {
+	var log bytes.Buffer
+	withoutValues(slog.New(slog.NewTextHandler(&log, nil))).Error(errors.New("s3cr3t"), "parse headers", "input", "s3cr3t")
+	if got := log.String(); strings.Contains(got, "s3cr3t") || !strings.Contains(got, "parse headers") || !strings.Contains(got, "level=ERROR") {
+		t.Errorf("got %s", got)
+	}
+}
+
 func TestComplaints(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer

@@ -91,7 +91,7 @@ func (b *back) watch(ctx context.Context) {
 	var ready time.Time // when it last was
 	for ctx.Err() == nil {
 		asked, cancel := context.WithTimeout(ctx, shutdownDelay)
-		_, err := stack.Get(asked, b.url+"/readyz", "")
+		err := stack.Get(asked, b.url+"/readyz", "", nil)
 		cancel()
 		if err == nil {
 			ready = time.Now()

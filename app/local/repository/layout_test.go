@@ -69,7 +69,7 @@ var planned = []string{"page"}
 
 // others says which packages may import what is not ours.
 var others = map[string][]string{
-	"github.com/prometheus/":             {"telemetry"},
+	"github.com/prometheus/":             {"telemetry", "local/process"},
 	"github.com/go-logr/":                {"telemetry"},
 	"go.opentelemetry.io/otel/sdk":       {"telemetry"},
 	"go.opentelemetry.io/otel/exporters": {"telemetry"},

@@ -31,7 +31,7 @@ func TestFlow(t *testing.T) {
 	t.Run("SQLite", func(t *testing.T) {
 		t.Parallel()
 		testFlow(t, Options{}, func(t *testing.T, s *Stack, id string) []byte {
-			data, _, err := s.Dapr().Records("images", "").Load(t.Context(), id)
+			data, _, err := s.dapr.Records("images", "").Load(t.Context(), id)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -630,17 +630,17 @@ func TestQueue(t *testing.T) {
 	t.Parallel()
 	sub, dead := newSubscriber(), make(chan string, 10)
 	s, r := start(t, Options{Timeout: 2 * soon, Events: sub.take, Settings: map[string]string{"WEBHOOK_TOPIC": "acr-webhooks"}})
-	go s.Dapr().Topic(PubSub, "acr-webhooks-dead").Subscribe(t.Context(), nil, func(event []byte) { dead <- string(event) })
+	go s.dapr.Topic(PubSub, "acr-webhooks-dead").Subscribe(t.Context(), nil, func(event []byte) { dead <- string(event) })
 
 	if err := s.Process(SchedulerProcess).Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
 	// What cannot be delivered for a day is dead, and counted.
 	yesterday := acr.NewPush("shop/cart", "v0")
-	if err := s.Dapr().Topic(PubSub, "acr-webhooks").Publish(t.Context(), "yesterday", queuedEvent(t, yesterday, 25*time.Hour)); err != nil {
+	if err := s.dapr.Topic(PubSub, "acr-webhooks").Publish(t.Context(), "yesterday", queuedEvent(t, yesterday, 25*time.Hour)); err != nil {
 		t.Fatal(err)
 	}
-	letters := &intake.DeadLetters{Records: s.Dapr().Records("statestore", "")}
+	letters := &intake.DeadLetters{Records: s.dapr.Records("statestore", "")}
 	counted := func(n int, event, reason string) {
 		eventually(t, soon, "the dead letter is counted", func() bool {
 			sum, err := letters.Summary(t.Context())
@@ -672,7 +672,7 @@ func TestQueue(t *testing.T) {
 	}
 
 	// What is not ours ends among the dead, and does not come again.
-	if err := s.Dapr().Topic(PubSub, "acr-webhooks").Publish(t.Context(), "x", []byte(`{"specversion":"1.0","id":"x","type":"y","source":"z"}`)); err != nil {
+	if err := s.dapr.Topic(PubSub, "acr-webhooks").Publish(t.Context(), "x", []byte(`{"specversion":"1.0","id":"x","type":"y","source":"z"}`)); err != nil {
 		t.Fatal(err)
 	}
 	select {
