@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"time"
 
 	"go.opentelemetry.io/otel/propagation"
 
@@ -58,3 +59,14 @@ func (h *Handler) handOver(ctx context.Context, r *http.Request, id string, body
 // hasHopped tells whether another replica has handed the webhook over. A caller that only
 // says so has a key as well, and gets less.
 func hasHopped(r *http.Request) bool { return r.Header.Get(intake.HopHeader) != "" }
+
+// patience is how long everything behind the webhook may take here. A replica that has
+// handed it over has less time left: without the hint the answer, which may be that the
+// event is queued, would come too late for it.
+func patience(r *http.Request) time.Duration {
+	left, err := time.ParseDuration(r.Header.Get(intake.HopHeader))
+	if err != nil {
+		return receiveTimeout
+	}
+	return min(left, receiveTimeout)
+}

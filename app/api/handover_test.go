@@ -41,7 +41,7 @@ func (p *peer) HandOver(ctx context.Context, w intake.Webhook) (intake.Answer, e
 // for no other reason.
 func TestWhatIsHandedOver(t *testing.T) {
 	news := intake.Answer{Status: 202, Body: []byte(`{"id":"a","status":"collecting"}`)}
-	const hopped = "1"
+	const hopped = "2s"
 	for _, tt := range []struct {
 		name, target, body, hop string
 		peer                    peer
@@ -118,6 +118,28 @@ func TestTheKeyIsHandedOverInAHeader(t *testing.T) {
 			}
 			if got := p.handed[0]; got.Header.Get("Authorization") != "Bearer "+key2 || got.Region != "West-Europe" || string(got.Body) != push || got.ID != "a" {
 				t.Errorf("%+v", got)
+			}
+		})
+	}
+}
+
+// A replica that has handed a webhook over has less time left than ACR gives, and says
+// so. Nobody gets more than that.
+func TestPatience(t *testing.T) {
+	for hop, want := range map[string]time.Duration{
+		"": receiveTimeout, "2s": 2 * time.Second, "150ms": 150 * time.Millisecond, "0s": 0, "-1s": -time.Second,
+		"1h": receiveTimeout, "soon": receiveTimeout, "5": receiveTimeout,
+	} {
+		t.Run(hop, func(t *testing.T) {
+			h := newHandler(&backend{}, io.Discard)
+			var got time.Duration
+			h.config.Intake = addFunc(func(ctx context.Context, _ replication.Event, _ []replication.Region) (intake.Result, error) {
+				deadline, _ := ctx.Deadline()
+				got = time.Until(deadline)
+				return started(), nil
+			})
+			if call(h, "POST", "/webhooks/acr?region=eastus", push, intake.HopHeader, hop); got > want || got < want-time.Second {
+				t.Errorf("with %q left the intake had %v, want %v", hop, got, want)
 			}
 		})
 	}

@@ -89,7 +89,7 @@ type accepted struct {
 
 // accept makes p an event, and gives it to the intake.
 func (h *Handler) accept(ctx context.Context, r *http.Request, p payload, body []byte) (a accepted, err error) {
-	ctx, cancel := context.WithTimeout(ctx, receiveTimeout)
+	ctx, cancel := context.WithTimeout(ctx, patience(r))
 	defer cancel()
 	if a.expected, err = h.config.Regions.Expected(ctx); err != nil {
 		return a, fmt.Errorf("expected regions: %w", err)

@@ -14,12 +14,13 @@ import (
 )
 
 // HopHeader marks a webhook that a replica has handed over. Whoever gets it hands it to
-// nobody.
+// nobody. Its value is how long the answer may take, such as 1.5s.
 const HopHeader = "Allregions-Hop"
 
 const (
-	hopTimeout = 3 * time.Second        // of one try: longer than a turn that can still save
+	hopTimeout = 3 * time.Second        // of one try: one that meets a frozen replica leaves time for another
 	hopPause   = 100 * time.Millisecond // between two tries
+	hopMargin  = 100 * time.Millisecond // of a try, for the way there and back
 	maxReply   = 1 << 20                // bytes of an answer
 )
 
@@ -126,7 +127,8 @@ func (p *Peer) try(ctx context.Context, w Webhook) (Answer, error) {
 		return Answer{}, err
 	}
 	req.Header = w.Header.Clone()
-	req.Header.Set(HopHeader, "1")
+	deadline, _ := ctx.Deadline()
+	req.Header.Set(HopHeader, max(0, time.Until(deadline)-hopMargin).String())
 	client := http.Client{Transport: p.transport, CheckRedirect: noRedirect}
 	if client.Transport == nil {
 		client.Transport = newConnections

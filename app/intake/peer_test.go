@@ -123,6 +123,10 @@ func TestHandOverEnds(t *testing.T) {
 				p, results := peerAt(t, "https://peer.example")
 				p.transport = transport(func(r *http.Request) (*http.Response, error) {
 					tries++
+					left := min(hopTimeout, patience-time.Since(begin))
+					if got, want := r.Header.Get(HopHeader), max(0, left-hopMargin).String(); got != want {
+						t.Errorf("try %d has %q left, want %q", tries, got, want)
+					}
 					return tt.peer(r)
 				})
 				_, err := p.HandOver(ctx, webhook())

@@ -36,8 +36,18 @@ func TestRefuses(t *testing.T) {
 	if !c.Refuses() {
 		t.Errorf("it has stopped, and does not refuse; connection %v", c.conn.GetState())
 	}
-	if c.conn.GetState() == connectivity.Shutdown {
-		t.Error("the client has given the connection up")
+	c.conn.Connect()
+	until(t, "the client pauses", func() bool { return c.conn.GetState() == connectivity.TransientFailure })
+	begin := time.Now()
+	until(t, "the pauses have grown to half a second", func() bool { return time.Since(begin) > time.Second })
+	if listener, err = net.Listen("tcp", listener.Addr().String()); err != nil {
+		t.Fatal(err)
+	}
+	server = grpc.NewServer()
+	go server.Serve(listener)
+	defer server.Stop()
+	if c.Refuses() || !c.Connected() {
+		t.Errorf("it is back: refuses %v, connected %v", c.Refuses(), c.Connected())
 	}
 }
 
