@@ -90,7 +90,7 @@ func TestEverySettingIsRead(t *testing.T) {
 	}
 	c.Registry, c.PublicURL, c.Targets, c.OTLP, c.Peer = ResourceID{}, PublicURL{}, nil, Collector{}, PeerURL{}
 	want := Config{Port: 1, AppPort: 2, Regions: Regions(registry.Static{"eastus"}), Actions: Actions{"push", "delete"}, Owner: "prod", Timeout: Timeout(time.Hour), AllowAnonymous: true,
-		ShutdownDelay: Delay(3 * time.Second), StateStore: "s", ImageStore: "i", PubSub: "p", Topic: "t", WebhookTopic: off, DaprGRPCPort: 3}
+		ShutdownDelay: 3 * time.Second, StateStore: "s", ImageStore: "i", PubSub: "p", Topic: "t", WebhookTopic: off, DaprGRPCPort: 3}
 	if got, want := fmt.Sprintf("%#v", c), fmt.Sprintf("%#v", want); got != want {
 		t.Errorf("\n got %s\nwant %s", got, want)
 	}

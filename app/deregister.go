@@ -7,8 +7,6 @@ import (
 	"io"
 	"log/slog"
 
-	"github.com/kelseyhightower/envconfig"
-
 	"allregions/app/registry"
 )
 
@@ -26,11 +24,7 @@ type removal struct {
 }
 
 func loadRemoval() (r removal, err error) {
-	unsetEmpty(settingNames[removal]())
-	if err := envconfig.Process("", &r); err != nil {
-		return r, wrongSetting(err)
-	}
-	if r.Registry.ID != nil && r.Owner.or(r.PublicURL) == "" {
+	if err = process(&r); err == nil && r.Registry.ID != nil && r.Owner.or(r.PublicURL) == "" {
 		err = errors.New("WEBHOOK_OWNER: not set, and neither is PUBLIC_URL")
 	}
 	return r, err

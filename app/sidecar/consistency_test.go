@@ -96,12 +96,12 @@ func TestConsistency(t *testing.T) {
 	// What it would do if it took Cosmos DB for SQLite: calls that come at the same
 	// time go together. What comes of them does not matter, the emulator does not
 	// understand all of it.
-	client, err := sidecar.Dial(s.Replicas[0].Sidecar.GRPCPort, nil)
+	dapr, err := sidecar.Dial(s.Replicas[0].Sidecar.GRPCPort, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer client.Close()
-	records := client.Records("images", "")
+	defer dapr.Close()
+	records := dapr.Records("images", "")
 	records.Together()
 	ctx, end := context.WithCancel(t.Context())
 	var calls sync.WaitGroup

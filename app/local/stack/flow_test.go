@@ -630,7 +630,7 @@ func TestQueue(t *testing.T) {
 	t.Parallel()
 	sub, dead := newSubscriber(), make(chan string, 10)
 	s, r := start(t, Options{Timeout: 2 * soon, Events: sub.take, Settings: map[string]string{"WEBHOOK_TOPIC": "acr-webhooks"}})
-	go s.dapr.Topic(PubSub, "acr-webhooks-dead").Subscribe(t.Context(), nil, func(event []byte) { dead <- string(event) })
+	go s.Replicas[0].Sidecar.Subscribe(t.Context(), PubSub, "acr-webhooks-dead", nil, func(event []byte) { dead <- string(event) })
 
 	if err := s.Process(SchedulerProcess).Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)

@@ -334,7 +334,7 @@ func (s *Stack) subscribe(ctx context.Context) (err error) {
 		first := make(chan error, 2) // nil when it is subscribed, or why it is not
 		go func() {
 			subscribed := false
-			err := s.dapr.Topic(PubSub, Topic).Subscribe(s.ctx, func() { subscribed = true; first <- nil }, s.options.Events)
+			err := s.Replicas[0].Sidecar.Subscribe(s.ctx, PubSub, Topic, func() { subscribed = true; first <- nil }, s.options.Events)
 			if subscribed && err != nil {
 				s.cancel(err)
 			}
