@@ -31,24 +31,28 @@ func TestRefuses(t *testing.T) {
 	if c.Refuses() {
 		t.Error("it refuses while it serves")
 	}
+	for _, state := range []string{"idle", "in a pause"} {
+		server.Stop()
+		until(t, "it is not connected", func() bool { return !c.Connected() })
+		if !c.Refuses() {
+			t.Errorf("%s: it has stopped, and does not refuse", state)
+		}
+		if state == "in a pause" {
+			c.conn.Connect()
+			until(t, "the client pauses", func() bool { return c.conn.GetState() == connectivity.TransientFailure })
+			begin := time.Now()
+			until(t, "the pauses have grown to half a second", func() bool { return time.Since(begin) > time.Second })
+		}
+		if listener, err = net.Listen("tcp", listener.Addr().String()); err != nil {
+			t.Fatal(err)
+		}
+		server = grpc.NewServer()
+		go server.Serve(listener)
+		if c.Refuses() || !c.Connected() {
+			t.Errorf("%s: it is back; refuses %v, connected %v", state, c.Refuses(), c.Connected())
+		}
+	}
 	server.Stop()
-	until(t, "it is not connected", func() bool { return !c.Connected() })
-	if !c.Refuses() {
-		t.Errorf("it has stopped, and does not refuse; connection %v", c.conn.GetState())
-	}
-	c.conn.Connect()
-	until(t, "the client pauses", func() bool { return c.conn.GetState() == connectivity.TransientFailure })
-	begin := time.Now()
-	until(t, "the pauses have grown to half a second", func() bool { return time.Since(begin) > time.Second })
-	if listener, err = net.Listen("tcp", listener.Addr().String()); err != nil {
-		t.Fatal(err)
-	}
-	server = grpc.NewServer()
-	go server.Serve(listener)
-	defer server.Stop()
-	if c.Refuses() || !c.Connected() {
-		t.Errorf("it is back: refuses %v, connected %v", c.Refuses(), c.Connected())
-	}
 }
 
 func until(t *testing.T, what string, ok func() bool) {
