@@ -113,12 +113,12 @@ func refusal(err string) string {
 	switch {
 	case strings.Contains(err, "no other replica"):
 		return "sidecar away, and no other replica"
+	case strings.Contains(err, "redis streams: "):
+		return "broker away"
 	case strings.Contains(err, "connection refused"), strings.Contains(err, "code = Unavailable"):
 		return "sidecar away"
 	case strings.Contains(err, "DeadlineExceeded"), strings.Contains(err, "deadline exceeded"):
 		return "broker silent"
-	case strings.Contains(err, "error from publish"), strings.Contains(err, "error when publish"), strings.Contains(err, "error when publishing"):
-		return "broker away"
 	}
 	return "other"
 }
