@@ -239,31 +239,6 @@ func TestTarget(t *testing.T) {
 	}
 }
 
-// azd's predown hook has no keys, and need not have a URL.
-func TestRemoval(t *testing.T) {
-	const id = "/subscriptions/s/resourceGroups/g/providers/Microsoft.ContainerRegistry/registries/contoso"
-	for want, settings := range map[string]map[string]string{
-		"prod":                               {"REGISTRY_RESOURCE_ID": id, "WEBHOOK_OWNER": "prod", "PUBLIC_URL": "https://h"},
-		"https://h":                          {"REGISTRY_RESOURCE_ID": id, "PUBLIC_URL": "https://h"},
-		"other":                              {"WEBHOOK_OWNER": "other", "REGISTRY_RESOURCE_ID": " ", "PUBLIC_URL": ""},
-		"WEBHOOK_OWNER: not set, and":        {"REGISTRY_RESOURCE_ID": id},
-		`REGISTRY_RESOURCE_ID: "x" is not`:   {"REGISTRY_RESOURCE_ID": "x", "WEBHOOK_OWNER": "prod"},
-		"PUBLIC_URL: not a URL such as http": {"REGISTRY_RESOURCE_ID": id, "PUBLIC_URL": "http://h"},
-	} {
-		t.Run(want, func(t *testing.T) {
-			environment(t, settings)
-			r, err := loadRemoval()
-			got := r.Owner.or(r.PublicURL)
-			if err != nil {
-				got = err.Error()
-			}
-			if !strings.HasPrefix(got, want) {
-				t.Errorf("%v: %s, want %s", settings, got, want)
-			}
-		})
-	}
-}
-
 func TestKeysAreNotPrinted(t *testing.T) {
 	c := Config{Keys: Keys{"s3cr3t"}}
 	for _, s := range []string{fmt.Sprint(c), fmt.Sprintf("%v %+v %s", c.Keys, c, c.Keys)} {

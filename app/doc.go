@@ -25,7 +25,7 @@
 //     that makes them
 //   - [allregions/app/telemetry]: metrics and traces, for which the others have hooks
 //   - main (this package): the settings (config.go), the wiring (wire.go) and the
-//     servers (serve.go); deregister.go is for the day when the service goes
+//     servers (serve.go); check.go is for the day before the service comes
 //
 // Beside the service, [allregions/app/local] runs all of it on one machine, with the
 // real Dapr, for people and for the tests.
