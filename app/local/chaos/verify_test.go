@@ -271,11 +271,11 @@ func TestFalseTimeouts(t *testing.T) {
 
 func TestRefusal(t *testing.T) {
 	for err, want := range map[string]string{
-		"actor a: rpc error: code = DeadlineExceeded desc = context deadline exceeded\nqueue: rpc error: code = Unavailable desc = connection error":          "sidecar away",
-		"actor a: rpc error: code = Unavailable desc = x\nqueue: rpc error: code = DeadlineExceeded desc = context deadline exceeded":                         "broker silent",
-		"actor a: rpc error: code = Unavailable desc = x\nqueue: error publishing event: rpc error: code = Internal desc = redis streams: error from publish": "broker away",
+		"actor a: rpc error: code = DeadlineExceeded desc = context deadline exceeded\nqueue: rpc error: code = Unavailable desc = connection error":                                          "sidecar away",
+		"actor a: rpc error: code = Unavailable desc = x\nqueue: rpc error: code = DeadlineExceeded desc = context deadline exceeded":                                                         "broker silent",
+		"actor a: rpc error: code = Unavailable desc = x\nqueue: error publishing event: rpc error: code = Internal desc = redis streams: error from publish":                                 "broker away",
 		"actor a: rpc error: code = DeadlineExceeded desc = x\nqueue: rpc error: code = Internal desc = redis streams: error from publish: dial tcp 127.0.0.1:1: connect: connection refused": "broker away",
-		"no other replica has taken the webhook in 45 tries: answered 503 application/problem+json":                                                           "sidecar away, and no other replica",
+		"no other replica has taken the webhook in 45 tries: answered 503 application/problem+json":                                                                                           "sidecar away, and no other replica",
 		"expected regions: nobody knows": "other",
 	} {
 		if got := refusal(err); got != want {
