@@ -67,19 +67,20 @@ type Config struct {
 	Deliveries Deliveries
 	Regions    Regions
 	Keys       Keys
+	Peer       Peer // nil for none
 
 	// Activity is what came from each region in the last day, and DeadLetters what could
 	// never be delivered; nil where that is not known.
 	Activity    func(context.Context) (map[replication.Region]catalog.Activity, error)
-	DeadLetters func(context.Context) (DeadLetters, error)
+	DeadLetters func(context.Context) (intake.DeadSummary, error)
 
 	// Ready returns nil while webhooks can be taken. Its error goes to the log, and
 	// not to the caller of /readyz, who needs no key.
 	Ready func(context.Context) error
 
-	// Received, if set, is called for each webhook that has a key and can be read:
-	// with the decision of its notification or one of intake's results, and with the
-	// region if it is expected. It must not block.
+	// Received, if set, is called for each webhook that has a key and can be read, and
+	// that no other replica has answered: with the decision of its notification or one
+	// of intake's results, and with the region if it is expected. It must not block.
 	Received func(region replication.Region, result string)
 
 	// Tracer, if set, traces requests that have a key. Propagator then reads the

@@ -10,19 +10,6 @@ import (
 	"allregions/app/registry"
 )
 
-// DeadLetters are the events that could never be delivered.
-type DeadLetters struct {
-	Count int         `json:"count"`
-	Last  *DeadLetter `json:"last,omitempty"`
-}
-
-// DeadLetter is one of them.
-type DeadLetter struct {
-	At     time.Time `json:"at"`
-	Event  string    `json:"event"`
-	Reason string    `json:"reason"`
-}
-
 // registryAnswer is a registry with what came from its regions.
 type registryAnswer struct {
 	registry.Status

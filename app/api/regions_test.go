@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"allregions/app/catalog"
+	"allregions/app/intake"
 	"allregions/app/registry"
 	"allregions/app/replication"
 )
@@ -32,8 +33,8 @@ func TestRegions(t *testing.T) {
 	activity := func(context.Context) (map[replication.Region]catalog.Activity, error) {
 		return map[replication.Region]catalog.Activity{"westeurope": {LastEvent: at, Median: 1234 * time.Millisecond, P95: 5 * time.Second, Count: 17, Missed: 2}}, nil
 	}
-	dead := func(context.Context) (DeadLetters, error) {
-		return DeadLetters{1, &DeadLetter{at, "a", "no such region"}}, nil
+	dead := func(context.Context) (intake.DeadSummary, error) {
+		return intake.DeadSummary{Count: 1, Last: &intake.DeadLetter{At: at, Event: "a", Reason: "no such region"}}, nil
 	}
 	for _, tt := range []struct {
 		name   string
@@ -51,7 +52,7 @@ func TestRegions(t *testing.T) {
 		{"what cannot be read", func(c *Config) {
 			c.Regions = known{status: registry.Status{Regions: []registry.RegionStatus{}}}
 			c.Activity = func(context.Context) (map[replication.Region]catalog.Activity, error) { return nil, errors.New("away") }
-			c.DeadLetters = func(context.Context) (DeadLetters, error) { return DeadLetters{}, errors.New("away") }
+			c.DeadLetters = func(context.Context) (intake.DeadSummary, error) { return intake.DeadSummary{}, errors.New("away") }
 		}, `{"registries":[{"name":"","loginServer":"","source":"","regions":[],"sweep":{"enabled":false,"found":0,"error":""}}],"deadLetters":{"count":0}}`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

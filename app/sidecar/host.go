@@ -61,6 +61,9 @@ type Host struct {
 
 	turns sync.Map // string to chan struct{}: by actor type and id, what is closed when its turn ends
 
+	released context.Context // ends with Release
+	release  context.CancelFunc
+
 	after   chan struct{} // one for each turn that has replied and still has work to do
 	follows sync.WaitGroup
 }
@@ -76,6 +79,7 @@ const afterAtMost = 1024
 func NewHost(log *slog.Logger, p propagation.TextMapPropagator, actors []Actor, subscriptions []Subscription, broker func(ctx context.Context, pubsub string) Broker) *Host {
 	h := &Host{actors: actors, subscriptions: subscriptions, broker: broker, propagator: cmp.Or(p, noTrace),
 		log: log, mux: http.NewServeMux(), after: make(chan struct{}, afterAtMost)}
+	h.released, h.release = context.WithCancel(context.Background())
 	h.mux.HandleFunc("GET /dapr/config", h.config)
 	h.mux.HandleFunc("GET /healthz", func(http.ResponseWriter, *http.Request) {})
 	for _, a := range actors {

@@ -18,7 +18,7 @@ import (
 // else that callers choose: results, outcomes and ways are a few words, regions are
 // expected ones, targets those in the settings.
 type Metrics struct {
-	events, started, notifications, missing, recoveries, attempts, failures, disagreements, unlisted metric.Int64Counter
+	events, started, notifications, missing, recoveries, attempts, failures, disagreements, unlisted, hops metric.Int64Counter
 
 	open         metric.Int64UpDownCounter
 	age          metric.Float64Gauge
@@ -62,6 +62,7 @@ func newMetrics(m metric.Meter) (*Metrics, error) {
 		lag:           histogram("allregions.publish.lag", "From the decision of an outcome until the broker had it", lagBounds),
 		recoveries:    counter("allregions.reminder.recoveries", "{operation}", "What a turn could not finish and a reminder did, or a reminder and the list"),
 		unlisted:      counter("allregions.list.dropped", "{notification}", "Notifications for which the list had no room"),
+		hops:          counter("allregions.hops", "{webhook}", "Webhooks handed to another replica, by what became of them"),
 		attempts:      counter("allregions.delivery.attempts", "{attempt}", "Attempts to tell a target of an outcome"),
 		disagreements: counter("allregions.ids.disagreements", "{push}", "Pushes to which ACR gave several ids, found in its event log"),
 	}
@@ -75,9 +76,9 @@ func newMetrics(m metric.Meter) (*Metrics, error) {
 		s.count(s.notifications, 0, attribute.String("outcome", string(outcome)))
 	}
 	s.count(s.recoveries, 0, attribute.String("work", "publish"))
+	s.count(s.disagreements, 0)
 	s.count(s.recoveries, 0, attribute.String("work", "reminder"))
 	s.Dropped(catalog.Dropped{})
-	s.count(s.disagreements, 0)
 	return s, nil
 }
 
@@ -100,6 +101,9 @@ func (s *Metrics) Received(region replication.Region, result string) {
 func (s *Metrics) Delivered(region replication.Region, result string) {
 	s.event(region, result, replication.ViaQueue)
 }
+
+// Handed is for intake.Peer.
+func (s *Metrics) Handed(result string) { s.count(s.hops, 1, attribute.String("result", result)) }
 
 // Saved, Published and Repeated are for notification.Actor.
 func (s *Metrics) Saved(before, after replication.State) {

@@ -66,6 +66,7 @@ func story(m *Metrics) {
 	m.Worked("replicas", nil)
 	m.Worked("webhooks", errors.New("secret"))
 	m.Age("replicas", 90*time.Second)
+	m.Handed(intake.HopAccepted)
 }
 
 // measured is what story makes.
@@ -93,6 +94,7 @@ allregions.events region=eastus,result=found,via=event-log 1
 allregions.events region=japaneast,result=recovered,via=queue 1
 allregions.events region=other,result=refused,via=webhook 1
 allregions.events region=westeurope,result=started,via=webhook 1
+allregions.hops result=accepted 1
 allregions.ids.disagreements  1
 allregions.list.dropped state=concluded 3
 allregions.list.dropped state=open 0
