@@ -15,7 +15,7 @@ import (
 
 const (
 	callTimeout  = 10 * time.Second // of one call of the actor
-	startPause   = time.Second      // between two tries to reach the actor at start, when the sidecar may be away
+	startPause   = time.Second      // before the second try to reach the actor at start, when the sidecar may be away
 	keepInterval = leaseTime / 3    // at which the lease is kept during work
 	giveTries    = 3                // to return a result
 	readTimeout  = 30 * time.Second // of the reading of the replicas
@@ -73,10 +73,10 @@ func (w *Worker) Duties() Duties { return Duties{Webhooks: w.Webhooks != nil, Sw
 // exists; and then when it is woken, or when work is due for so long that the reminder must
 // be lost, until ctx ends.
 func (w *Worker) Run(ctx context.Context) {
-	for w.work(ctx) != nil && ctx.Err() == nil {
+	for pause := startPause; w.work(ctx) != nil && ctx.Err() == nil; pause = min(pause+startPause/4, viewInterval) {
 		select {
 		case <-ctx.Done():
-		case <-time.After(startPause):
+		case <-time.After(pause):
 		}
 	}
 	for {

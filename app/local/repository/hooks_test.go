@@ -268,10 +268,14 @@ func play(t *testing.T, shell, hook string, programs []string, s scene, env map[
 	write("clock", "1000")
 	write("bin/date", "#!/bin/sh\ncat "+dir+"/clock\n")
 	write("bin/sleep", "#!/bin/sh\necho $(($(cat "+dir+"/clock) + 10 * $1)) >"+dir+"/clock.new\n/bin/mv "+dir+"/clock.new "+dir+"/clock\n")
-	for _, name := range programs {
-		write("bin/"+name, "#!/bin/sh\nSTAND_IN_FOR="+name+" STAND_IN_DIR="+dir+" exec "+self+" \"$@\"\n")
+	standIn := func(file, name string) {
+		// With the race detector, each process would sleep for a second at its end.
+		write(file, "#!/bin/sh\nGORACE=atexit_sleep_ms=0 STAND_IN_FOR="+name+" STAND_IN_DIR="+dir+" exec "+self+" \"$@\"\n")
 	}
-	write(".azure/allregions.exe", "#!/bin/sh\nSTAND_IN_FOR=allregions STAND_IN_DIR="+dir+" exec "+self+" \"$@\"\n") // what go builds
+	for _, name := range programs {
+		standIn("bin/"+name, name)
+	}
+	standIn(".azure/allregions.exe", "allregions") // what go builds
 	write("scene", string(must(json.Marshal(s))))
 	cmd := exec.CommandContext(t.Context(), path, must(filepath.Abs(filepath.Join(root, "infra", "hooks", hook+".sh"))))
 	cmd.Dir, cmd.Env = dir, []string{"PATH=" + bin}
