@@ -36,9 +36,9 @@ type wiring struct {
 
 // service is what serve runs.
 type service struct {
-	public *api.Handler  // for the public listener
-	host   *sidecar.Host // for the sidecar's
-	index  *catalog.Index
+	public  *api.Handler  // for the public listener
+	host    *sidecar.Host // for the sidecar's
+	catalog catalog.Catalog
 }
 
 // now is wall time, without the monotonic clock: other processes compare it.
@@ -46,11 +46,11 @@ func now() time.Time { return time.Now().Round(0) }
 
 func (w wiring) service(ctx context.Context) (*service, error) {
 	states := w.dapr.Records(string(w.config.StateStore), "")
-	index := catalog.NewIndex(states, w.log)
+	listed := w.catalog(states)
 	client := &notification.Client{
 		Actors:  w.dapr.Actors(notification.ActorType),
 		Records: w.dapr.Records(string(w.config.ImageStore), ""),
-		Index:   index,
+		Index:   listed.Index,
 	}
 	in := w.intake(client)
 	acr, err := w.connect(ctx, found{in})
@@ -61,9 +61,13 @@ func (w wiring) service(ctx context.Context) (*service, error) {
 	public := api.New(api.Config{
 		Intake:     in,
 		Statuses:   client,
+		List:       listed.List,
 		Deliveries: out,
 		Regions:    acr.regions,
-		Keys:       api.NewKeys(w.config.Keys),
+		Activity: func(ctx context.Context) (map[replication.Region]catalog.Activity, error) {
+			return listed.List.Activity(ctx, now())
+		},
+		Keys: api.NewKeys(w.config.Keys),
 		Ready: func(ctx context.Context) error {
 			_, err := acr.regions.Expected(ctx)
 			return errors.Join(w.dapr.Ready(ctx), err)
@@ -73,9 +77,11 @@ func (w wiring) service(ctx context.Context) (*service, error) {
 		Propagator: w.telemetry.Propagator,
 		Log:        w.log,
 	})
-	actors := append(acr.actor, w.notifications(index, acr, public.Concluded), deliveries)
+	notifications := w.notifications(listed, acr, public.Concluded)
+	actors := append(acr.actor, w.recent(notifications), deliveries,
+		sidecar.Actor{Type: notification.ActorType, Methods: notifications.Methods(), Remind: notifications.Remind})
 	host := sidecar.NewHost(w.log, w.telemetry.Propagator, actors, w.subscriptions(in, out), w.dapr.Broker)
-	return &service{public: public, host: host, index: index}, nil
+	return &service{public: public, host: host, catalog: listed}, nil
 }
 
 // connected is what the service has of its registry. Without one, the regions are a fixed
@@ -174,15 +180,38 @@ func (w wiring) intake(client *notification.Client) *intake.Intake {
 	return in
 }
 
-func (w wiring) notifications(index *catalog.Index, acr connected, concluded func(id string)) sidecar.Actor {
+// recentPrefix is that of the keys of the list's windows.
+const recentPrefix = catalog.RecentType + "-"
+
+func (w wiring) catalog(states *sidecar.Records) catalog.Catalog {
+	return catalog.Catalog{
+		Index: catalog.NewIndex(states, w.log),
+		List:  catalog.NewList(w.dapr.Actors(catalog.RecentType), w.dapr.Records(string(w.config.StateStore), recentPrefix), w.log),
+	}
+}
+
+// recent is the actor of the list's windows.
+func (w wiring) recent(notifications catalog.Notifications) sidecar.Actor {
+	a := &catalog.Recent{
+		Records:       w.dapr.Records(string(w.config.StateStore), recentPrefix),
+		Reminders:     w.dapr.Actors(catalog.RecentType),
+		Notifications: notifications,
+		Observer:      w.telemetry,
+		Now:           now,
+		Log:           w.log,
+	}
+	return sidecar.Actor{Type: catalog.RecentType, Methods: a.Methods(), Remind: a.Remind}
+}
+
+func (w wiring) notifications(listed catalog.Catalog, acr connected, concluded func(id string)) *notification.Actor {
 	actors := w.dapr.Actors(notification.ActorType)
-	a := &notification.Actor{
+	return &notification.Actor{
 		Records:   w.dapr.Records(string(w.config.ImageStore), ""),
 		Reminders: actors,
 		Topic:     w.topic(w.config.Topic),
-		Index:     index,
+		Catalog:   listed,
 		EventLog:  acr.eventLog,
-		Finder:    index,
+		Finder:    listed.Index,
 		Replicas:  acr.replicas,
 		Timeout:   time.Duration(w.config.Timeout),
 		Concluded: concluded,
@@ -191,7 +220,6 @@ func (w wiring) notifications(index *catalog.Index, acr connected, concluded fun
 		Now:       now,
 		Log:       w.log,
 	}
-	return sidecar.Actor{Type: notification.ActorType, Methods: a.Methods(), Remind: a.Remind}
 }
 
 // deliveries is what brings outcomes to the targets, and its actor.
