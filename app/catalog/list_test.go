@@ -82,8 +82,8 @@ func TestCallsOfASecondGoTogether(t *testing.T) {
 		least, most int           // calls in ten seconds
 	}{
 		"one a second":               {10 * time.Millisecond, 9, 10},
-		"fewer, if they take long":   {50 * time.Millisecond, 4, 5},
-		"not much fewer, if they do": {500 * time.Millisecond, 2, 3},
+		"fewer, if they take long":   {100 * time.Millisecond, 4, 5},
+		"not much fewer, if they do": {500 * time.Millisecond, 3, 3},
 	} {
 		bubble(t, name, func(t *testing.T) {
 			r := newRecents()

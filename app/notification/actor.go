@@ -69,6 +69,11 @@ const (
 	// CallTimeout is queued. A broker's first connection takes a second or two.
 	followTimeout = CallTimeout - 500*time.Millisecond
 
+	// settleTimeout bounds how long the reminder's turn waits until index and list are
+	// written, because events wait for that turn. The list takes a second, or a few under
+	// load.
+	settleTimeout = 5 * time.Second
+
 	// eventLogTimeout bounds the reading of ACR's event log. Nobody waits for the
 	// reminder's turn.
 	eventLogTimeout = 8 * time.Second
@@ -377,7 +382,7 @@ func (a *Actor) followReminder(ctx context.Context, unfinished int, r record) er
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, followTimeout) // events wait
+	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
 	defer cancel()
 	return a.settle(ctx, r, settled)
 }
