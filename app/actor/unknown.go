@@ -6,7 +6,8 @@ import (
 )
 
 // KeepUnknown returns the JSON of data, with the fields that old has and this version does
-// not know, at any depth of objects. Known is old as this version decodes and encodes it.
+// not know, at any depth of objects; a list is a value. Known is old as this version
+// decodes and encodes it.
 func KeepUnknown(old, known, data []byte) []byte {
 	var was, knew, is map[string]json.RawMessage
 	if !object(old, &was) || !object(data, &is) {

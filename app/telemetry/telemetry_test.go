@@ -60,6 +60,10 @@ func story(m *Metrics) {
 	m.Repeated()
 	m.Attempted("ops", target.Again)
 	m.Handed(intake.HopAccepted)
+	m.Disagreed()
+	m.Worked("replicas", nil)
+	m.Worked("webhooks", errors.New("secret"))
+	m.Age("replicas", 90*time.Second)
 }
 
 // measured is what story makes.
@@ -88,6 +92,7 @@ allregions.events region=japaneast,result=recovered,via=queue 1
 allregions.events region=other,result=refused,via=webhook 1
 allregions.events region=westeurope,result=started,via=webhook 1
 allregions.hops result=accepted 1
+allregions.ids.disagreements  1
 allregions.notifications outcome=recovered 1
 allregions.notifications outcome=replicated 1
 allregions.notifications outcome=timedOut 1
@@ -97,6 +102,9 @@ allregions.publish.lag  2 40.03
 allregions.regions.missing region=eastus 0
 allregions.regions.missing region=japaneast 1
 allregions.regions.missing region=westeurope 0
+allregions.registry.age work=replicas 90
+allregions.registry.failures work=replicas 0
+allregions.registry.failures work=webhooks 1
 allregions.reminder.recoveries work=publish 1
 allregions.replication.latency region=eastus 1 2.5
 allregions.replication.latency region=japaneast 1 3600

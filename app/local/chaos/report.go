@@ -32,7 +32,7 @@ type Report struct {
 	TargetHits map[string]int // attempts at the target that were hit, by trouble
 	Restarts   map[string]int // processes that ended by themselves, by name
 
-	Unknown   int // pushes of which no event was kept
+	Swept     int // events that came from ACR's log
 	Published int // messages on the topic
 	Reminded  int // outcomes that a reminder brought about
 
@@ -47,19 +47,21 @@ type Report struct {
 // newReport returns what the record alone shows.
 func newReport(r Record) *Report {
 	report := &Report{Answers: map[string]int{}, Outcomes: map[string]int{}, Published: len(r.Events)}
-	pushed := map[string]bool{}
 	for _, p := range r.Posts {
 		if p.Status > 0 {
 			p.Unanswered = strconv.Itoa(p.Status)
 		}
 		report.Answers[p.Unanswered]++
-		pushed[p.ID] = true
 	}
 	report.Refused = fmt.Sprintf("%.1f %%", 100*float64(report.Answers["503"])/float64(max(1, len(r.Posts))))
 	for _, st := range r.Statuses {
 		report.Outcomes[st.Status]++
+		for _, region := range st.Regions {
+			if region.Via == "event-log" {
+				report.Swept++
+			}
+		}
 	}
-	report.Unknown = len(pushed) - len(r.Statuses)
 	all, calm := r.FalseTimeouts()
 	report.FalseTimeouts, report.Unexplained = len(all), len(calm)
 	return report
