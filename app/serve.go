@@ -80,7 +80,7 @@ func drain(s *service, public, private *http.Server, log *slog.Logger) error {
 		return errors.Join(public.Close(), private.Close())
 	}
 	s.host.Wait()
-	return errors.Join(err, s.index.Flush(ctx))
+	return errors.Join(err, s.catalog.Flush(ctx))
 }
 
 // instance tells this process from its like: on Container Apps each replica has a

@@ -63,6 +63,7 @@ type Regions interface {
 type Config struct {
 	Intake     Intake
 	Statuses   Statuses
+	List       List
 	Deliveries Deliveries
 	Regions    Regions
 	Keys       Keys
@@ -70,7 +71,7 @@ type Config struct {
 
 	// Activity is what came from each region in the last day, and DeadLetters what could
 	// never be delivered; nil where that is not known.
-	Activity    func(context.Context) (map[replication.Region]Activity, error)
+	Activity    func(context.Context) (map[replication.Region]catalog.Activity, error)
 	DeadLetters func(context.Context) (intake.DeadSummary, error)
 
 	// Ready returns nil while webhooks can be taken. Its error goes to the log, and
@@ -109,6 +110,7 @@ func New(c Config) *Handler {
 	h.route("POST", "/api/ImagePush", h.withKey(h.receive))
 	h.route("POST", "/images/push", h.withKey(h.receive))
 
+	h.route("GET", "/notifications", h.withKey(h.list))
 	h.route("GET", "/notifications/{id}", h.withKey(h.status))
 	h.route("GET", "/notifications/{id}/deliveries", h.withKey(h.listDeliveries))
 	h.route("POST", "/notifications/{id}/deliveries/{target}", h.withKey(h.deliverAgain))

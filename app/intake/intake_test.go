@@ -35,7 +35,7 @@ type world struct{ *fake.World }
 func newWorld() world { return world{fake.New(t0)} }
 
 func (w world) actor() *notification.Actor {
-	return &notification.Actor{Records: w, Reminders: w, Topic: w, Index: w, Timeout: plan.Timeout,
+	return &notification.Actor{Records: w, Reminders: w, Topic: w, Catalog: w, Timeout: plan.Timeout,
 		Now: func() time.Time { return w.Now }, Log: slog.New(slog.DiscardHandler)}
 }
 

@@ -164,19 +164,29 @@ func (h *Host) turn(ctx context.Context, w http.ResponseWriter, actorType, id st
 		release = func() {}
 		w.Write(t.Reply)
 		h.follows.Go(func() {
-			defer func() { <-h.after }()
-			defer later()
-			h.follow(ctx, t.After)
+			func() {
+				defer func() { <-h.after }()
+				defer later()
+				h.follow(ctx, t.After)
+			}()
+			h.settle(ctx, t)
 		})
 	default:
 		h.follow(ctx, t.After)
 		w.Write(t.Reply)
+		h.follows.Go(func() { h.settle(ctx, t) })
 	}
 }
 
 func (h *Host) fail(ctx context.Context, w http.ResponseWriter, actorType, id string, err error) {
 	h.log.LogAttrs(ctx, slog.LevelError, "actor turn failed", slog.String(strings.ToLower(actorType), id), slog.Any("err", err))
 	http.Error(w, err.Error(), http.StatusInternalServerError)
+}
+
+func (h *Host) settle(ctx context.Context, t actor.Turn) {
+	if t.Settle != nil {
+		h.follow(ctx, t.Settle)
+	}
 }
 
 // follow calls after, also when the turn's caller has gone.

@@ -40,14 +40,14 @@ func startCluster(ctx context.Context, dir string, o Options, logger *log.Logger
 	if c.target, err = newTarget(); err != nil {
 		return nil, err
 	}
-	if c.balancer, err = newBalancer(); err != nil {
-		return nil, err
-	}
 	if c.azure, err = acr.NewAzure("contoso", o.Regions[0], o.Regions[1:]...); err != nil {
 		return nil, err
 	}
 	for _, region := range o.Regions {
 		c.azure.AddWebhook(region)
+	}
+	if c.balancer, err = newBalancer(); err != nil {
+		return nil, err
 	}
 	c.Stack, err = stack.Start(ctx, stack.Options{
 		Azure: c.azure,
@@ -67,8 +67,8 @@ func startCluster(ctx context.Context, dir string, o Options, logger *log.Logger
 	}
 	if err != nil {
 		c.target.server.Close()
-		c.balancer.close()
 		c.azure.Close()
+		c.balancer.close()
 		return nil, err
 	}
 	return c, c.balancer.watch(c.Replicas)
