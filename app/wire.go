@@ -179,7 +179,7 @@ func (w wiring) topic(name Name) *sidecar.Topic {
 }
 
 func (w wiring) intake(client *notification.Client, states *sidecar.Records) *intake.Intake {
-	in := &intake.Intake{Client: client, DeadLetters: &intake.DeadLetters{Records: states},
+	in := &intake.Intake{Client: client, Sidecar: w.dapr, DeadLetters: &intake.DeadLetters{Records: states},
 		Delivered: w.telemetry.Delivered, Now: now, Log: w.log}
 	if w.config.WebhookTopic != off {
 		in.Queue, in.Dead = w.topic(w.config.WebhookTopic), w.topic(w.config.WebhookTopic+deadLetters)
