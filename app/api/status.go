@@ -14,7 +14,9 @@ import (
 	"allregions/app/replication"
 )
 
-const maxWait = 5 * time.Minute // of ?wait=
+// maxWait is the longest ?wait=. Azure Container Apps ends every request after 240 s with a
+// 504; what follows the wait takes a few seconds at most.
+const maxWait = 230 * time.Second
 
 // status answers where a notification stands. With ?wait= it answers when there is an
 // outcome or the wait is over.
@@ -123,7 +125,7 @@ func parseWait(s string) (time.Duration, error) {
 	}
 	d, err := time.ParseDuration(cmp.Or(s, "0s"))
 	if err != nil || d < 0 || d > maxWait {
-		return 0, badRequest{fmt.Errorf("wait must be a duration from 0s to %s, such as 60s", maxWait)}
+		return 0, badRequest{fmt.Errorf("wait must be a duration from 0s to %.0fs, such as 60s", maxWait.Seconds())}
 	}
 	return d, nil
 }
