@@ -168,7 +168,12 @@ func (w wiring) deliveries(client *notification.Client) (*delivery.Dispatcher, s
 		Random:    rand.Float64,
 		Log:       w.log,
 	}
-	return out, sidecar.Actor{Type: delivery.ActorType, Methods: a.Methods(), Remind: a.Remind}
+	return out, sidecar.Actor{
+		Type:        delivery.ActorType,
+		Methods:     a.Methods(),
+		Remind:      a.Remind,
+		TurnTimeout: targets.Longest() + 10*time.Second, // the attempt is a part of the turn
+	}
 }
 
 func (w wiring) subscriptions(in *intake.Intake, out *delivery.Dispatcher) []sidecar.Subscription {

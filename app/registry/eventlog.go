@@ -140,7 +140,7 @@ func recordOf(e armcontainerregistry.Event) record {
 	r := record{status: value(answer.StatusCode), reason: value(answer.ReasonPhrase), event: replication.Event{
 		ID:         value(content.ID),
 		Action:     value(content.Action),
-		Registry:   strings.ToLower(value(value(content.Request).Host)),
+		Registry:   replication.LoginServer(value(value(content.Request).Host)),
 		Repository: value(image.Repository),
 		Tag:        value(image.Tag),
 		Digest:     value(image.Digest),
