@@ -1,7 +1,11 @@
 # Nothing here needs BuildKit: ACR's remote build, which `azd up` uses, has none
-# (https://github.com/Azure/acr/issues/721).
-FROM golang:1.26-bookworm AS build
+# (https://github.com/Azure/acr/issues/721). No image is from Docker Hub, which limits
+# the pulls of that build.
+FROM mcr.microsoft.com/oss/go/microsoft/golang:1.26-bookworm AS build
 WORKDIR /src
+# Of Microsoft's build of Go: no report of what is built, and Go's own cryptography,
+# for theirs needs cgo.
+ENV MS_GOTOOLCHAIN_TELEMETRY_ENABLED=0 MS_GO_NOSYSTEMCRYPTO=1
 # The modules first: this layer is built again only when they change.
 COPY go.mod go.sum ./
 RUN go mod download

@@ -41,7 +41,8 @@ type Config struct {
 	Timeout        Timeout `envconfig:"WEBHOOK_TIMEOUT" default:"2m"`
 	Keys           Keys    `envconfig:"WEBHOOK_KEYS"`
 	AllowAnonymous bool    `envconfig:"WEBHOOK_ALLOW_ANONYMOUS" default:"false"`
-	ShutdownDelay  Delay   `envconfig:"SHUTDOWN_DELAY" default:"0s"`
+
+	ShutdownDelay time.Duration `envconfig:"SHUTDOWN_DELAY" default:"0s"`
 
 	// Components of Dapr, and topics.
 	StateStore   Name `envconfig:"STATE_STORE" default:"statestore"`
@@ -58,16 +59,16 @@ type Config struct {
 const (
 	minTimeout = time.Second
 	maxTimeout = 30 * 24 * time.Hour
+	maxDelay   = 15 * time.Second
 )
 
 // loadConfig reads and checks the environment. The error names every variable
 // that is wrong, and quotes none that may hold a secret.
 func loadConfig() (Config, error) {
 	var c Config
-	unsetEmpty(settingNames[Config]())
-	errs := []error{unknownSettings(os.Environ())}
-	if err := envconfig.Process("", &c); err != nil {
-		return c, errors.Join(append(errs, wrongSetting(err))...)
+	errs := unknownSettings(os.Environ(), settingNames[Config]())
+	if err := process(&c); err != nil {
+		return c, errors.Join(append(errs, err)...)
 	}
 	if c.Port == c.AppPort {
 		errs = append(errs, fmt.Errorf("APP_PORT: %d is PORT as well; the sidecar's listener must be another one", c.AppPort))
@@ -77,6 +78,9 @@ func loadConfig() (Config, error) {
 	}
 	if len(c.Keys) == 0 && !c.AllowAnonymous {
 		errs = append(errs, errors.New("WEBHOOK_KEYS: not set; set a key (openssl rand -hex 24 makes one), or WEBHOOK_ALLOW_ANONYMOUS=true to let everybody in"))
+	}
+	if d := c.ShutdownDelay; d < 0 || d > maxDelay {
+		errs = append(errs, fmt.Errorf("SHUTDOWN_DELAY: \"%s\" is not a duration from 0s to %s", d, maxDelay))
 	}
 	if p := os.Getenv(otlpProtocol); c.OTLP.URL != nil && p != "" && p != "grpc" {
 		errs = append(errs, fmt.Errorf("%s: %q cannot be spoken; grpc can", otlpProtocol, p))
@@ -103,8 +107,16 @@ func (c Config) webhooks() (t registry.Target, why string, ok bool) {
 	return t, "", true
 }
 
-// wrongSetting names the variable that envconfig could not read.
-func wrongSetting(err error) error {
+// process reads the variables of a struct for envconfig. Its error names the one that
+// cannot be read. An empty variable becomes one that is not set: pipelines and Bicep
+// pass on what they have, and what they have not as "".
+func process[T any](settings *T) error {
+	for _, name := range settingNames[T]() {
+		if strings.TrimSpace(os.Getenv(name)) == "" {
+			os.Unsetenv(name)
+		}
+	}
+	err := envconfig.Process("", settings)
 	parse, ok := errors.AsType[*envconfig.ParseError](err)
 	switch {
 	case !ok:
@@ -112,30 +124,18 @@ func wrongSetting(err error) error {
 	case parse.TypeName == "bool":
 		return fmt.Errorf("%s: %q is neither true nor false", parse.KeyName, parse.Value)
 	}
-	return fmt.Errorf("%s: %w", parse.KeyName, parse.Err) // of a Decode below
+	return fmt.Errorf("%s: %w", parse.KeyName, parse.Err) // most are of a Decode below
 }
 
 // unknownSettings reports variables that look like settings and are none.
-func unknownSettings(environ []string) error {
-	known := settingNames[Config]()
-	var errs []error
+func unknownSettings(environ, known []string) (errs []error) {
 	for _, kv := range slices.Sorted(slices.Values(environ)) {
 		name, _, _ := strings.Cut(kv, "=")
 		if strings.HasPrefix(name, "WEBHOOK_") && !slices.Contains(known, name) {
 			errs = append(errs, fmt.Errorf("%s: there is no such setting", name))
 		}
 	}
-	return errors.Join(errs...)
-}
-
-// unsetEmpty makes an empty variable one that is not set. Pipelines and Bicep
-// pass on what they have, and what they have not as "".
-func unsetEmpty(names []string) {
-	for _, name := range names {
-		if strings.TrimSpace(os.Getenv(name)) == "" {
-			os.Unsetenv(name)
-		}
-	}
+	return errs
 }
 
 // settingNames are the variables that a struct for envconfig is read from.
@@ -180,8 +180,12 @@ func (r *Regions) Decode(s string) error {
 	return err
 }
 
-// PublicURL is the address of the public listener; without a URL, unknown.
-type PublicURL struct{ URL *url.URL }
+// PublicURL is the address of the public listener, and Collector that of whoever collects
+// telemetry; without a URL, there is none.
+type (
+	PublicURL struct{ URL *url.URL }
+	Collector struct{ URL *url.URL }
+)
 
 // maxTag is how long the value of a tag on Azure may be: it has the owner.
 const maxTag = 256
@@ -207,12 +211,8 @@ func parseURL(s string, schemes ...string) (*url.URL, error) {
 type Switch bool
 
 func (b *Switch) Decode(s string) error {
-	switch strings.ToLower(strings.TrimSpace(s)) {
-	case "on", "true":
-		*b = true
-	case "off", "false":
-		*b = false
-	default:
+	s = strings.ToLower(strings.TrimSpace(s))
+	if *b = s == "on" || s == "true"; !*b && s != "off" && s != "false" {
 		return fmt.Errorf("%q is neither on nor off", s)
 	}
 	return nil
@@ -273,9 +273,6 @@ func (t *Timeout) Decode(s string) error {
 	return nil
 }
 
-// Collector is the address of whoever collects telemetry; without a URL, none.
-type Collector struct{ URL *url.URL }
-
 func (c *Collector) Decode(s string) (err error) {
 	if c.URL, err = parseURL(s, "http", "https"); err != nil {
 		return errors.New("not a URL such as http://localhost:4317: http or https, a host, a port, and nothing else")
@@ -289,20 +286,6 @@ type Targets []*target.Target
 func (t *Targets) Decode(s string) (err error) {
 	*t, err = target.Load(s, os.LookupEnv, os.ReadFile)
 	return err
-}
-
-// Delay is a short duration.
-type Delay time.Duration
-
-const maxDelay = 15 * time.Second
-
-func (d *Delay) Decode(s string) error {
-	v, err := time.ParseDuration(strings.TrimSpace(s))
-	if err != nil || v < 0 || v > maxDelay {
-		return fmt.Errorf("%q is not a duration from 0s to %s", s, maxDelay)
-	}
-	*d = Delay(v)
-	return nil
 }
 
 // Keys are secrets: neither an error nor a log shows them.

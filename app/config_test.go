@@ -87,7 +87,7 @@ func TestEverySettingIsRead(t *testing.T) {
 	}
 	c.Registry, c.PublicURL, c.Targets, c.OTLP = ResourceID{}, PublicURL{}, nil, Collector{}
 	want := Config{Port: 1, AppPort: 2, Regions: Regions(registry.Static{"eastus"}), Actions: Actions{"push", "delete"}, Owner: "prod", Timeout: Timeout(time.Hour), AllowAnonymous: true,
-		ShutdownDelay: Delay(3 * time.Second), StateStore: "s", ImageStore: "i", PubSub: "p", Topic: "t", WebhookTopic: off, DaprGRPCPort: 3}
+		ShutdownDelay: 3 * time.Second, StateStore: "s", ImageStore: "i", PubSub: "p", Topic: "t", WebhookTopic: off, DaprGRPCPort: 3}
 	if got, want := fmt.Sprintf("%#v", c), fmt.Sprintf("%#v", want); got != want {
 		t.Errorf("\n got %s\nwant %s", got, want)
 	}
@@ -205,31 +205,6 @@ func TestTarget(t *testing.T) {
 			}
 			if got != tt.want {
 				t.Errorf("%q: %s, want %s", tt.settings, got, tt.want)
-			}
-		})
-	}
-}
-
-// azd's predown hook has no keys, and need not have a URL.
-func TestRemoval(t *testing.T) {
-	const id = "/subscriptions/s/resourceGroups/g/providers/Microsoft.ContainerRegistry/registries/contoso"
-	for want, settings := range map[string]map[string]string{
-		"prod":                               {"REGISTRY_RESOURCE_ID": id, "WEBHOOK_OWNER": "prod", "PUBLIC_URL": "https://h"},
-		"https://h":                          {"REGISTRY_RESOURCE_ID": id, "PUBLIC_URL": "https://h"},
-		"other":                              {"WEBHOOK_OWNER": "other", "REGISTRY_RESOURCE_ID": " ", "PUBLIC_URL": ""},
-		"WEBHOOK_OWNER: not set, and":        {"REGISTRY_RESOURCE_ID": id},
-		`REGISTRY_RESOURCE_ID: "x" is not`:   {"REGISTRY_RESOURCE_ID": "x", "WEBHOOK_OWNER": "prod"},
-		"PUBLIC_URL: not a URL such as http": {"REGISTRY_RESOURCE_ID": id, "PUBLIC_URL": "http://h"},
-	} {
-		t.Run(want, func(t *testing.T) {
-			environment(t, settings)
-			r, err := loadRemoval()
-			got := r.Owner.or(r.PublicURL)
-			if err != nil {
-				got = err.Error()
-			}
-			if !strings.HasPrefix(got, want) {
-				t.Errorf("%v: %s, want %s", settings, got, want)
 			}
 		})
 	}

@@ -25,23 +25,18 @@
 //     that makes them
 //   - [allregions/app/telemetry]: metrics and traces, for which the others have hooks
 //   - main (this package): the settings (config.go), the wiring (wire.go) and the
-//     servers (serve.go); deregister.go is for the day when the service goes
+//     servers (serve.go); check.go is for the day before the service comes
 //
 // Beside the service, [allregions/app/local] runs all of it on one machine, with the
 // real Dapr, for people and for the tests.
 //
 // # The way of a webhook
 //
-//  1. api.Handler checks the key, parses the payload, and calls intake.Intake.Add,
-//     which calls the actor through notification.Client. If the actor does not answer
-//     in time, the event goes to a topic, which delivers it later, and the webhook is
-//     answered.
-//  2. The sidecar finds the actor's host, which may be another replica, and calls
-//     sidecar.Host there, one turn at a time per notification.
-//  3. notification.Actor loads the record with its version, asks replication.Add
-//     for the decision, and saves it in place of that version. Now the event is safe,
-//     and the webhook is answered.
-//  4. actor.Turn.After does the work that follows the answer: it writes the image's
-//     index and publishes an outcome, if there is one. If that fails, or if the process
-//     dies before, the actor's reminder does it.
+//  1. api.Handler makes it an event, and intake.Intake calls the actor, or gives the
+//     event to a topic, which delivers it later.
+//  2. The sidecar calls sidecar.Host on the actor's host, which may be another replica.
+//  3. notification.Actor asks replication.Add for the decision, and saves it. Now the
+//     event is safe, and the webhook is answered.
+//  4. actor.Turn.After writes the image's index and publishes an outcome, if there is
+//     one. What is left undone, the actor's reminder does.
 package main

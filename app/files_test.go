@@ -107,13 +107,3 @@ func TestDaprYAML(t *testing.T) {
 		t.Errorf("the service would not start: %v", err)
 	}
 }
-
-// What deregister reads, a deployment puts out.
-func TestDeregisterReadsOutputs(t *testing.T) {
-	bicep := read(t, "infra/main.bicep") + read(t, "infra/allregions.bicep")
-	for _, name := range settingNames[removal]() {
-		if !strings.Contains(bicep, "\noutput "+name+" ") {
-			t.Errorf("no output %s", name)
-		}
-	}
-}

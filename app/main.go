@@ -10,8 +10,8 @@ import (
 	"syscall"
 )
 
-const usage = `usage: allregions             runs the service, set up by its environment
-       allregions deregister  deletes what the service has at the registry: webhooks, and its role
+const usage = `usage: allregions        runs the service, set up by its environment
+       allregions check  checks what azd's environment has for the service
 `
 
 func main() { os.Exit(run(os.Args[1:], os.Stderr)) }
@@ -20,9 +20,9 @@ func run(args []string, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	switch {
-	case len(args) == 1 && args[0] == "deregister":
-		if err := deregister(ctx, stderr); err != nil {
-			fmt.Fprintf(stderr, "allregions: not all is deleted at the registry:\n%v\n", err)
+	case len(args) == 1 && args[0] == "check":
+		if err := check(); err != nil {
+			fmt.Fprintf(stderr, "allregions: the service could not start:\n%v\n", err)
 			return 1
 		}
 		return 0

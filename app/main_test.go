@@ -129,9 +129,9 @@ func TestArguments(t *testing.T) {
 		says string
 	}{
 		{nil, 1, "WEBHOOK_KEYS: not set"},
-		{[]string{"deregister"}, 0, "REGISTRY_RESOURCE_ID is not set"},
+		{[]string{"check"}, 0, ""},
 		{[]string{"help"}, 2, "usage: "},
-		{[]string{"deregister", "now"}, 2, "usage: "},
+		{[]string{"check", "now"}, 2, "usage: "},
 	} {
 		t.Run(strings.Join(append([]string{"allregions"}, tt.args...), " "), func(t *testing.T) {
 			var stderr strings.Builder

@@ -59,13 +59,12 @@ func serve(ctx context.Context, config Config, log *slog.Logger) error {
 	}
 
 	// Not ready, but still listening: load balancers must notice first.
-	delay := time.Duration(config.ShutdownDelay)
-	log.Info("stopping", "delay", delay.String())
+	log.Info("stopping", "delay", config.ShutdownDelay.String())
 	s.public.Stop()
 	select {
 	case err := <-failed:
 		return errors.Join(err, public.Close(), private.Close())
-	case <-time.After(delay):
+	case <-time.After(config.ShutdownDelay):
 	}
 	return drain(s, public, private, log)
 }

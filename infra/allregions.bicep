@@ -3,7 +3,7 @@
 // answers webhooks, and `azd provision` leaves the running image alone.
 targetScope = 'resourceGroup'
 
-import { pairProblems, pairsOf, regionOf, regionProblems, regionsOf } from 'settings.bicep'
+import { pairProblems, pairsOf, regionOf, regionProblems, regionsOf, tagProblems, tagsOf } from 'settings.bicep'
 
 param environmentName string
 param location string = resourceGroup().location
@@ -54,12 +54,20 @@ param minReplicas int = 2
 @minValue(1)
 param maxReplicas int = 5
 
+@description('Further tags: pairs NAME=value, comma separated.')
+param extraTags string = ''
+
 var appId = loadYamlContent('../components/azure/statestore.yaml').scopes[0]
 var publicPort = 8080
 var appPort = 3001
-var url = empty(publicUrl) ? 'https://${appId}.${environment.properties.defaultDomain}' : publicUrl
+var appUrl = 'https://${appId}.${environment.properties.defaultDomain}'
+var url = empty(publicUrl) ? appUrl : publicUrl
 // main.bicep checks them too, but `azd deploy` does not run that.
-var problems = concat(regionProblems('WEBHOOK_REGIONS', webhookRegions), pairProblems('TARGET_SECRETS', vaultVariables))
+var problems = concat(
+  regionProblems('WEBHOOK_REGIONS', webhookRegions),
+  pairProblems('TARGET_SECRETS', vaultVariables),
+  tagProblems('EXTRA_TAGS', extraTags)
+)
 var pairs = empty(problems) ? pairsOf(vaultVariables) : fail(join(problems, '\n'))
 var secrets = union(['webhook-keys'], map(pairs, pair => pair[1]))
 var probe = { port: publicPort, scheme: 'HTTP' }
@@ -79,10 +87,10 @@ resource vault 'Microsoft.KeyVault/vaults@2026-02-01' existing = {
 resource app 'Microsoft.App/containerApps@2025-07-01' = {
   name: appId
   location: regionOf(location)
-  tags: {
+  tags: union(empty(problems) ? tagsOf(extraTags) : {}, {
     'azd-env-name': environmentName
     'azd-service-name': 'allregions'
-  }
+  })
   identity: {
     type: 'UserAssigned'
     userAssignedIdentities: { '${identity.id}': {} }
@@ -170,6 +178,7 @@ resource app 'Microsoft.App/containerApps@2025-07-01' = {
       }
     }
   }
+  dependsOn: [rights] // it registers webhooks as soon as it runs
 }
 
 // Here and not in main.bicep: see there.
@@ -189,5 +198,13 @@ module rights 'rights.bicep' = if (!empty(registryResourceId)) {
 }
 
 output PUBLIC_URL string = url
+output APP_URL string = appUrl
+
+// For infra/hooks: who makes the webhooks, and what they report.
+output REGISTERS_WEBHOOKS bool = !empty(registryResourceId) && !contains(
+  ['off', 'false'],
+  toLower(trim(webhookRegistration))
+)
+output REPORTED_ACTIONS string = empty(webhookActions) ? 'push' : replace(replace(webhookActions, ' ', ''), ',', ' ')
 output REGISTRY_ROLE_ID string = empty(registryResourceId) ? '' : rights!.outputs.roleId
 output REGISTRY_ROLE_ASSIGNMENT_ID string = empty(registryResourceId) ? '' : rights!.outputs.assignmentId

@@ -18,6 +18,7 @@ param publicUrl = readEnvironmentVariable('CUSTOM_URL', '')
 param notifyTargets = readEnvironmentVariable('NOTIFY_TARGETS', '')
 param otlpEndpoint = readEnvironmentVariable('OTLP_ENDPOINT', '')
 param vaultVariables = readEnvironmentVariable('TARGET_SECRETS', '')
+param extraTags = readEnvironmentVariable('EXTRA_TAGS', '')
 param minReplicas = int(empty(readEnvironmentVariable('MIN_REPLICAS', ''))
   ? '2'
   : readEnvironmentVariable('MIN_REPLICAS', ''))

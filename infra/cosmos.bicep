@@ -5,7 +5,14 @@ param location string
 param tags object
 param retentionDays int
 param throughput int
+
+@description('Copies in three zones of the region.')
+param zoneRedundant bool
+
+@description('Restores any second of the last week. Cannot be switched off again.')
+param continuousBackup bool
 param principalId string
+param workspaceId string
 
 // The database and the containers have the names that the Dapr components have.
 var state = loadYamlContent('../components/azure/statestore.yaml').spec.metadata
@@ -24,7 +31,7 @@ resource account 'Microsoft.DocumentDB/databaseAccounts@2025-04-15' = {
   properties: {
     databaseAccountOfferType: 'Standard'
     capabilities: throughput == 0 ? [{ name: 'EnableServerless' }] : []
-    locations: [{ locationName: location, failoverPriority: 0 }]
+    locations: [{ locationName: location, failoverPriority: 0, isZoneRedundant: zoneRedundant }]
     // The level of the account is what reads get, because the service's requests
     // name none. Dapr's option for strong consistency would lower it: Dapr turns it
     // into Session without a token. Session is not enough: an actor that moves to
@@ -34,14 +41,16 @@ resource account 'Microsoft.DocumentDB/databaseAccounts@2025-04-15' = {
     disableLocalAuth: true
     disableKeyBasedMetadataWriteAccess: true
     minimalTlsVersion: 'Tls12'
-    backupPolicy: {
-      type: 'Periodic'
-      periodicModeProperties: {
-        backupIntervalInMinutes: 240
-        backupRetentionIntervalInHours: 8
-        backupStorageRedundancy: 'Local'
-      }
-    }
+    backupPolicy: continuousBackup
+      ? { type: 'Continuous', continuousModeProperties: { tier: 'Continuous7Days' } } // the tier without a charge
+      : {
+          type: 'Periodic'
+          periodicModeProperties: {
+            backupIntervalInMinutes: 240
+            backupRetentionIntervalInHours: 8
+            backupStorageRedundancy: 'Local'
+          }
+        }
   }
 }
 
@@ -108,6 +117,18 @@ resource readsAndWrites 'Microsoft.DocumentDB/databaseAccounts/sqlRoleAssignment
     principalId: principalId
     roleDefinitionId: '${account.id}/sqlRoleDefinitions/${dataContributor}'
     scope: account.id
+  }
+}
+
+// Cosmos DB has no category group for audits. Who changed the account, and not who
+// asked for which data: that is a row for every request.
+#disable-next-line use-recent-api-versions // as in environment.bicep
+resource audit 'Microsoft.Insights/diagnosticSettings@2021-05-01-preview' = {
+  scope: account
+  name: 'audit'
+  properties: {
+    workspaceId: workspaceId
+    logs: [{ category: 'ControlPlaneRequests', enabled: true }]
   }
 }
 

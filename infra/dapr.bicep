@@ -1,5 +1,5 @@
 // The Dapr components, as components/azure has them, with the names of this
-// deployment put in, and with the subscription that the service takes from.
+// deployment put in.
 param environmentName string
 param cosmosAccount string
 param serviceBusNamespace string
@@ -24,19 +24,14 @@ resource deployed 'Microsoft.App/managedEnvironments/daprComponents@2025-07-01' 
     properties: {
       componentType: component.spec.type
       version: component.spec.version
-      metadata: concat(
-        map(component.spec.metadata, m => {
-          name: m.name
-          value: replace(
-            replace(replace(m.value, '<account>', cosmosAccount), '<namespace>', serviceBusNamespace),
-            '<client id of the user-assigned identity>',
-            clientId
-          )
-        }),
-        // The name of Dapr's consumer is that of the subscription: servicebus.bicep makes
-        // one for the app.
-        startsWith(component.spec.type, 'pubsub.') ? [{ name: 'consumerID', value: component.scopes[0] }] : []
-      )
+      metadata: map(component.spec.metadata, m => {
+        name: m.name
+        value: replace(
+          replace(replace(m.value, '<account>', cosmosAccount), '<namespace>', serviceBusNamespace),
+          '<client id of the user-assigned identity>',
+          clientId
+        )
+      })
       scopes: component.scopes
     }
   }

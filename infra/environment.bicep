@@ -6,6 +6,12 @@ param tags object
 param workspaceName string
 param insightsName string
 
+@description('Replicas in three zones. Cannot be changed later.')
+param zoneRedundant bool
+
+@description('Empty: Azure\'s own network. Cannot be changed later.')
+param subnetId string
+
 resource workspace 'Microsoft.OperationalInsights/workspaces@2025-02-01' existing = {
   name: workspaceName
 }
@@ -23,11 +29,12 @@ resource environment 'Microsoft.App/managedEnvironments@2025-07-01' = {
     appLogsConfiguration: { destination: 'azure-monitor' }
     daprAIConnectionString: insights.properties.ConnectionString
     workloadProfiles: [{ name: 'Consumption', workloadProfileType: 'Consumption' }]
-    zoneRedundant: false
+    vnetConfiguration: empty(subnetId) ? null : { infrastructureSubnetId: subnetId, internal: false } // ACR calls it
+    zoneRedundant: zoneRedundant
   }
 }
 
-// The one preview version in here: the generally available ones, of 2016 and
+// The one preview version in infra: the generally available ones, of 2016 and
 // before, know no category groups.
 #disable-next-line use-recent-api-versions
 resource logs 'Microsoft.Insights/diagnosticSettings@2021-05-01-preview' = {

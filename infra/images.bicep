@@ -3,6 +3,7 @@ param name string
 param location string
 param tags object
 param pullerPrincipalId string
+param workspaceId string
 
 resource registry 'Microsoft.ContainerRegistry/registries@2025-04-01' = {
   name: name
@@ -23,6 +24,16 @@ resource pulls 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
     principalId: pullerPrincipalId
     principalType: 'ServicePrincipal'
     roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', acrPull)
+  }
+}
+
+#disable-next-line use-recent-api-versions // as in environment.bicep
+resource audit 'Microsoft.Insights/diagnosticSettings@2021-05-01-preview' = {
+  scope: registry
+  name: 'audit'
+  properties: {
+    workspaceId: workspaceId
+    logs: [{ categoryGroup: 'audit', enabled: true }]
   }
 }
 

@@ -7,12 +7,15 @@ targetScope = 'subscription'
 import {
   locationProblems
   namesOf
+  networkProblems
   pairProblems
   regionOf
   regionProblems
   regionsOf
   registryProblems
   subscriptionProblems
+  tagProblems
+  tagsOf
   throughputProblems
 } from 'settings.bicep'
 
@@ -30,9 +33,6 @@ param principalId string = ''
 
 @description('User or ServicePrincipal.')
 param principalType string = 'User'
-
-@description('Whether the service runs already: then its key stays as it is. azd knows.')
-param serviceExists bool = false
 
 @description('Resource id of the registry to watch, in whatever resource group or subscription. allregions.bicep gives the rights there.')
 param registryResourceId string = ''
@@ -57,8 +57,27 @@ param retentionDays int = 90
 @description('0 for serverless; otherwise the most RU/s that the database may use, in steps of 1000.')
 param cosmosThroughput int = 0
 
+@description('The environment and Cosmos DB in three zones of the region. Needs subnetId. Cannot be changed later.')
+param zoneRedundant bool = false
+
+@description('Resource id of a subnet of yours for the environment, which is delegated to Microsoft.App/environments and has at least 32 addresses. Cannot be changed later.')
+param subnetId string = ''
+
+@description('Nobody can delete the vault for good before its days are over, neither `azd down --purge`. Cannot be switched off again.')
+param purgeProtection bool = false
+
+@description('Cosmos DB can be restored to any second of the last week. Cannot be switched off again.')
+param continuousBackup bool = false
+
+@description('Further tags of every resource: pairs NAME=value, comma separated.')
+param extraTags string = ''
+
+@minValue(0)
+@description('GB of logs a day; what is beyond it is lost until the next day. 0 is no limit.')
+param dailyQuotaGb int = 0
+
 @secure()
-@description('The first key of the webhooks. Each deployment writes a new one until the service exists; later keys are set in the vault.')
+@description('The first key of the webhooks, which the first deployment writes. Later keys are set in the vault.')
 param webhookKey string = newGuid()
 
 var newRegions = regionsOf(newRegistryRegions)
@@ -71,6 +90,8 @@ var problems = concat(
   subscriptionProblems('SUBSCRIPTIONS', subscriptions),
   pairProblems('TARGET_SECRETS', vaultVariables),
   throughputProblems('cosmosThroughput', cosmosThroughput),
+  networkProblems('ZONE_REDUNDANT', zoneRedundant, 'SUBNET_ID', subnetId),
+  tagProblems('EXTRA_TAGS', extraTags),
   empty(trim('${registryResourceId}${newRegistryRegions}${webhookRegions}'))
     ? [
         'Which registry? azd env set EXISTING_REGISTRY_ID <its resource id>, or NEW_REGISTRY_REGIONS <regions>, or WEBHOOK_REGIONS <its regions>.'
@@ -82,7 +103,7 @@ var problems = concat(
 // is created.
 var region = empty(problems) ? regionOf(location) : fail(join(problems, '\n'))
 var token = uniqueString(subscription().id, environmentName, region)
-var tags = { 'azd-env-name': environmentName }
+var tags = union(empty(problems) ? tagsOf(extraTags) : {}, { 'azd-env-name': environmentName })
 var topic = 'acr-notifications'
 var webhookTopic = 'acr-webhooks'
 
@@ -110,6 +131,7 @@ module monitoring 'monitoring.bicep' = {
     insightsName: 'appi-${token}'
     location: region
     tags: tags
+    dailyQuotaGb: dailyQuotaGb
   }
 }
 
@@ -123,7 +145,8 @@ module vault 'vault.bicep' = {
     identityPrincipalId: identity.outputs.principalId
     deployerPrincipalId: principalId
     deployerPrincipalType: principalType
-    writeKey: !serviceExists
+    purgeProtection: purgeProtection
+    workspaceId: monitoring.outputs.workspaceId
     webhookKey: webhookKey
   }
 }
@@ -136,6 +159,7 @@ module images 'images.bicep' = {
     location: region
     tags: tags
     pullerPrincipalId: identity.outputs.principalId
+    workspaceId: monitoring.outputs.workspaceId
   }
 }
 
@@ -148,7 +172,10 @@ module cosmos 'cosmos.bicep' = {
     tags: tags
     retentionDays: retentionDays
     throughput: cosmosThroughput
+    zoneRedundant: zoneRedundant
+    continuousBackup: continuousBackup
     principalId: identity.outputs.principalId
+    workspaceId: monitoring.outputs.workspaceId
   }
 }
 
@@ -163,6 +190,7 @@ module serviceBus 'servicebus.bicep' = {
     webhookTopic: webhookTopic
     subscriptions: namesOf(subscriptions)
     principalId: identity.outputs.principalId
+    workspaceId: monitoring.outputs.workspaceId
   }
 }
 
@@ -175,6 +203,8 @@ module environment 'environment.bicep' = {
     tags: tags
     workspaceName: monitoring.outputs.workspaceName
     insightsName: monitoring.outputs.insightsName
+    zoneRedundant: zoneRedundant
+    subnetId: subnetId
   }
 }
 
@@ -197,6 +227,7 @@ module registry 'registry.bicep' = if (newRegistry) {
     location: region
     tags: tags
     regions: newRegions
+    workspaceId: monitoring.outputs.workspaceId
   }
 }
 

@@ -4,6 +4,9 @@ param insightsName string
 param location string
 param tags object
 
+@description('What is beyond it is lost until the next day. 0 is no limit.')
+param dailyQuotaGb int
+
 resource workspace 'Microsoft.OperationalInsights/workspaces@2025-02-01' = {
   name: workspaceName
   location: location
@@ -11,6 +14,7 @@ resource workspace 'Microsoft.OperationalInsights/workspaces@2025-02-01' = {
   properties: {
     sku: { name: 'PerGB2018' }
     retentionInDays: 30
+    workspaceCapping: { dailyQuotaGb: dailyQuotaGb == 0 ? -1 : dailyQuotaGb }
   }
 }
 
@@ -25,5 +29,6 @@ resource insights 'Microsoft.Insights/components@2020-02-02' = {
   }
 }
 
+output workspaceId string = workspace.id
 output workspaceName string = workspace.name
 output insightsName string = insights.name

@@ -5,6 +5,7 @@ param tags object
 
 @description('Regions of the replicas. The home region may be among them.')
 param regions array
+param workspaceId string
 
 resource registry 'Microsoft.ContainerRegistry/registries@2025-04-01' = {
   name: name
@@ -24,5 +25,15 @@ resource replicas 'Microsoft.ContainerRegistry/registries/replications@2025-04-0
     tags: tags
   }
 ]
+
+#disable-next-line use-recent-api-versions // as in environment.bicep
+resource audit 'Microsoft.Insights/diagnosticSettings@2021-05-01-preview' = {
+  scope: registry
+  name: 'audit'
+  properties: {
+    workspaceId: workspaceId
+    logs: [{ categoryGroup: 'audit', enabled: true }]
+  }
+}
 
 output id string = registry.id

@@ -10,8 +10,9 @@ param webhookTopic string
 @description('Names of further subscriptions. That of the service is there without being named.')
 param subscriptions array
 param principalId string
+param workspaceId string
 
-// The consumer that dapr.bicep names.
+// The app, and the consumer that its Dapr component names.
 var appId = loadYamlContent('../components/azure/pubsub.yaml').scopes[0]
 
 resource namespace 'Microsoft.ServiceBus/namespaces@2026-01-01' = {
@@ -126,5 +127,15 @@ resource sendsAndReceives 'Microsoft.Authorization/roleAssignments@2022-04-01' =
     }
   }
 ]
+
+#disable-next-line use-recent-api-versions // as in environment.bicep
+resource audit 'Microsoft.Insights/diagnosticSettings@2021-05-01-preview' = {
+  scope: namespace
+  name: 'audit'
+  properties: {
+    workspaceId: workspaceId
+    logs: [{ categoryGroup: 'audit', enabled: true }]
+  }
+}
 
 output name string = namespace.name

@@ -34,6 +34,41 @@ func pairsOf(list string) array =>
   )
 
 @export()
+@description('The tags of a list of pairs NAME=value, comma separated.')
+func tagsOf(list string) object => toObject(tagPairs(list), pair => pair[0], pair => pair[1])
+
+@export()
+func tagProblems(variable string, list string) array =>
+  concat(
+    map(
+      filter(tagPairs(list), pair => empty(pair[0]) || empty(pair[1])),
+      pair => '${variable}: "${join(pair, '=')}" is not a pair NAME=value of a tag.'
+    ),
+    map(
+      filter(tagPairs(list), pair => startsWith(toLower(pair[0]), 'azd-')),
+      pair => '${variable}: "${pair[0]}" is a tag that azd finds its resources by.'
+    ),
+    map(
+      filter(
+        union([], map(tagPairs(list), pair => toLower(pair[0]))),
+        name => length(filter(tagPairs(list), pair => toLower(pair[0]) == name)) > 1
+      ),
+      name => '${variable}: "${name}" has more than one value.'
+    )
+  )
+
+@export()
+func networkProblems(zones string, zoneRedundant bool, variable string, subnetId string) array =>
+  concat(
+    zoneRedundant && empty(subnetId) ? ['${zones}: true needs ${variable}, a subnet for the environment.'] : [],
+    empty(subnetId) || isSubnet(subnetId, split(subnetId, '/'))
+      ? []
+      : [
+          '${variable}: "${subnetId}" is not the resource id of a subnet, which is /subscriptions/ID/resourceGroups/GROUP/providers/Microsoft.Network/virtualNetworks/NAME/subnets/NAME.'
+        ]
+  )
+
+@export()
 func locationProblems(variable string, location string) array =>
   isRegion(location) ? [] : ['${variable}: "${location}" is not the name of a region, such as westeurope.']
 
@@ -109,6 +144,9 @@ func ownVariables() array => [
 
 func entries(list string) array => filter(map(split(list, ','), entry => trim(entry)), entry => !empty(entry))
 
+func tagPairs(list string) array =>
+  map(union([], entries(list)), entry => [trim(split(entry, '=')[0]), trim(join(skip(split(entry, '='), 1), '='))])
+
 func isStrange(text string, allowed string) bool =>
   !empty(filter(range(0, length(text)), i => !contains(allowed, substring(text, i, 1))))
 
@@ -123,3 +161,6 @@ func isPair(name string, secret string) bool =>
 
 func isRegistry(id string, parts array) bool =>
   length(parts) == 9 && !empty(parts[?2]) && !empty(parts[?4]) && !empty(parts[?8]) && toLower(id) == toLower('/subscriptions/${parts[?2]}/resourceGroups/${parts[?4]}/providers/Microsoft.ContainerRegistry/registries/${parts[?8]}')
+
+func isSubnet(id string, parts array) bool =>
+  length(parts) == 11 && !empty(parts[?2]) && !empty(parts[?4]) && !empty(parts[?8]) && !empty(parts[?10]) && toLower(id) == toLower('/subscriptions/${parts[?2]}/resourceGroups/${parts[?4]}/providers/Microsoft.Network/virtualNetworks/${parts[?8]}/subnets/${parts[?10]}')

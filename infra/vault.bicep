@@ -6,8 +6,9 @@ param identityPrincipalId string
 param deployerPrincipalId string
 param deployerPrincipalType string
 
-@description('Write webhookKey, over what is there. False keeps what is there.')
-param writeKey bool
+@description('Nobody, the owner included, can then delete the vault for good before its days are over, and nobody can switch this off again.')
+param purgeProtection bool
+param workspaceId string
 
 @secure()
 param webhookKey string
@@ -20,12 +21,18 @@ resource vault 'Microsoft.KeyVault/vaults@2026-02-01' = {
     tenantId: tenant().tenantId
     sku: { family: 'A', name: 'standard' }
     enableRbacAuthorization: true
-    // No purge protection: `azd down --purge` is to leave nothing.
+    enableSoftDelete: true
     softDeleteRetentionInDays: 7
+    // Off so that `azd down --purge` leaves nothing. Azure takes no false: null is off.
+    enablePurgeProtection: purgeProtection ? true : null
   }
 }
 
-resource keys 'Microsoft.KeyVault/vaults/secrets@2026-02-01' = if (writeKey) {
+// Azure looks whether there is one, and writes it only if it knows that there is
+// none: no deployment takes a key back that was rotated, whatever azd believes of
+// the service.
+@onlyIfNotExists()
+resource keys 'Microsoft.KeyVault/vaults/secrets@2026-02-01' = {
   parent: vault
   name: 'webhook-keys'
   properties: { value: webhookKey }
@@ -57,6 +64,16 @@ resource deployerRotates 'Microsoft.Authorization/roleAssignments@2022-04-01' = 
     principalId: deployerPrincipalId
     principalType: deployerPrincipalType
     roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', secretsOfficer)
+  }
+}
+
+#disable-next-line use-recent-api-versions // as in environment.bicep
+resource audit 'Microsoft.Insights/diagnosticSettings@2021-05-01-preview' = {
+  scope: vault
+  name: 'audit'
+  properties: {
+    workspaceId: workspaceId
+    logs: [{ categoryGroup: 'audit', enabled: true }]
   }
 }
 

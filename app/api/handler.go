@@ -16,7 +16,6 @@ import (
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 
-	"allregions/app/actor"
 	"allregions/app/catalog"
 	"allregions/app/delivery"
 	"allregions/app/intake"
@@ -85,18 +84,17 @@ type Config struct {
 
 // Handler serves the public listener.
 type Handler struct {
-	config    Config
-	mux       *http.ServeMux
-	polls     polls
-	stopping  context.Context
-	stop      context.CancelFunc
-	throttles map[string]*actor.Throttle
+	config   Config
+	mux      *http.ServeMux
+	polls    polls
+	stop     context.CancelFunc
+	statuses []statusRow
 }
 
 // New returns the handler of the public listener.
 func New(c Config) *Handler {
-	h := &Handler{config: c, mux: http.NewServeMux(), polls: polls{byKey: map[string]*poll{}}, throttles: newThrottles()}
-	h.stopping, h.stop = context.WithCancel(context.Background())
+	h := &Handler{config: c, mux: http.NewServeMux(), polls: polls{byKey: map[string]*reading{}}, statuses: newStatuses()}
+	h.polls.stopping, h.stop = context.WithCancel(context.Background())
 
 	h.route("POST", "/webhooks/acr", h.withKey(h.receive))
 	// The URLs of the two samples that users migrate from.
@@ -183,7 +181,7 @@ func (h *Handler) alive(http.ResponseWriter, *http.Request) (int, any, error) {
 }
 
 func (h *Handler) ready(_ http.ResponseWriter, r *http.Request) (int, any, error) {
-	if h.stopping.Err() != nil {
+	if h.polls.stopping.Err() != nil {
 		return 0, nil, unready{errStopping}
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)

@@ -52,17 +52,15 @@ func parsePayload(body []byte) (payload, error) {
 		return p, errors.New("the body is JSON but not an object")
 	}
 	if err := json.Unmarshal(body, &p); err != nil {
-		var typeErr *json.UnmarshalTypeError
-		var syntaxErr *json.SyntaxError
+		wrongType, isType := errors.AsType[*json.UnmarshalTypeError](err)
+		syntax, isSyntax := errors.AsType[*json.SyntaxError](err)
 		switch {
-		case errors.As(err, &typeErr):
-			return p, fmt.Errorf("field %q is a %s", typeErr.Field, typeErr.Value)
-		case errors.As(err, &syntaxErr) && syntaxErr.Offset >= int64(len(body)):
-			return p, errors.New("the body ends in the middle of the JSON")
-		case errors.As(err, &syntaxErr):
-			return p, fmt.Errorf("the body is not JSON, at byte %d", syntaxErr.Offset)
+		case isType:
+			return p, fmt.Errorf("field %q is a %s", wrongType.Field, wrongType.Value)
+		case isSyntax && syntax.Offset < int64(len(body)):
+			return p, fmt.Errorf("the body is not JSON, at byte %d", syntax.Offset)
 		}
-		return p, errors.New("the body is not an ACR webhook's JSON")
+		return p, errors.New("the body ends in the middle of the JSON")
 	}
 	if p.Action == "" {
 		return p, errors.New(`field "action" is missing`)

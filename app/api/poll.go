@@ -20,132 +20,83 @@ const (
 // readFunc reads where a notification stands.
 type readFunc func(context.Context) (notification.Status, error)
 
-// polls reads statuses for many callers at the cost of one: at most one reading of a
-// thing at a time, which answers all who asked before it began. No caller gets a
-// reading that began before its question.
-type polls struct {
-	mu    sync.Mutex
-	byKey map[string]*poll // present while somebody asks
-}
-
-// poll reads one thing for everybody who asks for it.
-type poll struct {
-	next    *reading      // it has not begun; guarded by polls.mu
-	callers int           // guarded by polls.mu
-	wake    chan struct{} // has room for one: read now
-	stop    context.CancelFunc
-}
-
-// reading is one result of a readFunc. Its other fields are set when done is closed.
-type reading struct {
-	done   chan struct{}
-	status notification.Status
-	err    error
-	next   *reading // the one after it
-}
-
-// once returns what read reads now. Callers with the same key must read the same thing.
-func (ps *polls) once(ctx context.Context, key string, read readFunc) (notification.Status, error) {
+// once returns what read reads now.
+func (read readFunc) once(ctx context.Context) (notification.Status, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	return ps.until(ctx, key, read, true, func(*reading) bool { return true })
+	return read(ctx)
+}
+
+// polls reads statuses for many who wait at the cost of one: one reading of a thing at
+// a time, which all of them share.
+type polls struct {
+	stopping context.Context // ends every wait
+
+	mu    sync.Mutex
+	byKey map[string]*reading // that is not done
+}
+
+// reading is one result of a readFunc.
+type reading struct {
+	timer *time.Timer   // begins it
+	again bool          // somebody was woken while it ran; guarded by polls.mu
+	done  chan struct{} // closed when the status is read
+
+	status notification.Status
+	err    error
 }
 
 // wait reads again and again until it reads a status that is enough. Its error means
-// that ctx has ended: a reading that fails does not end the wait.
+// that ctx has ended, or is errStopping: a reading that fails does not end the wait.
+// Callers with the same key must read the same thing.
 func (ps *polls) wait(ctx context.Context, key string, read readFunc, enough func(notification.Status) bool) (notification.Status, error) {
-	return ps.until(ctx, key, read, false, func(r *reading) bool { return r.err == nil && enough(r.status) })
-}
-
-// until returns the first reading that is enough, or the cause of the end of ctx. The
-// first reading for a key begins at once; a later caller may have to wait for the next
-// one, unless it asks for one now.
-func (ps *polls) until(ctx context.Context, key string, read readFunc, now bool, enough func(*reading) bool) (notification.Status, error) {
-	if ctx.Err() != nil {
-		return notification.Status{}, context.Cause(ctx)
-	}
-	p, r := ps.join(ctx, key, read, now)
-	defer ps.leave(key, p)
-	for ; ; r = r.next {
+	var r *reading
+	for ps.stopping.Err() == nil {
+		r = ps.next(ctx, key, read, r)
 		select {
 		case <-r.done:
-			if enough(r) {
-				return r.status, r.err
+			if r.err == nil && enough(r.status) {
+				return r.status, nil
 			}
 		case <-ctx.Done():
-			return notification.Status{}, context.Cause(ctx)
+			return notification.Status{}, ctx.Err()
+		case <-ps.stopping.Done():
 		}
 	}
+	return notification.Status{}, errStopping
 }
 
-func (ps *polls) join(ctx context.Context, key string, read readFunc, now bool) (*poll, *reading) {
+// next is the reading for the key that is not done. There is an interval between it and
+// the last one, unless there was none, or somebody was woken meanwhile.
+func (ps *polls) next(ctx context.Context, key string, read readFunc, last *reading) *reading {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
-	p := ps.byKey[key]
-	if p == nil {
-		// The poll outlives this caller if there are others.
-		ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
-		p = &poll{next: newReading(), wake: make(chan struct{}, 1), stop: stop}
-		ps.byKey[key] = p
-		go ps.run(ctx, p, read)
-		now = true
+	if r := ps.byKey[key]; r != nil {
+		return r
 	}
-	if now {
-		p.readNow()
+	pause := time.Duration(0)
+	if last != nil && !last.again {
+		pause = max(pollInterval, time.Duration(len(ps.byKey))*pollSpread)
 	}
-	p.callers++
-	return p, p.next
-}
-
-func (ps *polls) leave(key string, p *poll) {
-	ps.mu.Lock()
-	defer ps.mu.Unlock()
-	if p.callers--; p.callers == 0 {
-		p.stop()
+	r := &reading{done: make(chan struct{})}
+	ps.byKey[key] = r
+	r.timer = time.AfterFunc(pause, func() {
+		r.status, r.err = read.once(context.WithoutCancel(ctx)) // for the others, too
+		ps.mu.Lock()
+		defer ps.mu.Unlock()
 		delete(ps.byKey, key)
-	}
+		close(r.done)
+	})
+	return r
 }
 
 // wake makes those who wait under key read now. It never blocks.
 func (ps *polls) wake(key string) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
-	if p := ps.byKey[key]; p != nil {
-		p.readNow()
+	if r := ps.byKey[key]; r != nil && r.timer.Stop() {
+		r.timer.Reset(0)
+	} else if r != nil {
+		r.again = true
 	}
 }
-
-func (p *poll) readNow() {
-	select {
-	case p.wake <- struct{}{}:
-	default:
-	}
-}
-
-func (ps *polls) run(ctx context.Context, p *poll, read readFunc) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-p.wake:
-		case <-time.After(ps.interval()):
-		}
-		ps.mu.Lock()
-		r := p.next
-		r.next = newReading() // for whoever asks from here on
-		p.next = r.next
-		ps.mu.Unlock()
-		readCtx, cancel := context.WithTimeout(ctx, callTimeout)
-		r.status, r.err = read(readCtx)
-		cancel()
-		close(r.done)
-	}
-}
-
-func (ps *polls) interval() time.Duration {
-	ps.mu.Lock()
-	defer ps.mu.Unlock()
-	return max(pollInterval, time.Duration(len(ps.byKey))*pollSpread)
-}
-
-func newReading() *reading { return &reading{done: make(chan struct{})} }

@@ -68,43 +68,34 @@ type unready struct{ error }
 type statusRow struct {
 	is         func(error) bool
 	status     int
-	detail     func(error) string // nil for none; fixed for a failure, whose error is for the log
-	retryAfter string             // in seconds
-	level      slog.Level         // below info it is no failure, for traces either
-	msg        string             // in the log; "refused" by default
-	throttle   string             // of the log, for what needs no key; see newThrottles
+	detail     string          // of a failure, whose error is for the log; "" for the error's text
+	retryAfter string          // in seconds
+	level      slog.Level      // below info it is no failure, for traces either
+	msg        string          // in the log; "refused" by default
+	throttle   *actor.Throttle // of the log, for what needs no key
 }
 
-// statuses maps errors to HTTP. The first row that fits counts; the last one
-// fits everything.
-var statuses = []statusRow{
-	{is: is(errUnauthorized), status: http.StatusUnauthorized, throttle: refused}, // no hint at what was wrong
-	{is: is(errNoRoute), status: http.StatusNotFound, detail: error.Error, throttle: refused},
-	{is: is(notification.ErrNotFound), status: http.StatusNotFound, detail: error.Error},
-	{is: is(delivery.ErrNone), status: http.StatusNotFound, detail: error.Error},
-	{is: is(errMethodNotAllowed), status: http.StatusMethodNotAllowed, detail: error.Error, throttle: refused},
-	{is: is(errTooLarge), status: http.StatusRequestEntityTooLarge, detail: error.Error},
-	{is: isA[badRequest], status: http.StatusBadRequest, detail: error.Error},
-	{is: isA[*notification.RefusedError], status: http.StatusBadRequest, detail: error.Error},
-	{is: is(errStopping), status: http.StatusServiceUnavailable, detail: error.Error, retryAfter: "5"},
-	{is: isA[undecided], status: http.StatusServiceUnavailable, detail: error.Error, retryAfter: "1", level: slog.LevelDebug, msg: "undecided"},
-	{is: isA[unready], status: http.StatusServiceUnavailable, detail: fixed("webhooks cannot be taken now; the log of the service says why"),
-		retryAfter: "1", level: slog.LevelWarn, msg: "not ready", throttle: notReady},
-	// ACR does not retry, but people and other senders do.
-	{is: func(error) bool { return true }, status: http.StatusServiceUnavailable, detail: fixed("the notification could not be reached or stored"),
-		retryAfter: "5", level: slog.LevelError, msg: "cannot answer"},
-}
-
-func fixed(detail string) func(error) string { return func(error) string { return detail } }
-
-const (
-	refused  = "refused"
-	notReady = "not ready"
-)
-
-// newThrottles returns two: guesses at keys must not hide that the service is not ready.
-func newThrottles() map[string]*actor.Throttle {
-	return map[string]*actor.Throttle{refused: {Every: time.Second}, notReady: {Every: time.Second}}
+// newStatuses maps errors to HTTP. The first row that fits counts; the last one
+// fits everything. Guesses at keys must not hide that the service is not ready.
+func newStatuses() []statusRow {
+	refused, notReady := &actor.Throttle{Every: time.Second}, &actor.Throttle{Every: time.Second}
+	return []statusRow{
+		{is: is(errUnauthorized), status: http.StatusUnauthorized, throttle: refused},
+		{is: is(errNoRoute), status: http.StatusNotFound, throttle: refused},
+		{is: is(notification.ErrNotFound), status: http.StatusNotFound},
+		{is: is(delivery.ErrNone), status: http.StatusNotFound},
+		{is: is(errMethodNotAllowed), status: http.StatusMethodNotAllowed, throttle: refused},
+		{is: is(errTooLarge), status: http.StatusRequestEntityTooLarge},
+		{is: isA[badRequest], status: http.StatusBadRequest},
+		{is: isA[*notification.RefusedError], status: http.StatusBadRequest},
+		{is: is(errStopping), status: http.StatusServiceUnavailable, retryAfter: "5"},
+		{is: isA[undecided], status: http.StatusServiceUnavailable, retryAfter: "1", level: slog.LevelDebug, msg: "undecided"},
+		{is: isA[unready], status: http.StatusServiceUnavailable, detail: "webhooks cannot be taken now; the log of the service says why",
+			retryAfter: "1", level: slog.LevelWarn, msg: "not ready", throttle: notReady},
+		// ACR does not retry, but people and other senders do.
+		{is: func(error) bool { return true }, status: http.StatusServiceUnavailable, detail: "the notification could not be reached or stored",
+			retryAfter: "5", level: slog.LevelError, msg: "cannot answer"},
+	}
 }
 
 func is(target error) func(error) bool {
@@ -119,8 +110,8 @@ func isA[E error](err error) bool {
 // log writes the line of an error, unless its throttle says no.
 func (h *Handler) log(r *http.Request, row statusRow, err error) {
 	attrs := []slog.Attr{slog.String("path", r.URL.Path), slog.Int("status", row.status), slog.Any("err", err)}
-	if throttle := h.throttles[row.throttle]; throttle != nil {
-		unlogged, ok := throttle.Allow(time.Now())
+	if row.throttle != nil {
+		unlogged, ok := row.throttle.Allow(time.Now())
 		if !ok {
 			return
 		}
@@ -131,15 +122,13 @@ func (h *Handler) log(r *http.Request, row statusRow, err error) {
 
 // fail answers err and logs it: here, and only here. It returns the HTTP status.
 func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) int {
-	row := statuses[slices.IndexFunc(statuses, func(row statusRow) bool { return row.is(err) })]
-	p := problem{Type: "about:blank", Title: http.StatusText(row.status), Status: row.status}
+	row := h.statuses[slices.IndexFunc(h.statuses, func(row statusRow) bool { return row.is(err) })]
+	p := problem{Type: "about:blank", Title: http.StatusText(row.status), Status: row.status, Detail: cmp.Or(row.detail, err.Error())}
 	if u, ok := errors.AsType[undecided](err); ok {
 		p.Type, p.Title, p.Missing = typeUndecided, "Not decided yet", append([]replication.Region{}, u.missing...)
 	}
-	if row.detail != nil {
-		p.Detail = row.detail(err)
-	}
-	if row.status == http.StatusUnauthorized {
+	if row.status == http.StatusUnauthorized { // no hint at what was wrong
+		p.Detail = ""
 		w.Header().Set("WWW-Authenticate", "Bearer")
 	}
 	if row.retryAfter != "" {

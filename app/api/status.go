@@ -29,9 +29,9 @@ func (h *Handler) status(w http.ResponseWriter, r *http.Request) (int, any, erro
 	if err != nil {
 		return 0, nil, err
 	}
-	ctx, cancel := h.waitContext(w, r, q)
+	ctx, cancel := waitContext(w, r, q)
 	defer cancel()
-	st, err := h.polls.once(r.Context(), id, h.read(id))
+	st, err := h.read(id).once(r.Context())
 	// With a requirement the question may come before the first webhook.
 	open := err == nil && !q.settles(st) || q.replicated && errors.Is(err, notification.ErrNotFound)
 	if open && q.wait > 0 {
@@ -51,13 +51,12 @@ func (h *Handler) image(w http.ResponseWriter, r *http.Request) (int, any, error
 	if image.Digest == "" && image.Tag == "" {
 		return 0, nil, badRequest{errors.New("the URL must name the image: ?digest=sha256:... or ?tag=..., or both")}
 	}
-	ctx, cancel := h.waitContext(w, r, q)
+	ctx, cancel := waitContext(w, r, q)
 	defer cancel()
-	find := func(ctx context.Context) (notification.Status, error) { return h.config.Statuses.Find(ctx, image) }
-	key := fmt.Sprintf("image %q", image)
-	st, err := h.polls.once(r.Context(), key, find)
+	var find readFunc = func(ctx context.Context) (notification.Status, error) { return h.config.Statuses.Find(ctx, image) }
+	st, err := find.once(r.Context())
 	if errors.Is(err, notification.ErrNotFound) && q.wait > 0 {
-		st, err = h.wait(ctx, r, key, find, func(notification.Status) bool { return true })
+		st, err = h.wait(ctx, r, fmt.Sprintf("image %q", image), find, func(notification.Status) bool { return true })
 	}
 	if err == nil && !q.settles(st) && q.wait > 0 {
 		st, err = h.wait(ctx, r, st.ID, h.read(st.ID), notification.Status.Concluded)
@@ -75,18 +74,15 @@ func (h *Handler) wait(ctx context.Context, r *http.Request, key string, read re
 	if err == nil || errors.Is(err, errStopping) {
 		return st, err
 	}
-	return h.polls.once(r.Context(), key, read)
+	return read.once(r.Context())
 }
 
 // waitContext ends with the wait of q. It gives w the time for it.
-func (h *Handler) waitContext(w http.ResponseWriter, r *http.Request, q query) (context.Context, context.CancelFunc) {
+func waitContext(w http.ResponseWriter, r *http.Request, q query) (context.Context, context.CancelFunc) {
 	if q.wait > 0 {
 		http.NewResponseController(w).SetWriteDeadline(time.Now().Add(q.wait + 4*callTimeout))
 	}
-	ctx, cancel := context.WithCancelCause(r.Context())
-	ctx, release := context.WithTimeout(ctx, q.wait)
-	forget := context.AfterFunc(h.stopping, func() { cancel(errStopping) })
-	return ctx, func() { forget(); release(); cancel(nil) }
+	return context.WithTimeout(r.Context(), q.wait)
 }
 
 // pathID is the id of the notification in the path.

@@ -88,7 +88,7 @@ const (
 	retryPause = time.Second           // before what has failed is tried again
 	writeLimit = 5 * time.Second       // for one entry
 	atATime    = 16                    // entries that are written at the same time
-	maxPending = 10_000                // entries that wait; the reminders of their notifications send more than that again
+	maxPending = 10_000                // names that are written; the reminders of their notifications send more than that again
 	maxTries   = 5                     // against others who change the same entry
 	maxKnown   = 8192                  // entries that are known to be stored
 )
@@ -100,9 +100,10 @@ type Index struct {
 	failures actor.Throttle
 	slots    chan struct{} // has room for the writes that run at the same time
 
+	running sync.WaitGroup // what Flush waits for
+
 	mu      sync.Mutex
-	pending map[string]*write // by key: the newest entry that waits
-	busy    map[string]*write // by key: what is written now; nil before it, and in the pause after it
+	pending map[string]*write // by key, present while it is written: the newest entry that waits, or nil
 	known   map[string]Entry  // by key: what this replica has seen stored
 }
 
@@ -125,7 +126,7 @@ func (w *write) wait(ctx context.Context) error {
 // NewIndex returns the index in records.
 func NewIndex(records actor.Records, log *slog.Logger) *Index {
 	return &Index{records: records, log: log, failures: actor.Throttle{Every: retryPause}, slots: make(chan struct{}, atATime),
-		pending: map[string]*write{}, busy: map[string]*write{}, known: map[string]Entry{}}
+		pending: map[string]*write{}, known: map[string]Entry{}}
 }
 
 // Send has the entries written soon. It does not wait; settled does: its nil error
@@ -152,62 +153,54 @@ func (x *Index) Send(entries []Entry) (settled func(context.Context) error) {
 	}
 }
 
-// Flush returns when everything is written, or with an error when ctx ends.
+// Flush returns when everything is written, or with an error when ctx ends. Nothing may
+// be sent meanwhile.
 func (x *Index) Flush(ctx context.Context) error {
-	for w := x.unwritten(); w != nil; w = x.unwritten() {
-		w.wait(ctx) // what fails is pending again
-		if ctx.Err() != nil {
-			return fmt.Errorf("index: %w", context.Cause(ctx))
-		}
-	}
-	return nil
-}
-
-// unwritten is any entry that is not written, or nil.
-func (x *Index) unwritten() *write {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	for _, w := range x.pending {
-		return w
-	}
-	for _, w := range x.busy {
-		if w != nil {
-			return w
-		}
-	}
-	return nil
+	all := &write{done: make(chan struct{})}
+	go func() { x.running.Wait(); close(all.done) }()
+	return all.wait(ctx)
 }
 
 // add makes e pending. The caller holds mu.
 func (x *Index) add(key string, e Entry) *write {
-	w := x.pending[key]
+	w, running := x.pending[key]
 	switch {
 	case w != nil && e.Newer(w.entry):
 		w.entry = e
-	case w == nil && len(x.pending) >= maxPending:
+	case !running && len(x.pending) >= maxPending:
 		w = &write{done: make(chan struct{}), err: errors.New("index: too many entries wait")}
 		close(w.done)
 	case w == nil:
 		w = &write{entry: e, done: make(chan struct{})}
 		x.pending[key] = w
-		if _, busy := x.busy[key]; !busy {
-			x.busy[key] = nil
-			go x.write(key)
+		if !running {
+			x.running.Go(func() { x.run(key) })
 		}
 	}
 	return w
 }
 
-// write writes what is pending under key. If that fails, it is pending again, unless a
-// newer entry is.
-func (x *Index) write(key string) {
-	x.slots <- struct{}{}
-	defer func() { <-x.slots }()
+// run writes what is pending under key, until nothing is.
+func (x *Index) run(key string) {
+	for pause := batchPause; pause > 0; time.Sleep(pause) {
+		x.slots <- struct{}{}
+		pause = x.write(key)
+		<-x.slots
+	}
+}
+
+// write writes what is pending under key, and returns the pause after it; 0 if nothing
+// is. If that fails, it is pending again, unless a newer entry is.
+func (x *Index) write(key string) (pause time.Duration) {
 	x.mu.Lock()
 	w := x.pending[key]
-	delete(x.pending, key)
-	x.busy[key] = w
+	if x.pending[key] = nil; w == nil {
+		delete(x.pending, key)
+	}
 	x.mu.Unlock()
+	if w == nil {
+		return 0
+	}
 
 	ctx, cancel := context.WithTimeout(context.Background(), writeLimit)
 	defer cancel()
@@ -215,34 +208,20 @@ func (x *Index) write(key string) {
 
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	pause := batchPause
-	if err == nil {
-		if len(x.known) >= maxKnown { // to forget one costs two calls, if it comes again
-			clear(x.known)
-		}
-		x.known[key] = there
-	} else {
+	defer close(w.done)
+	if err != nil {
 		w.err = fmt.Errorf("index: %w", err)
 		if _, ok := x.failures.Allow(time.Now()); ok {
 			x.log.LogAttrs(ctx, slog.LevelWarn, "the index is written later", slog.Any("err", w.err))
 		}
-		pause = retryPause
 		x.add(key, w.entry)
+		return retryPause
 	}
-	x.busy[key] = nil
-	close(w.done)
-	time.AfterFunc(pause, func() { x.resume(key) })
-}
-
-// resume ends the pause after a write.
-func (x *Index) resume(key string) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if x.pending[key] != nil {
-		go x.write(key)
-	} else {
-		delete(x.busy, key)
+	if len(x.known) >= maxKnown { // to forget one costs two calls, if it comes again
+		clear(x.known)
 	}
+	x.known[key] = there
+	return batchPause
 }
 
 // store stores e under key, unless something newer is there, and returns what is. Most

@@ -604,7 +604,8 @@ func TestMaxPending(t *testing.T) {
 		synctest.Wait()
 		time.Sleep(batchPause)
 		synctest.Wait()
-		for i := range maxPending {
+		const more = maxPending - atATime
+		for i := range more {
 			x.Send(nth(i)[:1])
 		}
 		begin := time.Now()
@@ -614,19 +615,19 @@ func TestMaxPending(t *testing.T) {
 		}
 		again := nth(7)[:1]
 		again[0].Notification, again[0].StartedAt = "again", t0.Add(time.Hour)
-		settled := x.Send(again)
+		settled, older := x.Send(again), x.Send(nth(7)[:1])
 		x.mu.Lock()
 		if n := len(x.pending); n != maxPending {
 			t.Errorf("%d wait", n)
 		}
 		x.mu.Unlock()
 		s.set(nil)
-		if err := settled(t.Context()); err != nil {
+		if err := errors.Join(settled(t.Context()), older(t.Context())); err != nil {
 			t.Error(err)
 		}
 		flush(t, x)
 		leads(t, s, Image{Repository: "shop/cart", Digest: "sha256:7"}, "again")
-		leads(t, s, Image{Repository: "shop/cart", Digest: "sha256:9999"}, "n9999")
+		leads(t, s, Image{Repository: "shop/cart", Digest: fmt.Sprint("sha256:", more-1)}, fmt.Sprint("n", more-1))
 		leads(t, s, Image{Repository: "shop/cart", Tag: "refused"}, "")
 		if err := settle(t, x, refused); err != nil {
 			t.Error(err)

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -10,15 +9,14 @@ import (
 	"time"
 
 	"allregions/app/local/chaos"
-	"allregions/app/local/dapr"
 )
 
 func runChaos(ctx context.Context, args []string) error {
-	o := chaos.Options{Timeout: 8 * time.Second, Regions: demoRegions, Log: os.Stderr, Progress: dapr.ShowProgress(os.Stderr)}
+	o := chaos.Options{Timeout: 8 * time.Second, Regions: demoRegions, Log: os.Stderr}
 	flags := flag.NewFlagSet("chaos", flag.ContinueOnError)
 	minutes := flags.Float64("minutes", 5, "how long webhooks are sent and things fail")
 	flags.Uint64Var(&o.Seed, "seed", 0, "repeats the pushes and the faults of another run (default: a new one)")
-	flags.BoolVar(&o.Keep, "keep", false, "keep the logs although all was well")
+	flags.BoolVar(&o.Keep, "keep", false, "keep the logs and the record although all was well")
 	if err := parse(flags, args); err != nil {
 		return err
 	}
@@ -30,9 +28,6 @@ func runChaos(ctx context.Context, args []string) error {
 		o.Seed = rand.Uint64()
 	}
 	report, err := chaos.Run(ctx, o)
-	if ctx.Err() != nil {
-		return errors.New("interrupted")
-	}
 	if err != nil {
 		return err
 	}

@@ -7,7 +7,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"maps"
 	"net/http"
 	"os"
 	"slices"
@@ -53,136 +52,110 @@ func demoPushes() []*push {
 type fact struct {
 	id      string // of the push
 	region  string // "" for an event
-	answer  int
 	outcome string
 	missing []string
 	err     error
 }
 
-func demo(ctx context.Context, args []string) error {
-	flags := flag.NewFlagSet("demo", flag.ContinueOnError)
-	port := flags.Int("port", 0, "port of the service; 0 for any free one")
-	if err := parse(flags, args); err != nil {
-		return err
-	}
-	o, err := stackOptions(demoRegions)
-	if err != nil {
-		return err
-	}
-	o.Timeout, o.Port = demoTimeout, *port
-	facts := make(chan fact, 64)
-	o.Events = func(event []byte) {
-		var e struct {
-			Type string
-			Data struct {
-				ID      string
-				Missing []string
-			}
+// factOf is that an event came out of the topic.
+func factOf(event []byte) fact {
+	var e struct {
+		Type string
+		Data struct {
+			ID      string
+			Missing []string
 		}
-		err := json.Unmarshal(event, &e)
-		facts <- fact{id: e.Data.ID, outcome: strings.TrimPrefix(e.Type, "acr.replication."), missing: e.Data.Missing, err: err}
 	}
-	o.Progress("Starting the service and Dapr on this machine ...", false)
-	s, err := stack.Start(ctx, o)
+	err := json.Unmarshal(event, &e)
+	return fact{id: e.Data.ID, outcome: strings.TrimPrefix(e.Type, "acr.replication."), missing: e.Data.Missing, err: err}
+}
+
+func demo(ctx context.Context, args []string) error {
+	if err := parse(flag.NewFlagSet("demo", flag.ContinueOnError), args); err != nil {
+		return err
+	}
+	facts := make(chan fact, 64)
+	_, o := stackFlags("demo")
+	o.Timeout = demoTimeout
+	o.Events = func(event []byte) { facts <- factOf(event) }
+	fmt.Fprintln(os.Stderr, "Starting the service and Dapr on this machine ...")
+	s, err := stack.Start(ctx, *o)
 	if err != nil {
 		return err
 	}
 	defer s.Stop()
+	ctx, cancel := context.WithCancelCause(ctx)
+	go func() {
+		<-s.Failed()
+		cancel(s.Err())
+	}()
 	fmt.Printf("Service at %s, regions %s, timeout %s.\nA simulated registry pushes images; each region's webhook fires when its replica has the image.\n\n",
 		s.URL, strings.Join(demoRegions, ", "), demoTimeout)
 	simulator := &acr.Registry{LoginServer: "contoso.azurecr.io", ServiceURL: s.URL, Key: s.Key}
-	return play(ctx, s, simulator, demoPushes(), facts, os.Stdout, slack)
-}
-
-// running is a stack as far as play needs it.
-type running interface {
-	Failed() <-chan struct{}
-	Err() error
+	return play(ctx, simulator, demoPushes(), facts, os.Stdout, slack)
 }
 
 // play fires the webhooks, and shows what happens. It returns nil when every expected
 // notification came out of the topic, and nothing else.
-func play(ctx context.Context, s running, simulator *acr.Registry, pushes []*push, facts chan fact, out io.Writer, slack time.Duration) error {
+func play(ctx context.Context, simulator *acr.Registry, pushes []*push, facts chan fact, out io.Writer, slack time.Duration) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	begin := time.Now()
 	byID := map[string]*push{}
-	last := begin
+	var last time.Duration
 	for _, p := range pushes {
 		byID[p.ID] = p
 		p.At = begin
 		for i, region := range demoRegions {
-			at := begin.Add(time.Duration(p.fires[i] * float64(time.Second)))
-			if at.After(last) {
-				last = at
-			}
-			go func() {
-				select {
-				case <-time.After(time.Until(at)):
-				case <-ctx.Done():
-					return
-				}
-				status, _, err := simulator.Fire(ctx, p.Push, region)
-				facts <- fact{id: p.ID, region: region, answer: status, err: err}
-			}()
+			after := time.Duration(p.fires[i] * float64(time.Second))
+			last = max(last, after)
+			time.AfterFunc(after, func() { facts <- fire(ctx, simulator, p, region) })
 		}
 	}
-	deadline := time.After(time.Until(last) + slack)
+	deadline := time.After(last + slack)
 	for slices.ContainsFunc(pushes, unfinished) {
 		select {
 		case f := <-facts:
 			p := byID[f.id]
-			if p == nil {
+			switch {
+			case f.err != nil:
+				return f.err
+			case p == nil:
 				return fmt.Errorf("an event that nobody expected came out of the topic: %+v", f)
 			}
-			line, err := p.add(f)
-			if err != nil {
-				return err
-			}
-			fmt.Fprintf(out, "%5.1fs  %s\n", time.Since(begin).Seconds(), line)
+			fmt.Fprintf(out, "%5.1fs  %-17s %s\n", time.Since(begin).Seconds(), p.Repository+":"+p.Tag, p.add(f))
 		case <-deadline:
 			return errors.New("not every notification came out of the topic: " + shortfall(pushes))
-		case <-s.Failed():
-			return s.Err()
 		case <-ctx.Done():
-			return errors.New("interrupted")
+			return context.Cause(ctx)
 		}
 	}
-	counts, total := map[string]int{}, 0
-	for _, p := range pushes {
-		total += len(p.came)
-		for _, outcome := range p.came {
-			counts[outcome]++
-		}
-	}
-	var parts []string
-	for _, outcome := range slices.Sorted(maps.Keys(counts)) {
-		parts = append(parts, fmt.Sprintf("%d %s", counts[outcome], outcome))
-	}
-	fmt.Fprintf(out, "\n%d pushes, %d webhooks, %d notifications on the topic: %s.\nEach one that was due, and no other.\n",
-		len(pushes), len(pushes)*len(demoRegions), total, strings.Join(parts, ", "))
+	fmt.Fprintf(out, "\n%d pushes, %d webhooks: each notification that was due came out of the topic, and no other.\n",
+		len(pushes), len(pushes)*len(demoRegions))
 	return nil
 }
 
-// add adds a fact to a push, and returns the line that shows it.
-func (p *push) add(f fact) (line string, err error) {
-	if f.err != nil {
-		return "", f.err
+// fire fires one webhook. Any answer but a 202 is an error.
+func fire(ctx context.Context, simulator *acr.Registry, p *push, region string) fact {
+	status, _, err := simulator.Fire(ctx, p.Push, region)
+	if err == nil && status != http.StatusAccepted {
+		err = fmt.Errorf("the webhook of %s for %s:%s was answered with %d", region, p.Repository, p.Tag, status)
 	}
-	image := fmt.Sprintf("%-17s", p.Repository+":"+p.Tag)
-	if f.region == "" {
-		p.came = append(p.came, f.outcome)
-		line = fmt.Sprintf("%s NOTIFICATION acr.replication.%s", image, f.outcome)
-		if len(f.missing) > 0 {
-			line += ", missing " + strings.Join(f.missing, ", ")
-		}
-		return line, nil
+	return fact{id: p.ID, region: region, err: err}
+}
+
+// add adds a fact to a push, and returns what shows it.
+func (p *push) add(f fact) string {
+	if f.region != "" {
+		p.answered++
+		return fmt.Sprintf("webhook of %s: %d, %d of %d regions", f.region, http.StatusAccepted, p.answered, len(demoRegions))
 	}
-	if f.answer != http.StatusAccepted {
-		return "", fmt.Errorf("the webhook of %s for %s was answered with %d", f.region, image, f.answer)
+	p.came = append(p.came, f.outcome)
+	line := "NOTIFICATION acr.replication." + f.outcome
+	if len(f.missing) > 0 {
+		line += ", missing " + strings.Join(f.missing, ", ")
 	}
-	p.answered++
-	return fmt.Sprintf("%s webhook of %s: %d, %d of %d regions", image, f.region, f.answer, p.answered, len(demoRegions)), nil
+	return line
 }
 
 func unfinished(p *push) bool {

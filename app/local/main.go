@@ -26,14 +26,13 @@ const usage = `usage: go run ./app/local COMMAND [FLAGS]
             see that no promise is broken; needs redis-server
   load      send webhooks as fast as they are answered, to a new stack or a
             running service, and report how that went
-  receiver  run a target that prints what it gets, and verifies its signature
   build     build Dapr, if that was not done before
 
 Flags of a command: go run ./app/local COMMAND -h
 `
 
 var commands = map[string]func(context.Context, []string) error{
-	"up": up, "demo": demo, "chaos": runChaos, "load": runLoad, "receiver": receiver, "build": build,
+	"up": up, "demo": demo, "chaos": runChaos, "load": runLoad, "build": build,
 }
 
 // errUsage means that the flag package has said what is wrong.
@@ -48,11 +47,7 @@ func run(args []string) int {
 	defer stop()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	go func() {
-		parentGone(ctx)
-		cancel()
-	}()
-
+	go parentGone(cancel)
 	if len(args) == 0 {
 		args = []string{""}
 	}
@@ -68,6 +63,9 @@ func run(args []string) int {
 		return 0
 	case errors.Is(err, errUsage):
 		return 2
+	case ctx.Err() != nil:
+		fmt.Fprintln(os.Stderr, "local: interrupted")
+		return 1
 	default:
 		fmt.Fprintf(os.Stderr, "local: %v\n", err)
 		return 1
@@ -82,7 +80,7 @@ func build(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	programs, err := dapr.Find(ctx, root, dapr.ShowProgress(os.Stderr))
+	programs, err := dapr.Find(ctx, root, os.Stderr)
 	if err != nil {
 		return err
 	}
@@ -103,18 +101,13 @@ func parse(flags *flag.FlagSet, args []string) error {
 	return nil
 }
 
-// parentGone returns when the process that started this one has ended, or ctx has. The
-// go tool, which runs this program under `go run`, passes a Ctrl-C on, but not a
-// SIGTERM or SIGKILL.
-func parentGone(ctx context.Context) {
+// parentGone calls cancel when the process that started this one has ended. The go
+// tool, which runs this program under `go run`, passes a Ctrl-C on, but not a SIGTERM
+// or SIGKILL.
+func parentGone(cancel func()) {
 	parent := os.Getppid()
-	tick := time.NewTicker(500 * time.Millisecond)
-	defer tick.Stop()
 	for os.Getppid() == parent {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
+		time.Sleep(500 * time.Millisecond)
 	}
+	cancel()
 }

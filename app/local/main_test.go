@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -201,14 +202,13 @@ func TestCommandLine(t *testing.T) {
 		{[]string{"up", "-h"}, 0, "-data"},
 		{[]string{"up", "-what"}, 2, "-what"},
 		{[]string{"up", "now"}, 1, `local: up takes no argument "now"`},
-		{[]string{"up", "-regions", ""}, 1, "local: -regions: no regions"},
-		{[]string{"up", "-regions", "a,a"}, 1, "local: -regions: region a is there twice"},
+		{[]string{"up", "-regions", ""}, 2, "-regions: no regions"},
+		{[]string{"up", "-regions", "a,a"}, 2, "-regions: region a is there twice"},
 		{[]string{"up", "-timeout", "1ms"}, 1, "local: -timeout: 1ms is not between 1s and 30 days"},
-		{[]string{"up", "-port", "99999"}, 1, "local: -port: 99999 is not a TCP port"},
-		{[]string{"up", "-key", "a,b"}, 1, "local: -key: "},
-		{[]string{"up", "-targets", "nowhere.yaml"}, 1, "local: -targets: "},
-		{[]string{"receiver", "-status", "7"}, 1, "local: -status: 7 is not an HTTP status"},
-		{[]string{"receiver", "-secret", "whsec_!"}, 1, "local: -secret: "},
+		{[]string{"up", "-port", "99999"}, 1, "local: listen tcp: address 99999: invalid port; choose another -port"},
+		{[]string{"up", "-key", "a,b"}, 2, "-key: one key"},
+		{[]string{"up", "-targets", "nowhere.yaml"}, 2, "-targets: stat nowhere.yaml"},
+		{[]string{"up", "-receiver", "7"}, 2, "-receiver: not an HTTP status"},
 	} {
 		t.Run(strings.Join(tt.args, " "), func(t *testing.T) {
 			stderr := capture(t, func() {
@@ -242,13 +242,7 @@ func capture(t *testing.T, f func()) string {
 	return string(data)
 }
 
-// nothing is a stack that is not there.
-type nothing struct{ failed chan struct{} }
-
-func (n nothing) Failed() <-chan struct{} { return n.failed }
-func (n nothing) Err() error              { return errors.New("the stack failed") }
-
-func testPlay(t *testing.T, answer int, happens func(p *push, facts chan fact), failed chan struct{}) (string, error) {
+func testPlay(ctx context.Context, t *testing.T, answer int, happens func(p *push, facts chan fact)) (string, error) {
 	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Authorization") != "Bearer k" {
@@ -261,7 +255,7 @@ func testPlay(t *testing.T, answer int, happens func(p *push, facts chan fact), 
 	facts := make(chan fact, 10)
 	happens(p, facts)
 	var out strings.Builder
-	err := play(t.Context(), nothing{failed}, &acr.Registry{LoginServer: "l", ServiceURL: server.URL, Key: "k"}, []*push{p}, facts, &out, 500*time.Millisecond)
+	err := play(ctx, &acr.Registry{LoginServer: "l", ServiceURL: server.URL, Key: "k"}, []*push{p}, facts, &out, 500*time.Millisecond)
 	return out.String(), err
 }
 
@@ -269,29 +263,29 @@ func testPlay(t *testing.T, answer int, happens func(p *push, facts chan fact), 
 // else.
 func TestDemoFails(t *testing.T) {
 	completed := func(p *push, facts chan fact) { facts <- fact{id: p.ID, outcome: "completed"} }
-	shown, err := testPlay(t, 202, completed, nil)
-	if err != nil || !strings.Contains(shown, "NOTIFICATION acr.replication.completed") || !strings.Contains(shown, "1 pushes, 3 webhooks, 1 notifications on the topic: 1 completed.") {
+	shown, err := testPlay(t.Context(), t, 202, completed)
+	if err != nil || !strings.Contains(shown, "NOTIFICATION acr.replication.completed") || !strings.Contains(shown, "1 pushes, 3 webhooks: each notification that was due") {
 		t.Errorf("a good play: %v\n%s", err, shown)
 	}
-	stopped := make(chan struct{})
-	close(stopped)
+	stopped, stop := context.WithCancelCause(t.Context())
+	stop(errors.New("the stack failed"))
 	for _, tt := range []struct {
 		name    string
 		answer  int
 		happens func(*push, chan fact)
-		failed  chan struct{}
+		ctx     context.Context
 		want    string
 	}{
-		{"no notification", 202, func(*push, chan fact) {}, nil, "a:v1 expected [completed], got []"},
-		{"the wrong one", 202, func(p *push, facts chan fact) { facts <- fact{id: p.ID, outcome: "timedout"} }, nil, "got [timedout]"},
-		{"one too many", 202, func(p *push, facts chan fact) { completed(p, facts); completed(p, facts) }, nil, "got [completed completed]"},
-		{"an unknown one", 202, func(_ *push, facts chan fact) { facts <- fact{id: "unknown"} }, nil, "nobody expected"},
-		{"one that is no JSON", 202, func(p *push, facts chan fact) { facts <- fact{id: p.ID, err: errors.New("no JSON")} }, nil, "no JSON"},
-		{"a webhook refused", 503, completed, nil, "was answered with 503"},
+		{"no notification", 202, func(*push, chan fact) {}, t.Context(), "a:v1 expected [completed], got []"},
+		{"the wrong one", 202, func(p *push, facts chan fact) { facts <- fact{id: p.ID, outcome: "timedout"} }, t.Context(), "got [timedout]"},
+		{"one too many", 202, func(p *push, facts chan fact) { completed(p, facts); completed(p, facts) }, t.Context(), "got [completed completed]"},
+		{"an unknown one", 202, func(_ *push, facts chan fact) { facts <- fact{id: "unknown"} }, t.Context(), "nobody expected"},
+		{"one that is no JSON", 202, func(p *push, facts chan fact) { facts <- fact{id: p.ID, err: errors.New("no JSON")} }, t.Context(), "no JSON"},
+		{"a webhook refused", 503, completed, t.Context(), "was answered with 503"},
 		{"the stack failed", 202, func(*push, chan fact) {}, stopped, "the stack failed"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if _, err := testPlay(t, tt.answer, tt.happens, tt.failed); err == nil || !strings.Contains(err.Error(), tt.want) {
+			if _, err := testPlay(tt.ctx, t, tt.answer, tt.happens); err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("got %v, want %q", err, tt.want)
 			}
 		})

@@ -34,7 +34,7 @@ func TestReceiver(t *testing.T) {
 		{"", 503, "not signed"},
 	} {
 		var out bytes.Buffer
-		h := &receiverHandler{secret: secret, status: 503, out: &out}
+		h := &receiver{verifier: wh, status: 503, out: &out}
 		r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader(body))
 		r.Header.Set("webhook-id", "n1/replicated")
 		r.Header.Set("webhook-timestamp", strconv.FormatInt(now.Unix(), 10))

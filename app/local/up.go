@@ -1,82 +1,86 @@
 package main
 
 import (
-	"bytes"
-	"cmp"
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
 	"allregions/app/local/acr"
-	"allregions/app/local/dapr"
 	"allregions/app/local/stack"
 	"allregions/app/registry"
 )
 
-// stackOptions are those of a stack with a new key.
-func stackOptions(regions []string) (stack.Options, error) {
-	if _, err := registry.ParseStatic(regions); err != nil {
-		return stack.Options{}, fmt.Errorf("-regions: %w", err)
+// stackFlags are the flags of a command that starts a stack, and the options that they
+// set: those of a stack with a new key.
+func stackFlags(command string) (*flag.FlagSet, *stack.Options) {
+	o := &stack.Options{Regions: demoRegions, Key: strings.ToLower(rand.Text()), Settings: map[string]string{}}
+	flags := flag.NewFlagSet(command, flag.ContinueOnError)
+	flags.Func("regions", "regions that must report, comma separated (default "+strings.Join(demoRegions, ",")+")", func(list string) error {
+		o.Regions = strings.Split(list, ",")
+		_, err := registry.ParseStatic(o.Regions)
+		return err
+	})
+	return flags, o
+}
+
+// upOptions are what the command line says, and targets that print what they get.
+func upOptions(args []string) (*stack.Options, error) {
+	flags, o := stackFlags("up")
+	flags.DurationVar(&o.Timeout, "timeout", 2*time.Minute, "how long a notification waits for its regions")
+	flags.IntVar(&o.Port, "port", 8080, "port of the service; 0 for any free one")
+	flags.StringVar(&o.Dir, "data", "", "directory in which state and reminders survive (default: a temporary one)")
+	flags.Func("key", "key that callers must use (default: a new one)", func(key string) error {
+		o.Key = key
+		if key == "" || strings.ContainsAny(key, ", \t\r\n") {
+			return errors.New("one key, without commas and spaces")
+		}
+		return nil
+	})
+	flags.Func("targets", "file with targets, as for NOTIFY_TARGETS", func(file string) (err error) {
+		if o.Settings["NOTIFY_TARGETS"], err = filepath.Abs(file); err == nil {
+			_, err = os.Stat(file)
+		}
+		return err
+	})
+	flags.Func("receiver", "run a target instead, which prints what it gets and answers with this HTTP `status`; 503 shows retries", func(s string) error {
+		status, err := strconv.Atoi(s)
+		if err != nil || status < 200 || status > 599 {
+			return errors.New("not an HTTP status from 200 to 599")
+		}
+		o.Settings["NOTIFY_TARGETS"], err = startReceiver(status, os.Stderr)
+		return err
+	})
+	if err := parse(flags, args); err != nil {
+		return nil, err
 	}
-	return stack.Options{Regions: regions, Key: strings.ToLower(rand.Text()), Progress: dapr.ShowProgress(os.Stderr)}, nil
+	if o.Timeout < time.Second || o.Timeout > 30*24*time.Hour {
+		return nil, fmt.Errorf("-timeout: %s is not between 1s and 30 days", o.Timeout)
+	}
+	return o, nil
 }
 
 func up(ctx context.Context, args []string) error {
-	flags := flag.NewFlagSet("up", flag.ContinueOnError)
-	regions := flags.String("regions", strings.Join(demoRegions, ","), "regions that must report, comma separated")
-	timeout := flags.Duration("timeout", 2*time.Minute, "how long a notification waits for its regions")
-	key := flags.String("key", "", "key that callers must use (default: a new one)")
-	port := flags.Int("port", 8080, "port of the service; 0 for any free one")
-	dir := flags.String("data", "", "directory in which state and reminders survive (default: a temporary one)")
-	targets := flags.String("targets", "", "file with targets, as for NOTIFY_TARGETS")
-	if err := parse(flags, args); err != nil {
-		return err
-	}
-	if *timeout < time.Second || *timeout > 30*24*time.Hour {
-		return fmt.Errorf("-timeout: %s is not between 1s and 30 days", *timeout)
-	}
-	if strings.ContainsAny(*key, ", \t\r\n") {
-		return errors.New("-key: one key, without commas and spaces")
-	}
-	o, err := stackOptions(strings.Split(*regions, ","))
+	o, err := upOptions(args)
 	if err != nil {
 		return err
 	}
-	o.Timeout, o.Port, o.Dir, o.Key = *timeout, *port, *dir, cmp.Or(*key, o.Key)
-	if *targets != "" {
-		path, err := filepath.Abs(*targets)
-		if err == nil {
-			_, err = os.Stat(path)
-		}
-		if err != nil {
-			return fmt.Errorf("-targets: %w", err)
-		}
-		o.Settings = map[string]string{"NOTIFY_TARGETS": path}
-	}
 	o.ServiceLog = os.Stderr
-	o.Events = func(event []byte) {
-		var line bytes.Buffer
-		if err := json.Compact(&line, event); err != nil {
-			fmt.Fprintf(os.Stderr, "an event that is not JSON came out of the topic: %v\n", err)
-			return
-		}
-		fmt.Println(&line)
-	}
-	s, err := stack.Start(ctx, o)
+	o.Events = func(event []byte) { fmt.Printf("%s\n", event) }
+	s, err := stack.Start(ctx, *o)
 	if err != nil {
 		return err
 	}
 	defer s.Stop()
 
 	simulator := &acr.Registry{LoginServer: "contoso.azurecr.io"}
-	o.Progress(fmt.Sprintf(`
+	fmt.Fprintf(os.Stderr, `
 Ready. Webhook URL, one per region:
 
   %[1]s/webhooks/acr?region=%[2]s&code=%[3]s
@@ -87,7 +91,8 @@ Be the registry (again with the other regions, and the notification comes out on
     -d '%[4]s'
 
 State and logs: %[5]s. Ctrl-C stops everything.
-`, s.URL, o.Regions[0], s.Key, simulator.Payload(acr.NewPush("shop/cart", "v1.4.2")), s.Dir), false)
+
+`, s.URL, o.Regions[0], s.Key, simulator.Payload(acr.NewPush("shop/cart", "v1.4.2")), s.Dir)
 
 	select {
 	case <-ctx.Done():

@@ -400,29 +400,22 @@ func (a *Actor) store(ctx context.Context, before loaded, r record) error {
 // what the broker has, also after an error.
 func (a *Actor) publishAll(ctx context.Context, s replication.State) (replication.State, error) {
 	for _, o := range s.Unpublished() {
-		if err := a.publish(ctx, s, o); err != nil {
+		eventID, data, err := cloudEvent(s, o)
+		if err != nil {
 			return s, err
+		}
+		spanCtx, span := a.startPublication(ctx, eventID, o)
+		err = a.Topic.Publish(spanCtx, eventID, data)
+		end(span, err)
+		if err != nil {
+			return s, fmt.Errorf("publish %s: %w", eventID, err)
+		}
+		if a.Observer != nil {
+			a.Observer.Published(o, max(0, a.Now().Sub(o.At)))
 		}
 		s = s.Published(o)
 	}
 	return s, nil
-}
-
-func (a *Actor) publish(ctx context.Context, s replication.State, o replication.Outcome) error {
-	eventID, data, err := cloudEvent(s, o)
-	if err != nil {
-		return err
-	}
-	ctx, span := a.startPublication(ctx, eventID, o)
-	err = a.Topic.Publish(ctx, eventID, data)
-	end(span, err)
-	if err != nil {
-		return fmt.Errorf("publish %s: %w", eventID, err)
-	}
-	if a.Observer != nil {
-		a.Observer.Published(o, max(0, a.Now().Sub(o.At)))
-	}
-	return nil
 }
 
 func encodeReply(s replication.State, d replication.Decision, plan replication.Plan) ([]byte, error) {

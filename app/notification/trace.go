@@ -1,6 +1,7 @@
 package notification
 
 import (
+	"cmp"
 	"context"
 	"strings"
 
@@ -9,6 +10,7 @@ import (
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
 
 	"allregions/app/replication"
 )
@@ -47,10 +49,7 @@ func (a *Actor) startPublication(ctx context.Context, eventID string, o replicat
 
 // startSpan begins a span. Without a tracer it is one that records nothing.
 func (a *Actor) startSpan(ctx context.Context, name string, options ...trace.SpanStartOption) (context.Context, trace.Span) {
-	if a.Tracer == nil {
-		return ctx, trace.SpanFromContext(context.Background())
-	}
-	return a.Tracer.Start(ctx, name, options...)
+	return cmp.Or[trace.Tracer](a.Tracer, noop.Tracer{}).Start(ctx, name, options...)
 }
 
 func endTurn(span trace.Span, d replication.Decision, err error) {

@@ -8,7 +8,6 @@ import (
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/arm"
-	"github.com/Azure/azure-sdk-for-go/sdk/azcore/runtime"
 	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/containerregistry/armcontainerregistry"
 
 	"allregions/app/replication"
@@ -21,7 +20,6 @@ type ARM struct {
 	registries   *armcontainerregistry.RegistriesClient
 	replications *armcontainerregistry.ReplicationsClient
 	webhooks     *armcontainerregistry.WebhooksClient
-	roles        *arm.Client
 	group, name  string
 }
 
@@ -41,34 +39,8 @@ func NewARM(id *arm.ResourceID, credential azcore.TokenCredential, options *arm.
 	if err != nil {
 		return nil, fmt.Errorf("registry %s: %w", id.Name, err)
 	}
-	roles, err := arm.NewClient("allregions", "v1.0.0", credential, options)
-	if err != nil {
-		return nil, fmt.Errorf("registry %s: %w", id.Name, err)
-	}
 	return &ARM{registries: factory.NewRegistriesClient(), replications: factory.NewReplicationsClient(), webhooks: factory.NewWebhooksClient(),
-		roles: roles, group: id.ResourceGroupName, name: id.Name}, nil
-}
-
-// RemoveRole deletes a role assignment or a role definition, given its resource
-// id; after a nil error there is none. Anything else it refuses to delete.
-func (a *ARM) RemoveRole(ctx context.Context, resourceID string) error {
-	id, err := arm.ParseResourceID(resourceID)
-	if err != nil || !strings.EqualFold(id.ResourceType.String(), "Microsoft.Authorization/roleAssignments") &&
-		!strings.EqualFold(id.ResourceType.String(), "Microsoft.Authorization/roleDefinitions") {
-		return fmt.Errorf("%q is the resource id of neither a role assignment nor a role definition", resourceID)
-	}
-	request, err := runtime.NewRequest(ctx, "DELETE", runtime.JoinPaths(a.roles.Endpoint(), resourceID)+"?api-version=2022-04-01")
-	if err != nil {
-		return fmt.Errorf("delete %s: %w", resourceID, err)
-	}
-	response, err := a.roles.Pipeline().Do(request)
-	if err == nil && !runtime.HasStatusCode(response, 200, 204, 404) {
-		err = runtime.NewResponseError(response)
-	}
-	if err != nil {
-		return fmt.Errorf("delete %s: %w", resourceID, err)
-	}
-	return response.Body.Close()
+		group: id.ResourceGroupName, name: id.Name}, nil
 }
 
 // Regions returns the regions in which the registry has a working replica: the

@@ -163,31 +163,3 @@ func TestARMRefuses(t *testing.T) {
 		t.Errorf("half a list: %v, %v", got, err)
 	}
 }
-
-func TestRemoveRole(t *testing.T) {
-	const assignment = resourceID + "/providers/Microsoft.Authorization/roleAssignments/00000000-0000-0000-0000-00000000000a"
-	const definition = "/subscriptions/s/resourceGroups/images/providers/Microsoft.Authorization/roleDefinitions/00000000-0000-0000-0000-00000000000b"
-	for _, tt := range []struct {
-		id     string
-		status int
-		want   string
-	}{
-		{assignment, 200, ""},
-		{definition, 204, ""},
-		{definition, 404, ""},
-		{definition, 403, "delete " + definition + ": "},
-		{resourceID, 200, "is the resource id of neither a role assignment nor a role definition"},
-		{"", 200, "is the resource id of neither"},
-	} {
-		tr := &transport{answers: []int{tt.status}}
-		err := reader(t, tr, nil).RemoveRole(t.Context(), tt.id)
-		if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
-			t.Errorf("%s, %d: %v", tt.id, tt.status, err)
-		}
-		if refused := strings.Contains(tt.want, "neither"); refused != (len(tr.requests) == 0) {
-			t.Errorf("%s: %q", tt.id, tr.requests)
-		} else if !refused && tr.requests[0] != "DELETE https://management.azure.com"+tt.id+"?api-version=2022-04-01" {
-			t.Errorf("%q", tr.requests)
-		}
-	}
-}

@@ -151,7 +151,7 @@ func (t Target) plan(region replication.Region, have *webhook) step {
 
 // Registration creates and corrects the webhooks that call the target, one in each
 // expected region. It needs the rights Microsoft.ContainerRegistry/registries/webhooks/
-// read, write and getCallbackConfig/action, and delete to remove them.
+// read, write and getCallbackConfig/action.
 type Registration struct {
 	arm    *ARM
 	target Target
@@ -277,32 +277,6 @@ func (r *Registration) update(ctx context.Context, region replication.Region, he
 		},
 	}, nil)
 	return completed(ctx, "update", poller, err)
-}
-
-// Remove deletes every webhook of the target's owner, in whatever region, and
-// returns the names of those that it deleted. After a nil error none is left.
-func (r *Registration) Remove(ctx context.Context) ([]string, error) {
-	ctx, cancel := context.WithTimeout(ctx, registerTimeout)
-	defer cancel()
-	listed, err := r.arm.listWebhooks(ctx)
-	if err != nil {
-		return nil, err
-	}
-	var removed []string
-	var errs []error
-	for _, w := range listed {
-		if w.Owner != r.target.Owner {
-			continue
-		}
-		poller, err := r.arm.webhooks.BeginDelete(ctx, r.arm.group, r.arm.name, w.Name, nil)
-		if err := completed(ctx, "delete", poller, err); err != nil {
-			errs = append(errs, fmt.Errorf("webhook %s: %w", w.Name, err))
-			continue
-		}
-		removed = append(removed, w.Name)
-	}
-	slices.Sort(removed)
-	return removed, errors.Join(errs...)
 }
 
 // completed waits for an operation that was begun, unless it could not be.

@@ -1,10 +1,8 @@
 // Package replication decides what a set of regional events amounts to.
 //
-// ACR fires one webhook per region for one push. The events of one push share
-// an id; together they are a notification. This package holds the rules that
-// join them, as pure functions: (state, event, now) → (state, decision). It
-// knows no HTTP, no Dapr, no storage and no clock, and it imports nothing but
-// the standard library. Package notification does the writing.
+// ACR fires one webhook per region for one push. The events of one push share an id;
+// together they are a notification. The rules that join them are pure functions:
+// (state, event, now) → (state, decision). Package notification does the writing.
 //
 // A notification begins with its first event, which fixes the regions that
 // must report and the deadline. From there:
@@ -416,46 +414,37 @@ func (s State) Check() error {
 	if !s.Exists() {
 		return errors.New("replication: no notification")
 	}
-	var errs []error
-	fail := func(format string, args ...any) {
-		errs = append(errs, fmt.Errorf("replication: notification %s: "+format, append([]any{s.First.ID}, args...)...))
-	}
-	if len(s.Expected) == 0 {
-		fail("expects no region")
-	}
-	if !s.StartedAt.Before(s.Deadline) || s.Due.Before(s.Deadline) {
-		fail("start %v, deadline %v and due %v are not in order", s.StartedAt, s.Deadline, s.Due)
-	}
-	if len(s.Arrivals) == 0 {
-		fail("began without an event")
-	}
-	for i, a := range s.Arrivals {
-		if s.arrival(a.Region) != i {
-			fail("region %s arrived twice", a.Region)
-		}
-		if !slices.Contains(s.Expected, a.Region) {
-			fail("region %s arrived but is not expected", a.Region)
-		}
-	}
 	var path []Status
 	for _, o := range s.Outcomes {
 		path = append(path, o.Status)
-		if o.Arrivals < 1 || o.Arrivals > len(s.Arrivals) {
-			fail("%s counts %d arrivals of %d", o.Status, o.Arrivals, len(s.Arrivals))
-			continue
-		}
-		if complete := len(s.As(o).Missing()) == 0; complete == (o.Status == TimedOut) || o.Status == Replicated && slices.ContainsFunc(s.As(o).Arrivals, s.late) {
-			fail("%s with %d of %d regions in", o.Status, o.Arrivals, len(s.Expected))
-		}
 	}
-	switch fmt.Sprint(path) {
-	case "[]", "[replicated]", "[timedOut]":
-		if s.Status() != Replicated && len(s.Missing()) == 0 {
-			fail("is %s with all regions in", s.Status())
-		}
-	case "[timedOut recovered]":
+	paths := []string{"[]", "[replicated]", "[timedOut]", "[timedOut recovered]"}
+	wrong := ""
+	switch {
+	case len(s.Expected) == 0:
+		wrong = "expects no region"
+	case !s.StartedAt.Before(s.Deadline) || s.Due.Before(s.Deadline):
+		wrong = fmt.Sprintf("start %v, deadline %v and due %v are not in order", s.StartedAt, s.Deadline, s.Due)
+	case len(s.Arrivals) == 0:
+		wrong = "began without an event"
+	case len(s.Arrivals)+len(s.Missing()) != len(s.Expected):
+		wrong = fmt.Sprintf("a region arrived twice, or is not among %v: %+v", s.Expected, s.Arrivals)
+	case !slices.Contains(paths, fmt.Sprint(path)), slices.ContainsFunc(s.Outcomes, s.impossible):
+		wrong = fmt.Sprintf("has the outcomes %+v with %d of %d regions in", s.Outcomes, len(s.Arrivals), len(s.Expected))
+	case (s.Status() == Collecting || s.Status() == TimedOut) && len(s.Missing()) == 0:
+		wrong = fmt.Sprintf("is %s with all regions in", s.Status())
 	default:
-		fail("has the outcomes %v", path)
+		return nil
 	}
-	return errors.Join(errs...)
+	return fmt.Errorf("replication: notification %s: %s", s.First.ID, wrong)
+}
+
+// impossible tells whether o cannot have been decided about its arrivals.
+func (s State) impossible(o Outcome) bool {
+	if o.Arrivals < 1 || o.Arrivals > len(s.Arrivals) {
+		return true
+	}
+	then := s.As(o)
+	complete := len(then.Missing()) == 0
+	return complete == (o.Status == TimedOut) || o.Status == Replicated && slices.ContainsFunc(then.Arrivals, s.late)
 }

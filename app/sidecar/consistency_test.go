@@ -11,6 +11,7 @@ import (
 	"allregions/app/local/acr"
 	"allregions/app/local/cosmos"
 	"allregions/app/local/stack"
+	"allregions/app/sidecar"
 )
 
 // requests are what Cosmos DB was asked, by kind.
@@ -95,7 +96,12 @@ func TestConsistency(t *testing.T) {
 	// What it would do if it took Cosmos DB for SQLite: calls that come at the same
 	// time go together. What comes of them does not matter, the emulator does not
 	// understand all of it.
-	records := s.Dapr().Records("images", "")
+	dapr, err := sidecar.Dial(s.Replicas[0].Sidecar.GRPCPort, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dapr.Close()
+	records := dapr.Records("images", "")
 	records.Together()
 	ctx, end := context.WithCancel(t.Context())
 	var calls sync.WaitGroup

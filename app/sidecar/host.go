@@ -58,12 +58,11 @@ type Host struct {
 	actors        []Actor
 	subscriptions []Subscription
 	broker        func(ctx context.Context, pubsub string) Broker
-	propagator    propagation.TextMapPropagator // nil for none
+	propagator    propagation.TextMapPropagator
 	log           *slog.Logger
 	mux           *http.ServeMux
 
-	mu    sync.Mutex
-	turns map[string]*turn // by actor type and id; present while somebody holds or awaits it
+	turns sync.Map // string to chan struct{}: by actor type and id, what is closed when its turn ends
 
 	after   chan struct{} // one for each turn that has replied and still has work to do
 	follows sync.WaitGroup
@@ -73,18 +72,13 @@ type Host struct {
 // it, a turn does that work before it replies.
 const afterAtMost = 1024
 
-type turn struct {
-	held    chan struct{} // has room for the one holder
-	holders int           // holding or waiting; guarded by Host.mu
-}
-
 // NewHost returns the handler for the listener that only the sidecar reaches. What
 // it calls is in the trace of the call, as p reads it; nil does not. A reminder
 // has no caller, and so no trace. Broker tells what there is to know of a pub/sub
 // component.
 func NewHost(log *slog.Logger, p propagation.TextMapPropagator, actors []Actor, subscriptions []Subscription, broker func(ctx context.Context, pubsub string) Broker) *Host {
-	h := &Host{actors: actors, subscriptions: subscriptions, broker: broker, propagator: p, log: log, mux: http.NewServeMux(),
-		turns: map[string]*turn{}, after: make(chan struct{}, afterAtMost)}
+	h := &Host{actors: actors, subscriptions: subscriptions, broker: broker, propagator: cmp.Or(p, noTrace),
+		log: log, mux: http.NewServeMux(), after: make(chan struct{}, afterAtMost)}
 	h.mux.HandleFunc("GET /dapr/config", h.config)
 	h.mux.HandleFunc("GET /healthz", func(http.ResponseWriter, *http.Request) {})
 	for _, a := range actors {
@@ -129,16 +123,9 @@ func (h *Host) invoke(a Actor) http.HandlerFunc {
 			http.Error(w, "read body: "+err.Error(), http.StatusBadRequest)
 			return
 		}
-		h.turn(h.traced(r), w, a, id, func(ctx context.Context) (actor.Turn, error) { return method(ctx, id, body) })
+		ctx := h.propagator.Extract(r.Context(), propagation.HeaderCarrier(r.Header))
+		h.turn(ctx, w, a, id, func(ctx context.Context) (actor.Turn, error) { return method(ctx, id, body) })
 	}
-}
-
-// traced is the context of a request, in the trace of its caller.
-func (h *Host) traced(r *http.Request) context.Context {
-	if h.propagator == nil {
-		return r.Context()
-	}
-	return h.propagator.Extract(r.Context(), propagation.HeaderCarrier(r.Header))
 }
 
 func (h *Host) remind(a Actor) http.HandlerFunc {
@@ -221,27 +208,16 @@ func (h *Host) deactivate(a Actor) http.HandlerFunc {
 
 // hold waits until no other turn of the actor runs here.
 func (h *Host) hold(ctx context.Context, id string) (release func(), err error) {
-	h.mu.Lock()
-	t := h.turns[id]
-	if t == nil {
-		t = &turn{held: make(chan struct{}, 1)}
-		h.turns[id] = t
-	}
-	t.holders++
-	h.mu.Unlock()
-
-	leave := func() {
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		if t.holders--; t.holders == 0 {
-			delete(h.turns, id)
+	done := make(chan struct{})
+	for {
+		running, busy := h.turns.LoadOrStore(id, done)
+		if !busy {
+			return func() { h.turns.Delete(id); close(done) }, nil
 		}
-	}
-	select {
-	case t.held <- struct{}{}:
-		return func() { <-t.held; leave() }, nil
-	case <-ctx.Done():
-		leave()
-		return nil, fmt.Errorf("another turn still runs: %w", context.Cause(ctx))
+		select {
+		case <-running.(chan struct{}):
+		case <-ctx.Done():
+			return nil, fmt.Errorf("another turn still runs: %w", context.Cause(ctx))
+		}
 	}
 }

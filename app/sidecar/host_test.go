@@ -27,6 +27,12 @@ func newTestHost(a Actor) *Host {
 	return NewHost(slog.New(slog.DiscardHandler), nil, []Actor{a}, nil, unknownBroker)
 }
 
+// kept is how many turns are held.
+func kept(h *Host) (n int) {
+	h.turns.Range(func(any, any) bool { n++; return true })
+	return n
+}
+
 func serve(ctx context.Context, h *Host, method, target, body string) *httptest.ResponseRecorder {
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, httptest.NewRequestWithContext(ctx, method, target, strings.NewReader(body)))
@@ -70,8 +76,8 @@ func TestHostAnswersDapr(t *testing.T) {
 			t.Errorf("%s %s: %d %q, want %d %q", tt.method, tt.target, w.Code, w.Body, tt.code, tt.answer)
 		}
 	}
-	if len(h.turns) != 0 {
-		t.Errorf("%d turns are kept", len(h.turns))
+	if kept(h) != 0 {
+		t.Errorf("%d turns are kept", kept(h))
 	}
 }
 
@@ -121,8 +127,8 @@ func TestTurnsOfOneActorNeverOverlap(t *testing.T) {
 			t.Errorf("%d turns run, want one of a and one of b", n)
 		}
 		wg.Wait()
-		if most.Load() != 2 || len(h.turns) != 0 {
-			t.Errorf("at most %d at once, %d kept", most.Load(), len(h.turns))
+		if most.Load() != 2 || kept(h) != 0 {
+			t.Errorf("at most %d at once, %d kept", most.Load(), kept(h))
 		}
 		// The first and the last; the four that gave up in between never ran.
 		if ended != 2 || time.Since(begin) != 2*time.Second {
@@ -236,8 +242,8 @@ func TestWhatFollowsATurn(t *testing.T) {
 		if got, want := f.of("a"), []string{"turn", "reply", "after", "turn", "reply", "after", "remind", "reply", "turn", "reply", "after"}; !slices.Equal(got, want) {
 			t.Errorf("%q\nwant %q", got, want)
 		}
-		if len(f.host.turns) != 0 || len(f.host.after) != 0 {
-			t.Errorf("%d turns are kept, %d of them have a reply", len(f.host.turns), len(f.host.after))
+		if kept(f.host) != 0 || len(f.host.after) != 0 {
+			t.Errorf("%d turns are kept, %d of them have a reply", kept(f.host), len(f.host.after))
 		}
 	})
 }
@@ -267,8 +273,8 @@ func TestNothingFollowsAFailedTurn(t *testing.T) {
 				t.Errorf("%s: %q, want %q", id, got, want.log)
 			}
 		}
-		if len(f.host.turns) != 0 || len(f.host.after) != 0 {
-			t.Errorf("%d turns are kept, %d of them have a reply", len(f.host.turns), len(f.host.after))
+		if kept(f.host) != 0 || len(f.host.after) != 0 {
+			t.Errorf("%d turns are kept, %d of them have a reply", kept(f.host), len(f.host.after))
 		}
 	})
 }
@@ -290,8 +296,8 @@ func TestTooMuchFollows(t *testing.T) {
 		if time.Since(begin) != time.Second {
 			t.Errorf("waited %v for what follows", time.Since(begin))
 		}
-		if len(f.host.turns) != 0 || len(f.host.after) != 0 {
-			t.Errorf("%d turns are kept, %d of them have a reply", len(f.host.turns), len(f.host.after))
+		if kept(f.host) != 0 || len(f.host.after) != 0 {
+			t.Errorf("%d turns are kept, %d of them have a reply", kept(f.host), len(f.host.after))
 		}
 	})
 }
@@ -329,7 +335,7 @@ func TestCallsOfAnActorThatLeaves(t *testing.T) {
 		{[]error{idle, other}, other, invokePause},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			actors := (&Client{dapr: &fickle{errs: tt.errs}, stores: map[string]*store{}}).Actors("Thing")
+			actors := (&Client{dapr: &fickle{errs: tt.errs}}).Actors("Thing")
 			begin := time.Now()
 			if out, err := actors.Invoke(t.Context(), "a", "Do", nil); err != tt.want || (err == nil) != (string(out) == "done") || time.Since(begin) != tt.took {
 				t.Errorf("%v: %s, %v after %v", tt.errs, out, err, time.Since(begin))
@@ -339,7 +345,7 @@ func TestCallsOfAnActorThatLeaves(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	f := &fickle{errs: []error{idle, idle}}
-	if _, err := (&Client{dapr: f, stores: map[string]*store{}}).Actors("Thing").Invoke(ctx, "a", "Do", nil); err != idle || len(f.errs) != 1 {
+	if _, err := (&Client{dapr: f}).Actors("Thing").Invoke(ctx, "a", "Do", nil); err != idle || len(f.errs) != 1 {
 		t.Errorf("nobody waits: %v, %d left", err, len(f.errs))
 	}
 }

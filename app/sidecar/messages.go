@@ -68,23 +68,8 @@ const (
 
 func topicPath(topic string) string { return "/topics/" + topic }
 
-// subscription is one, as Dapr reads it.
-type subscription struct {
-	PubSub        string            `json:"pubsubname"`
-	Topic         string            `json:"topic"`
-	Route         string            `json:"route"`
-	Metadata      map[string]string `json:"metadata"`
-	BulkSubscribe bulkSubscribe     `json:"bulkSubscribe"`
-}
-
-type bulkSubscribe struct {
-	Enabled            bool `json:"enabled"`
-	MaxMessagesCount   int  `json:"maxMessagesCount"`
-	MaxAwaitDurationMs int  `json:"maxAwaitDurationMs"`
-}
-
 func (h *Host) subscribed(w http.ResponseWriter, r *http.Request) {
-	list := []subscription{}
+	list := []map[string]any{}
 	for _, s := range h.subscriptions {
 		broker := h.broker(r.Context(), s.PubSub)
 		if s.Needed != nil && !s.Needed(broker) {
@@ -94,12 +79,13 @@ func (h *Host) subscribed(w http.ResponseWriter, r *http.Request) {
 		if broker.Single {
 			most = 1
 		}
-		list = append(list, subscription{
-			PubSub:        s.PubSub,
-			Topic:         s.Topic,
-			Route:         topicPath(s.Topic),
-			Metadata:      map[string]string{"rawPayload": "true"}, // the bytes, as they are on the broker
-			BulkSubscribe: bulkSubscribe{true, most, int(gatherTime.Milliseconds())},
+		list = append(list, map[string]any{
+			"pubsubname": s.PubSub,
+			"topic":      s.Topic,
+			"route":      topicPath(s.Topic),
+			"metadata":   map[string]string{"rawPayload": "true"}, // the bytes, as they are on the broker
+			"bulkSubscribe": map[string]any{
+				"enabled": true, "maxMessagesCount": most, "maxAwaitDurationMs": gatherTime.Milliseconds()},
 		})
 	}
 	w.Header().Set("Content-Type", "application/json")
@@ -109,31 +95,23 @@ func (h *Host) subscribed(w http.ResponseWriter, r *http.Request) {
 // batch is what the sidecar brings: Dapr's bulk subscription, for the sake of its
 // answer, which names each message that is done with.
 //
-// Of a plain subscription, any 2xx is the end of a message, and Dapr 1.16.5 (and
-// 1.18.0) makes one up: its calls of the application share one middleware pipeline
-// (pkg/middleware/http, pipeline.http), in which two calls at a time may change
-// places. The error of the first is then the second's, and the first, for which
-// nothing was written, has become a 200 without a body. So a message that met a closed
-// port was acknowledged, in a thousandth of the cases. In a batch, nothing is not an
-// answer, and the messages come again.
+// Of a plain subscription, any 2xx is the end of a message, and Dapr (1.16.5, 1.18.0)
+// makes one up: two calls of the application at a time may change places in its
+// pipeline (pkg/middleware/http, pipeline.http). An error of the first is then the
+// second's, and the first has become a 200 without a body. So a message that met a
+// closed port was acknowledged, in a thousandth of the cases. In a batch, nothing is
+// not an answer, and the messages come again.
 //
 // Calls of actors change places, too: see Actors.Invoke. A reminder's firing may be
 // taken for done, and must be repeated (actor.Reminders).
 type batch struct {
-	Entries []entry `json:"entries"`
+	Entries []struct {
+		ID    string `json:"entryId"`
+		Event []byte `json:"event"` // base64, in JSON
+	} `json:"entries"`
 }
 
-// entry is a message of a batch.
-type entry struct {
-	ID    string `json:"entryId"`
-	Event []byte `json:"event"` // base64, in JSON
-}
-
-// verdicts are the answer to a batch.
-type verdicts struct {
-	Statuses []verdict `json:"statuses"`
-}
-
+// verdict is what the answer to a batch says of a message.
 type verdict struct {
 	ID     string `json:"entryId"`
 	Status string `json:"status"` // done or again
@@ -159,23 +137,21 @@ func (h *Host) take(s Subscription) http.HandlerFunc {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 			return
 		}
-		answer := verdicts{make([]verdict, len(b.Entries))}
+		verdicts := make([]verdict, len(b.Entries))
 		var all sync.WaitGroup
 		for i, e := range b.Entries {
-			all.Go(func() { answer.Statuses[i] = h.takeEntry(r.Context(), s, e) })
+			all.Go(func() {
+				verdicts[i] = verdict{e.ID, done}
+				if err := h.guarded(h.tracedEvent(r.Context(), e.Event), s, e.Event); err != nil {
+					h.refuse(r.Context(), s, err)
+					verdicts[i].Status = again
+				}
+			})
 		}
 		all.Wait()
 		w.Header().Set("Content-Type", "application/json")
-		json.NewEncoder(w).Encode(answer)
+		json.NewEncoder(w).Encode(map[string]any{"statuses": verdicts})
 	}
-}
-
-func (h *Host) takeEntry(ctx context.Context, s Subscription, e entry) verdict {
-	if err := h.guarded(h.tracedEvent(ctx, e.Event), s, e.Event); err != nil {
-		h.refuse(ctx, s, err)
-		return verdict{e.ID, again}
-	}
-	return verdict{e.ID, done}
 }
 
 // guarded is Take, in which a panic is an error: the other messages of the batch are
@@ -204,9 +180,6 @@ func (h *Host) refuse(ctx context.Context, s Subscription, err error) {
 // tracedEvent is a context in the trace of the event's publisher: Dapr writes that
 // into the event.
 func (h *Host) tracedEvent(ctx context.Context, event []byte) context.Context {
-	if h.propagator == nil {
-		return ctx
-	}
 	var trace struct {
 		Parent string `json:"traceparent"`
 		State  string `json:"tracestate"`

@@ -14,12 +14,8 @@ import (
 // Records returns the records in a state store component whose keys begin with
 // prefix.
 func (c *Client) Records(name, prefix string) *Records {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.stores[name] == nil {
-		c.stores[name] = newStore(c, name)
-	}
-	return &Records{c.stores[name], prefix}
+	s, _ := c.stores.LoadOrStore(name, newStore(c, name))
+	return &Records{s.(*store), prefix}
 }
 
 // Records are the actor.Records in a state store component.
@@ -37,19 +33,12 @@ var jsonValue = map[string]string{"contentType": "application/json"}
 
 // Load returns what was last saved under key, and its version.
 func (r *Records) Load(ctx context.Context, key string) (value []byte, version string, err error) {
-	item, err := r.store.get(ctx, r.prefix+key)
-	if err != nil {
-		return nil, "", err
-	}
-	if len(item.Value) == 0 {
-		return nil, "", nil
-	}
-	return item.Value, item.Etag, nil
+	return r.store.get(ctx, r.prefix+key)
 }
 
 // Save stores value, which must be JSON, in place of the record of that version.
 func (r *Records) Save(ctx context.Context, key string, value []byte, version string) error {
-	err := r.store.put(ctx, write{r.prefix + key, value, version})
+	err := r.store.put(ctx, r.prefix+key, value, version)
 	if status.Code(err) != codes.Aborted {
 		return err
 	}

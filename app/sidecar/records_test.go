@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"testing"
 
@@ -33,7 +34,7 @@ type keeper struct {
 
 func newKeeper(kind string) (*keeper, *Records) {
 	k := &keeper{kind: kind, values: map[string][]byte{}, etags: map[string]string{}}
-	return k, (&Client{dapr: k, stores: map[string]*store{}}).Records("store", "Thing-")
+	return k, (&Client{dapr: k}).Records("store", "Thing-")
 }
 
 func (k *keeper) GrpcClient() runtimev1.DaprClient { return metadataOf{kind: k.kind} }
@@ -56,6 +57,20 @@ func (k *keeper) GetStateWithConsistency(_ context.Context, store, key string, _
 		return nil, k.readErr
 	}
 	return &dapr.StateItem{Key: key, Value: k.values[key], Etag: k.etags[key]}, nil
+}
+
+func (k *keeper) GetBulkState(ctx context.Context, store string, keys []string, _ map[string]string, _ int32) (items []*dapr.BulkStateItem, err error) {
+	if slices.Sort(keys); len(slices.Compact(keys)) != len(keys) {
+		return nil, errors.New("Dapr forgets the second of two")
+	}
+	for _, key := range keys {
+		item, err := k.GetStateWithConsistency(ctx, store, key, nil, dapr.StateConsistencyUndefined)
+		if err != nil {
+			return nil, err
+		}
+		items = append(items, &dapr.BulkStateItem{Key: key, Value: item.Value, Etag: item.Etag})
+	}
+	return items, nil
 }
 
 func (k *keeper) SaveBulkState(_ context.Context, store string, items ...*dapr.SetStateItem) error {
@@ -132,7 +147,7 @@ func TestASaveReplacesItsVersion(t *testing.T) {
 			load(t, r, "a", `{"n":4}`)
 
 			// Somebody else's key is another record.
-			other := (&Client{dapr: k, stores: map[string]*store{}}).Records("store", "Other-")
+			other := (&Client{dapr: k}).Records("store", "Other-")
 			load(t, other, "a", "")
 			if err := other.Save(t.Context(), "a", []byte(`{}`), ""); err != nil {
 				t.Error(err)
@@ -200,7 +215,7 @@ func TestErrorsThatAreNoConflict(t *testing.T) {
 		if value, version, err := r.Load(t.Context(), "a"); !errors.Is(err, away) || value != nil || version != "" {
 			t.Errorf("%s: loaded %q, %q, %v", kind, value, version, err)
 		}
-		broken := (&Client{dapr: failing{k, away}, stores: map[string]*store{}}).Records("store", "Thing-")
+		broken := (&Client{dapr: failing{k, away}}).Records("store", "Thing-")
 		if err := broken.Save(t.Context(), "a", []byte(`{"n":2}`), "e1"); !errors.Is(err, away) || errors.Is(err, actor.ErrConflict) {
 			t.Errorf("%s: %v", kind, err)
 		}

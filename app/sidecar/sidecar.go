@@ -2,15 +2,14 @@
 // it, Host answers it. It is the only package that imports Dapr's SDK, and it
 // knows nothing of what the actors, records and events are about.
 //
-// The client is the SDK's. The host is not: Dapr calls actors over a plain HTTP
-// protocol of four routes, and the SDK's server for it hides what must not be
-// hidden here. It drops the error of a reminder and answers 200, it answers 200
-// for a method that returns only an error, it keeps every actor in memory for
-// as long as Dapr does, an hour, with a cache of its state that outlives failed
-// writes and moves, and its idle time cannot be set.
+// The client is the SDK's. The host is not: Dapr calls actors over plain HTTP, and the
+// SDK's server for that answers 200 to a reminder that failed and to a method that
+// returns only an error. It keeps every actor in memory for an hour, with a cache of
+// its state that outlives failed writes and moves.
 package sidecar
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -31,8 +30,7 @@ type Client struct {
 	dapr dapr.Client
 	conn *grpc.ClientConn
 
-	mu     sync.Mutex
-	stores map[string]*store
+	stores sync.Map // string to *store: by the component's name
 	types  sync.Map // string to string: the components' types by name, as far as the sidecar has told them
 }
 
@@ -53,36 +51,30 @@ func Dial(port int, p propagation.TextMapPropagator) (*Client, error) {
 			MinConnectTimeout: time.Second,
 		}),
 		grpc.WithUnaryInterceptor(func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, call grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-			return call(withTrace(withAPIToken(ctx), p), method, req, reply, cc, opts...)
-		}),
-		grpc.WithStreamInterceptor(func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, stream grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
-			return stream(withAPIToken(ctx), desc, cc, method, opts...)
+			return call(outgoing(ctx, cmp.Or(p, noTrace)), method, req, reply, cc, opts...)
 		}),
 	)
 	if err != nil {
 		return nil, fmt.Errorf("dial the sidecar: %w", err)
 	}
-	return &Client{dapr: dapr.NewClientWithConnection(conn), conn: conn, stores: map[string]*store{}}, nil
+	return &Client{dapr: dapr.NewClientWithConnection(conn), conn: conn}, nil
 }
 
-// withAPIToken adds Dapr's API token, where the platform sets one. The SDK adds
-// it only to connections that it makes itself.
-func withAPIToken(ctx context.Context) context.Context {
-	if token := os.Getenv("DAPR_API_TOKEN"); token != "" {
-		return metadata.AppendToOutgoingContext(ctx, "dapr-api-token", token)
-	}
-	return ctx
-}
+// noTrace passes no trace on.
+var noTrace propagation.TextMapPropagator = propagation.NewCompositeTextMapPropagator()
 
-// withTrace adds the trace context. Dapr reads traceparent, and gives it to the
-// host of the actor in the HTTP header of that name; where it traces, itself, with
-// a span of its own between the two. It loses tracestate on the way.
-func withTrace(ctx context.Context, p propagation.TextMapPropagator) context.Context {
-	if p == nil {
-		return ctx
-	}
+// outgoing adds the trace context, and Dapr's API token, where the platform sets one:
+// the SDK adds that only to connections that it makes itself.
+//
+// Dapr reads traceparent, and gives it to the host of the actor in the HTTP header of
+// that name; where it traces, itself, with a span of its own between the two. It loses
+// tracestate on the way.
+func outgoing(ctx context.Context, p propagation.TextMapPropagator) context.Context {
 	headers := propagation.MapCarrier{}
 	p.Inject(ctx, headers)
+	if token := os.Getenv("DAPR_API_TOKEN"); token != "" {
+		headers["dapr-api-token"] = token
+	}
 	for name, value := range headers {
 		ctx = metadata.AppendToOutgoingContext(ctx, name, value)
 	}

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
+	"slices"
 	"time"
 
 	dapr "github.com/dapr/go-sdk/client"
@@ -25,42 +25,14 @@ const anyConsistency = dapr.StateConsistencyUndefined
 type store struct {
 	client *Client
 	name   string
-	reads  group[read]
-	writes group[write]
+	reads  group[*dapr.StateItem]
+	writes group[*dapr.SetStateItem]
 }
 
 func newStore(client *Client, name string) *store {
 	s := &store{client: client, name: name}
-	s.reads.run, s.writes.run = s.readAll, s.writeAll
+	s.reads, s.writes = newGroup(s.readAll), newGroup(s.writeAll)
 	return s
-}
-
-type read struct {
-	key  string
-	item *dapr.StateItem // the answer
-}
-
-type write struct {
-	key   string
-	value []byte
-	etag  string // of what it may replace; "" if there must be nothing yet
-}
-
-func (s *store) get(ctx context.Context, key string) (*dapr.StateItem, error) {
-	if !s.isOneFile(ctx) {
-		return s.readOne(ctx, key)
-	}
-	answered, err := s.reads.do(ctx, read{key: key})
-	return answered.item, err
-}
-
-// put stores w. The error has code Aborted if there is something else than its etag says.
-func (s *store) put(ctx context.Context, w write) error {
-	if !s.isOneFile(ctx) {
-		return s.writeOne(ctx, w)
-	}
-	_, err := s.writes.do(ctx, w)
-	return err
 }
 
 func (s *store) isOneFile(ctx context.Context) bool {
@@ -68,86 +40,91 @@ func (s *store) isOneFile(ctx context.Context) bool {
 	return componentType == oneFile
 }
 
-func (s *store) readOne(ctx context.Context, key string) (*dapr.StateItem, error) {
-	return s.client.dapr.GetStateWithConsistency(ctx, s.name, key, nil, anyConsistency)
+func (s *store) get(ctx context.Context, key string) (value []byte, etag string, err error) {
+	item, read := &dapr.StateItem{Key: key}, s.readOne
+	if s.isOneFile(ctx) {
+		read = s.reads.do
+	}
+	if err := read(ctx, item); err != nil {
+		return nil, "", err
+	}
+	return item.Value, item.Etag, nil
 }
 
-func (s *store) readAll(calls []*call[read]) {
+func (s *store) readOne(ctx context.Context, item *dapr.StateItem) error {
+	found, err := s.client.dapr.GetStateWithConsistency(ctx, s.name, item.Key, nil, anyConsistency)
+	if err == nil {
+		*item = *found
+	}
+	return err
+}
+
+// put stores value in place of what has that etag, "" for nothing. The error has code
+// Aborted if there is something else.
+func (s *store) put(ctx context.Context, key string, value []byte, etag string) error {
+	item := &dapr.SetStateItem{Key: key, Value: value, Metadata: jsonValue,
+		Options: &dapr.StateOptions{Concurrency: dapr.StateConcurrencyFirstWrite, Consistency: anyConsistency}}
+	if etag != "" {
+		item.Etag = &dapr.ETag{Value: etag}
+	}
+	if s.isOneFile(ctx) {
+		return s.writes.do(ctx, item)
+	}
+	return s.client.dapr.SaveBulkState(ctx, s.name, item)
+}
+
+func (s *store) readAll(ctx context.Context, calls []*call[*dapr.StateItem]) {
 	if len(calls) == 1 {
-		c := calls[0]
-		c.v.item, c.err = s.readOne(c.ctx, c.v.key)
+		calls[0].done <- s.readOne(ctx, calls[0].v)
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), togetherTimeout)
-	defer cancel()
-	items := map[string]*dapr.BulkStateItem{}
 	var keys []string // each once: Dapr forgets the second of two
 	for _, c := range calls {
-		if _, ok := items[c.v.key]; !ok {
-			items[c.v.key] = nil
-			keys = append(keys, c.v.key)
+		if !slices.Contains(keys, c.v.Key) {
+			keys = append(keys, c.v.Key)
 		}
 	}
-	found, err := s.client.dapr.GetBulkState(ctx, s.name, keys, nil, 1)
-	for _, item := range found {
-		items[item.Key] = item
-	}
+	items, err := s.client.dapr.GetBulkState(ctx, s.name, keys, nil, 1)
 	for _, c := range calls {
-		item := items[c.v.key]
+		i := slices.IndexFunc(items, func(item *dapr.BulkStateItem) bool { return item.Key == c.v.Key })
 		switch {
 		case err != nil:
-			c.err = err
-		case item == nil:
-			c.err = fmt.Errorf("the sidecar answered nothing about %s", c.v.key)
-		case item.Error != "":
-			c.err = errors.New(item.Error)
+			c.done <- err
+		case i < 0:
+			c.done <- fmt.Errorf("the sidecar answered nothing about %s", c.v.Key)
+		case items[i].Error != "":
+			c.done <- errors.New(items[i].Error)
 		default:
-			c.v.item = &dapr.StateItem{Key: item.Key, Value: item.Value, Etag: item.Etag}
+			*c.v = dapr.StateItem{Key: c.v.Key, Value: items[i].Value, Etag: items[i].Etag}
+			c.done <- nil
 		}
 	}
-}
-
-// stored is how the SDK wants a write.
-func (w write) stored() *dapr.SetStateItem {
-	item := &dapr.SetStateItem{Key: w.key, Value: w.value, Metadata: jsonValue,
-		Options: &dapr.StateOptions{Concurrency: dapr.StateConcurrencyFirstWrite, Consistency: anyConsistency}}
-	if w.etag != "" {
-		item.Etag = &dapr.ETag{Value: w.etag}
-	}
-	return item
-}
-
-func (s *store) writeOne(ctx context.Context, w write) error {
-	return s.client.dapr.SaveBulkState(ctx, s.name, w.stored())
 }
 
 // writeAll writes in the order of calls, in one transaction. That fails as a
 // whole, and does not say for whose sake: then each half finds out for itself.
-func (s *store) writeAll(calls []*call[write]) {
+func (s *store) writeAll(ctx context.Context, calls []*call[*dapr.SetStateItem]) {
 	if len(calls) == 1 {
-		calls[0].err = s.writeOne(calls[0].ctx, calls[0].v)
+		calls[0].done <- s.client.dapr.SaveBulkState(ctx, s.name, calls[0].v)
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), togetherTimeout)
-	defer cancel()
 	ops := make([]*dapr.StateOperation, len(calls))
 	for i, c := range calls {
-		ops[i] = &dapr.StateOperation{Type: dapr.StateOperationTypeUpsert, Item: c.v.stored()}
+		ops[i] = &dapr.StateOperation{Type: dapr.StateOperationTypeUpsert, Item: c.v}
 	}
 	err := s.client.dapr.ExecuteStateTransaction(ctx, s.name, nil, ops)
 	switch status.Code(err) {
-	case codes.OK:
-	case codes.Unavailable, codes.DeadlineExceeded: // nobody would do better alone
+	case codes.OK, codes.Unavailable, codes.DeadlineExceeded: // nobody would do better alone
 		for _, c := range calls {
-			c.err = err
+			c.done <- err
 		}
 	default:
-		s.writeAll(calls[:len(calls)/2])
-		s.writeAll(calls[len(calls)/2:])
+		s.writeAll(ctx, calls[:len(calls)/2])
+		s.writeAll(ctx, calls[len(calls)/2:])
 	}
 }
 
-// togetherTimeout ends a call for many, whose own contexts do not.
+// togetherTimeout ends calls, which the end of a caller's context does not.
 const togetherTimeout = 10 * time.Second
 
 // atMost bounds how many calls go together.
@@ -156,58 +133,49 @@ const atMost = 64
 // group runs one call at a time, and all that came meanwhile together, in the
 // order in which they came. A call that nobody waits for any more is not begun.
 type group[T any] struct {
-	run func([]*call[T])
-
-	mu      sync.Mutex
-	running bool
-	waiting []*call[T]
+	run     func(context.Context, []*call[T]) // answers each of them
+	running chan struct{}                     // has room for the one that runs
+	waiting chan *call[T]                     // has none: who waits can go away
 }
 
 type call[T any] struct {
-	ctx  context.Context
 	v    T
-	err  error
-	done chan struct{}
+	done chan error // has room for the answer
 }
 
-func (g *group[T]) do(ctx context.Context, v T) (T, error) {
-	c := &call[T]{ctx: ctx, v: v, done: make(chan struct{})}
-	g.mu.Lock()
-	g.waiting = append(g.waiting, c)
-	if !g.running {
-		g.running = true
-		go g.work()
-	}
-	g.mu.Unlock()
+func newGroup[T any](run func(context.Context, []*call[T])) group[T] {
+	return group[T]{run, make(chan struct{}, 1), make(chan *call[T])}
+}
+
+func (g *group[T]) do(ctx context.Context, v T) error {
+	c := &call[T]{v, make(chan error, 1)}
 	select {
-	case <-c.done:
-		return c.v, c.err
+	case g.waiting <- c:
+	case g.running <- struct{}{}:
+		go g.lead(context.WithoutCancel(ctx), c)
 	case <-ctx.Done():
-		return v, context.Cause(ctx)
+		return context.Cause(ctx)
+	}
+	select {
+	case err := <-c.done:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 }
 
-func (g *group[T]) work() {
-	for calls := g.next(); len(calls) > 0; calls = g.next() {
-		g.run(calls)
-		for _, c := range calls {
-			close(c.done)
-		}
-	}
-}
-
-// next is what to run now; nothing ends the work.
-func (g *group[T]) next() []*call[T] {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	var calls []*call[T]
-	for len(calls) < atMost && len(g.waiting) > 0 {
-		c := g.waiting[0]
-		g.waiting = g.waiting[1:]
-		if c.ctx.Err() == nil {
+// lead runs the first call, and those that wait now.
+func (g *group[T]) lead(ctx context.Context, calls ...*call[T]) {
+	defer func() { <-g.running }()
+	ctx, cancel := context.WithTimeout(ctx, togetherTimeout)
+	defer cancel()
+	for more := true; more && len(calls) < atMost; {
+		select {
+		case c := <-g.waiting:
 			calls = append(calls, c)
+		default:
+			more = false
 		}
 	}
-	g.running = len(calls) > 0
-	return calls
+	g.run(ctx, calls)
 }

@@ -40,8 +40,10 @@ func (d *daprd) InvokeActor(ctx context.Context, _ *runtimev1.InvokeActorRequest
 	return &runtimev1.InvokeActorResponse{Data: []byte("{}")}, nil
 }
 
-// The sidecar is told of the trace in which it is called, if there is tracing.
+// The sidecar is told of the trace in which it is called, if there is tracing, and the
+// API token of the platform.
 func TestCallsCarryTheTrace(t *testing.T) {
+	t.Setenv("DAPR_API_TOKEN", "secret")
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -67,7 +69,11 @@ func TestCallsCarryTheTrace(t *testing.T) {
 		if _, err := client.Actors("Thing").Invoke(tt.ctx, "a", "Do", nil); err != nil {
 			t.Fatal(err)
 		}
-		if got := (<-d.calls)["traceparent"]; len(got) != len(tt.want) || len(got) == 1 && got[0] != tt.want[0] {
+		md := <-d.calls
+		if got := md.Get("dapr-api-token"); len(got) != 1 || got[0] != "secret" {
+			t.Errorf("API token %q, want that of the platform", got)
+		}
+		if got := md["traceparent"]; len(got) != len(tt.want) || len(got) == 1 && got[0] != tt.want[0] {
 			t.Errorf("%v: traceparent %q, want %q", tt.p, got, tt.want)
 		}
 		client.Close()

@@ -3,6 +3,7 @@ package target
 import (
 	"encoding/json"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -246,6 +247,9 @@ func TestReceivers(t *testing.T) {
 	}
 	if !slices.Equal(names, rows) || len(rows) != len(receivers) {
 		t.Errorf("entries %q, rows %q, %d receivers: want the same", names, rows, len(receivers))
+	}
+	if err := Check(entries, slices.Collect(maps.Keys(receiversEnv))); err != nil { // as before a deployment
+		t.Error(err)
 	}
 	push := func(typ, tag string) Event {
 		e := event(t, typ, func(s *notification.Status) { s.Tag = tag })

@@ -31,6 +31,20 @@ const maxValue = 4096
 // that is wrong, with the entry and the key, and quotes no secret, no value of a
 // header and nothing of a URL; if there is one, there are no targets.
 func Load(setting string, env func(string) (string, bool), readFile func(string) ([]byte, error)) ([]*Target, error) {
+	return readList(setting, entry{env: env}, readFile)
+}
+
+// Check returns the error of [Load] as far as it can be known where the variables have
+// no values yet: there will be those with these names, and no file.
+func Check(setting string, variables []string) error {
+	_, err := readList(setting, entry{env: func(string) (string, bool) { return "", false }, later: variables}, func(string) ([]byte, error) {
+		return nil, errors.New(`there will be no file; give the list itself: azd env set "NOTIFY_TARGETS=$(cat FILE)"`)
+	})
+	return err
+}
+
+// readList reads each entry as template does.
+func readList(setting string, template entry, readFile func(string) ([]byte, error)) ([]*Target, error) {
 	setting = strings.TrimSpace(setting)
 	if setting == "" {
 		return nil, nil
@@ -42,7 +56,7 @@ func Load(setting string, env func(string) (string, bool), readFile func(string)
 	var targets []*Target
 	var errs []error
 	for i, node := range list {
-		e := entry{env: env}
+		e := template
 		t := e.target(&node)
 		if slices.ContainsFunc(targets, func(o *Target) bool { return t.Name != "" && t.Name == o.Name }) {
 			e.wrong("name", "an earlier target has it as well")
@@ -111,9 +125,10 @@ func yamlOf(text []byte) []byte {
 // entry reads one entry, and collects everything that is wrong with it. No error of
 // package yaml is among that: they quote the value that does not fit its field.
 type entry struct {
-	env  func(string) (string, bool)
-	has  map[string]bool // the keys that are there
-	errs []error
+	env   func(string) (string, bool)
+	later []string        // variables whose values are not known yet
+	has   map[string]bool // the keys that are there
+	errs  []error
 
 	name, typ, url, secret, filter, timeout string
 	headers                                 map[string]string
@@ -151,7 +166,7 @@ func (e *entry) target(n *yaml.Node) *Target {
 	}
 	e.readOutcomes(s)
 	e.readTimeout(s)
-	if len(e.errs) == 0 {
+	if len(e.errs) == 0 && e.later == nil {
 		s.hidden = hide(s.url, e.secrets, s.header)
 	}
 	return t
@@ -200,9 +215,9 @@ func (e *entry) wrong(at, format string, args ...any) {
 var reference = regexp.MustCompile(`\$\$\{|\$\{(?:[A-Za-z_][A-Za-z0-9_]*\})?`)
 
 // expanded is text with ${NAME} replaced, and "" after an error. A variable that is
-// empty counts as not set, as in all settings.
+// empty counts as not set, as in all settings. It is "" also if a value is not known yet.
 func (e *entry) expanded(key, text string) string {
-	before := len(e.errs)
+	before, unknown := len(e.errs), false
 	text = strings.TrimSpace(reference.ReplaceAllStringFunc(text, func(found string) string {
 		switch found {
 		case "$${":
@@ -212,6 +227,10 @@ func (e *entry) expanded(key, text string) string {
 			return ""
 		}
 		name := found[2 : len(found)-1]
+		if slices.Contains(e.later, name) {
+			unknown = true
+			return ""
+		}
 		value, _ := e.env(name)
 		if value = strings.TrimSpace(value); value == "" {
 			e.wrong(key, "the environment variable %s is not set", name)
@@ -222,7 +241,7 @@ func (e *entry) expanded(key, text string) string {
 	if len(text) > maxValue {
 		e.wrong(key, "is longer than %d bytes", maxValue)
 	}
-	if len(e.errs) > before {
+	if len(e.errs) > before || unknown {
 		return ""
 	}
 	return text

@@ -343,3 +343,34 @@ func FuzzLoad(f *testing.F) {
 		}
 	})
 }
+
+// Before a deployment the variables have names only. What does not depend on their
+// values is checked as ever.
+func TestCheckBeforeTheSecretsAreThere(t *testing.T) {
+	var names []string
+	for name := range everyTypeEnv {
+		names = append(names, name)
+	}
+	if err := Check(everyType, names); err != nil {
+		t.Errorf("%v", err)
+	}
+	if err := Check("", nil); err != nil {
+		t.Errorf("no targets: %v", err)
+	}
+	const secretURL = `[{name: ops, type: slack, url: "${SLACK_URL}"}]`
+	for _, tt := range []struct{ name, setting, want string }{
+		{"a variable that nobody sets", secretURL, "target 1 (ops): url: the environment variable SLACK_URL is not set"},
+		{"a wrong URL", `[{name: ops, type: slack, url: "http://example.com"}]`, "url: must begin with https://"},
+		{"a wrong key beside a secret", `[{name: ops, type: slack, url: "${HOST}", filters: x}]`, `target 1 (ops): in line 1: there is no such key`},
+		{"a wrong filter beside a secret", `[{name: ops, type: slack, url: "${HOST}", filter: "acton == 1"}]`, "filter: "},
+		{"a missing secret", `[{name: gh, type: github, url: "${HOST}"}]`, "secret: is missing"},
+		{"a broken reference beside a secret", `[{name: ops, type: slack, url: "${HOST}/${"}]`, "url: ${ without the name"},
+		{"a path", "targets.yaml", `read the file that the setting names: there will be no file; give the list itself: azd env set "NOTIFY_TARGETS=$(cat FILE)"`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if err := Check(tt.setting, []string{"HOST"}); err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("got %v, want %q", err, tt.want)
+			}
+		})
+	}
+}

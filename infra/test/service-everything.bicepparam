@@ -19,5 +19,6 @@ param publicUrl = 'https://allregions.example.com'
 param notifyTargets = '[{"name": "ops", "type": "slack", "url": "\${SLACK_URL}"}]'
 param otlpEndpoint = 'http://collector:4317'
 param vaultVariables = 'SLACK_URL=Slack-URL, BACKUP_URL=slack-url,,OTEL_EXPORTER_OTLP_HEADERS=otlp-headers'
+param extraTags = 'costCenter=42, team=shop,,'
 param minReplicas = 3
 param maxReplicas = 2

@@ -26,12 +26,10 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
-	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
-	"allregions/app/local/dapr"
 	"allregions/app/local/process"
 	"allregions/app/local/stack"
 )
@@ -42,46 +40,32 @@ type Options struct {
 	Seed    uint64
 	Timeout time.Duration // of notifications
 	Regions []string
-	Keep    bool // what the run has written, although all was well
-
-	Log      io.Writer // is told of every fault when it happens
-	Progress dapr.Progress
+	Keep    bool      // what the run has written, although all was well
+	Log     io.Writer // is told of every fault when it happens
 }
 
-const (
-	// settleTimeout is how long everything may take to be finished after the
-	// last fault: the scheduler needs 20 s or so to answer, the reminders
-	// come every 30 s, and each may have to come twice.
-	settleTimeout = 3 * time.Minute
-	// agreeTimeout is how long the answers may then take to agree.
-	agreeTimeout = time.Minute
-)
+// settleTimeout is how long everything may take to be finished and right after the
+// last fault: the scheduler needs 20 s or so to answer, the reminders come every 30 s,
+// and each may have to come twice.
+const settleTimeout = 4 * time.Minute
 
 // Run runs it. Its error means that there was no run to judge; whether the
 // service has kept its promises, the report says. What the run has written is
 // removed, unless there is an error or a violation, or Options.Keep says no.
-func Run(parent context.Context, o Options) (_ *Report, err error) {
+func Run(ctx context.Context, o Options) (report *Report, err error) {
 	dir, err := os.MkdirTemp("", "allregions-chaos-")
 	if err != nil {
 		return nil, fmt.Errorf("temporary directory: %w", err)
 	}
-	keep := false
 	defer func() {
 		switch {
-		case err != nil && parent.Err() == nil:
-			err = fmt.Errorf("%w; logs: %s", err, filepath.Join(dir, "logs"))
-		case !keep:
+		case ctx.Err() != nil, err == nil && report.Dir == "":
 			os.RemoveAll(dir)
+		case err != nil:
+			err = fmt.Errorf("%w; logs: %s", err, filepath.Join(dir, "logs"))
 		}
 	}()
-	ctx, cancel := context.WithCancel(parent)
-	defer cancel()
-	file, err := os.Create(filepath.Join(dir, "chaos.log"))
-	if err != nil {
-		return nil, fmt.Errorf("log: %w", err)
-	}
-	defer file.Close()
-	logger := log.New(io.MultiWriter(file, o.Log), "", log.LUTC|log.Ltime|log.Lmicroseconds)
+	logger := log.New(o.Log, "", log.LUTC|log.Ltime|log.Lmicroseconds)
 	logger.Printf("seed %d", o.Seed)
 	c, err := startCluster(ctx, dir, o, logger)
 	if err != nil {
@@ -89,18 +73,12 @@ func Run(parent context.Context, o Options) (_ *Report, err error) {
 	}
 	defer c.kill()
 	r := &run{cluster: c, Options: o}
-	report, err := r.play(ctx)
-	if err != nil {
-		return nil, err
+	if report, err = r.play(ctx); err != nil || len(report.Violations) == 0 && !o.Keep {
+		return report, err
 	}
-	if o.Keep || len(report.Violations) > 0 {
-		keep = true
-		report.Dir = dir
-		if err := r.writeRecord(filepath.Join(dir, "record.json")); err != nil {
-			return nil, err
-		}
-	}
-	return report, nil
+	report.Dir = dir
+	data, err := json.MarshalIndent(r.record, "", " ")
+	return report, errors.Join(err, os.WriteFile(filepath.Join(dir, "record.json"), data, 0o644))
 }
 
 // run is one run on a cluster.
@@ -109,7 +87,8 @@ type run struct {
 	Options
 	begun  time.Time
 	record Record
-	last   string // of the broker's messages in the record
+	last   string  // of the broker's messages in the record
+	faults counter // by kind
 }
 
 func (r *run) play(ctx context.Context) (*Report, error) {
@@ -135,16 +114,16 @@ func (r *run) play(ctx context.Context) (*Report, error) {
 		return nil, err
 	}
 	r.logger.Print("every replica is ready")
-	violations, settled, err := r.judge(ctx)
+	violations, err := r.judge(ctx)
 	if err != nil {
 		return nil, err
 	}
 	report := newReport(r.record)
-	report.Seed, report.Length, report.Settled = r.Seed, r.Length, settled.Sub(healed)
-	report.Pushes, report.Faults, report.Restarts = kinds, count(faults), r.restarts()
-	report.StoreHits, report.StoreWrites, report.TargetHits = r.store.counts(), r.store.writes(), r.target.counts()
+	report.Seed, report.Length, report.Settled = r.Seed, r.Length, time.Since(healed)
+	report.Pushes, report.Faults, report.Restarts = kinds, r.faults.counts(), r.ended.counts()
+	report.StoreHits, report.TargetHits = r.store.counts(), r.target.counts()
 	report.Violations = violations
-	return report, report.readLogs(r.logs())
+	return report, r.readLogs(report)
 }
 
 // fire posts every webhook at its time, once, and returns what became of them.
@@ -157,29 +136,12 @@ func (r *run) fire(ctx context.Context, shots []shot) []Post {
 		}
 		wg.Go(func() {
 			s.push.At = r.begun
-			p := Post{ID: s.push.ID, Region: s.region, Replica: s.replica, Sent: time.Now()}
-			status, _, err := r.registry(s.replica).Fire(ctx, s.push, s.region)
-			p.Answered, p.Status = time.Now(), status
-			if err != nil {
-				p.Err = why(err)
-			}
-			posts[i] = p
+			status, _, _ := r.registry(s.replica).Fire(ctx, s.push, s.region)
+			posts[i] = Post{ID: s.push.ID, Region: s.region, Replica: s.replica, Answered: time.Now(), Status: status}
 		})
 	}
 	wg.Wait()
 	return posts
-}
-
-// why names the error of a post in one of a few ways.
-func why(err error) string {
-	switch {
-	case errors.Is(err, context.DeadlineExceeded):
-		return "no answer in time"
-	case errors.Is(err, syscall.ECONNREFUSED):
-		return "connection refused"
-	default:
-		return "connection lost"
-	}
 }
 
 // fail lets every fault happen at its time. When it returns they are over.
@@ -192,6 +154,7 @@ func (r *run) fail(ctx context.Context, faults []fault) error {
 			break
 		}
 		r.logger.Print(f)
+		r.faults.count(f.kind())
 		begun := r.begin(f)
 		wg.Go(func() {
 			r.await(ctx, f.after+f.lasts)
@@ -217,67 +180,43 @@ func (r *run) await(ctx context.Context, after time.Duration) bool {
 	}
 }
 
-// judge waits until everything is finished, or should be, completes the record,
-// and verifies it. Settled is when it waited no longer.
-func (r *run) judge(ctx context.Context) (violations []Violation, settled time.Time, err error) {
-	ids := map[string]bool{}
-	for _, p := range r.record.Posts {
-		ids[p.ID] = true
-	}
+// judge completes the record and verifies it until everything is right and finished,
+// or should be: what is not at first may be on its way.
+func (r *run) judge(ctx context.Context) (violations []Violation, err error) {
 	settleCtx, cancel := context.WithTimeout(ctx, settleTimeout)
 	defer cancel()
-	err = process.Until(settleCtx, "not finished", func() error {
-		if err := r.readEvents(settleCtx); err != nil {
+	judged := false
+	err = process.Until(settleCtx, "not right", func() error {
+		judged = false
+		if err := errors.Join(r.readEvents(ctx), r.readReminders(ctx)); err != nil {
 			return err
 		}
-		if waiting := unfinished(r.record); len(waiting) > 0 {
-			return fmt.Errorf("%d notifications have no outcome, such as %s", len(waiting), waiting[0])
-		}
-		if err := r.readReminders(settleCtx); err != nil {
-			return err
-		}
-		if n := len(r.record.Reminders); n > 0 {
-			return fmt.Errorf("%d reminders are left, such as that of %s", n, r.record.Reminders[0])
-		}
+		r.readStatuses(ctx)
 		r.record.Received = r.target.received()
-		if waiting := undelivered(r.record); len(waiting) > 0 {
-			return fmt.Errorf("%d events have not come to the target, such as %s", len(waiting), waiting[0])
+		violations, judged = Verify(r.record), true
+		if len(violations) > 0 {
+			return fmt.Errorf("%d violations, such as %s", len(violations), violations[0])
+		}
+		for event, state := range r.record.Deliveries {
+			if state == "pending" {
+				return fmt.Errorf("%s has not come to the target", event)
+			}
 		}
 		return nil
 	})
-	if ctx.Err() != nil {
-		return nil, settled, err
+	if !judged || ctx.Err() != nil {
+		return nil, err
 	}
 	if err != nil {
 		r.logger.Print(err)
 	}
-	settled = time.Now()
-	r.logger.Print("asking for every status")
-
-	// What is not right at first may have been on its way.
-	agreeCtx, cancel := context.WithTimeout(ctx, agreeTimeout)
-	defer cancel()
-	err = process.Until(agreeCtx, "not right", func() error {
-		r.readStatuses(ctx, ids)
-		r.record.Received = r.target.received()
-		if err := errors.Join(r.readReminders(ctx), r.readEvents(ctx)); err != nil {
-			return err
-		}
-		if violations = Verify(r.record); len(violations) > 0 {
-			return fmt.Errorf("%d violations", len(violations))
-		}
-		return nil
-	})
-	if len(violations) > 0 && ctx.Err() == nil {
-		return violations, settled, nil
-	}
-	return nil, settled, err
+	return violations, nil
 }
 
 func (r *run) readEvents(ctx context.Context) error {
 	messages, err := r.Redis.Messages(ctx, stack.Topic, r.last)
 	for _, m := range messages {
-		r.record.Events, r.last = append(r.record.Events, Event{Stored: m.Stored, Data: []byte(m.Data)}), m.ID
+		r.record.Events, r.last = append(r.record.Events, m.Data), m.ID
 	}
 	return err
 }
@@ -294,7 +233,11 @@ func (r *run) readReminders(ctx context.Context) error {
 }
 
 // readStatuses asks any replica for each status, a few at a time.
-func (r *run) readStatuses(ctx context.Context, ids map[string]bool) {
+func (r *run) readStatuses(ctx context.Context) {
+	ids := map[string]bool{}
+	for _, p := range r.record.Posts {
+		ids[p.ID] = true
+	}
 	statuses, unanswered, deliveries := map[string]Status{}, map[string]string{}, map[string]string{}
 	var mu sync.Mutex // of the three
 	var readers errgroup.Group
@@ -321,43 +264,4 @@ func (r *run) readStatuses(ctx context.Context, ids map[string]bool) {
 	}
 	readers.Wait()
 	r.record.Statuses, r.record.Unanswered, r.record.Deliveries = statuses, unanswered, deliveries
-}
-
-// unfinished lists the notifications of which the accepted events alone say that
-// more must come to the topic.
-func unfinished(r Record) (ids []string) {
-	came := map[string]bool{}
-	for _, e := range r.Events {
-		var event struct{ ID string }
-		json.Unmarshal(e.Data, &event) // what cannot be read, Verify reports
-		came[event.ID] = true
-	}
-	for id, regions := range r.accepted() {
-		all := len(regions) == len(r.Regions)
-		if !came[id+"/replicated"] && !came[id+"/recovered"] && (all || !came[id+"/timedOut"]) {
-			ids = append(ids, id)
-		}
-	}
-	slices.Sort(ids)
-	return ids
-}
-
-// undelivered lists the events on the topic that the target has not got.
-func undelivered(r Record) (ids []string) {
-	for _, e := range r.Events {
-		if o, err := parseEvent(e); err == nil && len(r.Received[o.id]) == 0 {
-			ids = append(ids, o.id)
-		}
-	}
-	slices.Sort(ids)
-	return slices.Compact(ids)
-}
-
-// writeRecord leaves the record to somebody who wants to know why.
-func (r *run) writeRecord(path string) error {
-	data, err := json.MarshalIndent(r.record, "", " ")
-	if err != nil {
-		return fmt.Errorf("encode the record: %w", err)
-	}
-	return os.WriteFile(path, data, 0o644)
 }

@@ -5,7 +5,6 @@ import (
 	"testing"
 	"time"
 
-	"allregions/app/local/dapr"
 	"allregions/app/local/stack"
 )
 
@@ -59,12 +58,19 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 }
 
+func total(counts map[string]int) (n int) {
+	for _, c := range counts {
+		n += c
+	}
+	return n
+}
+
 // A minute of chaos breaks no promise.
 func TestChaos(t *testing.T) {
 	prepare(t)
 	report, err := Run(t.Context(), Options{
 		Length: testChaos, Seed: testSeed, Timeout: 8 * time.Second, Regions: testAll,
-		Log: t.Output(), Progress: dapr.TestProgress(),
+		Log: t.Output(),
 	})
 	if err != nil {
 		t.Fatal(err)

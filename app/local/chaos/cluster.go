@@ -2,13 +2,9 @@ package chaos
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"log"
-	"maps"
 	"net/http"
-	"sync"
 	"syscall"
 	"time"
 
@@ -29,20 +25,18 @@ type cluster struct {
 	store  *store
 	target *target
 	logger *log.Logger
-
-	mu    sync.Mutex
-	ended map[string]int // how often a process ended by itself, by name
+	ended  counter // processes that ended by themselves, by name
 }
 
 // startCluster starts everything. It returns when webhooks can be posted, or
 // with an error and nothing left running.
 func startCluster(ctx context.Context, dir string, o Options, logger *log.Logger) (_ *cluster, err error) {
-	c := &cluster{logger: logger, ended: map[string]int{}}
+	c := &cluster{logger: logger}
 	if c.target, err = newTarget(); err != nil {
 		return nil, err
 	}
 	c.Stack, err = stack.Start(ctx, stack.Options{
-		Dir: dir, Replicas: replicas, Regions: o.Regions, Timeout: o.Timeout, Key: "chaos", Redis: true, Cosmos: true, Progress: o.Progress,
+		Dir: dir, Replicas: replicas, Regions: o.Regions, Timeout: o.Timeout, Key: "chaos", Redis: true, Cosmos: true,
 		Settings: map[string]string{"WEBHOOK_TOPIC": "acr-webhooks", "SHUTDOWN_DELAY": "1s", "NOTIFY_TARGETS": c.target.settings()},
 		Front: func(proxy *cosmos.Proxy) http.Handler {
 			c.store = newStore(proxy, source(o.Seed, storeStream))
@@ -60,16 +54,7 @@ func startCluster(ctx context.Context, dir string, o Options, logger *log.Logger
 // note is called when a process has ended by itself.
 func (c *cluster) note(name, state string) {
 	c.logger.Printf("%s ended by itself (%s)", name, state)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.ended[name]++
-}
-
-// restarts says how often processes ended by themselves, by name.
-func (c *cluster) restarts() map[string]int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return maps.Clone(c.ended)
+	c.ended.count(name)
 }
 
 // kill ends everything at once. What is in the directory stays.
@@ -118,29 +103,9 @@ func (c *cluster) registry(replica int) *acr.Registry {
 	return &acr.Registry{LoginServer: "contoso.azurecr.io", ServiceURL: c.Replicas[replica].URL, Key: c.Key}
 }
 
-// logs are the paths of the services' logs.
-func (c *cluster) logs() (paths []string) {
-	for i := range c.Replicas {
-		paths = append(paths, c.LogPath(stack.Numbered(stack.ServiceProcess, i)))
-	}
-	return paths
-}
-
-// read decodes what a replica answers.
-func (c *cluster) read(ctx context.Context, replica int, path string, answer any) error {
-	body, err := stack.Get(ctx, c.Replicas[replica].URL+path, c.Key)
-	if err != nil {
-		return err
-	}
-	if err := json.Unmarshal(body, answer); err != nil {
-		return fmt.Errorf("%s: %s: %w", path, body, err)
-	}
-	return nil
-}
-
 // status asks a replica for a notification. Without one, ok is false.
 func (c *cluster) status(ctx context.Context, replica int, id string) (st Status, ok bool, err error) {
-	err = c.read(ctx, replica, "/notifications/"+id, &st)
+	err = stack.Get(ctx, c.Replicas[replica].URL+"/notifications/"+id, c.Key, &st)
 	if answer, is := errors.AsType[*stack.AnswerError](err); is && answer.Status == http.StatusNotFound {
 		return Status{}, false, nil
 	}
@@ -153,12 +118,10 @@ func (c *cluster) deliveries(ctx context.Context, replica int, id string) (map[s
 	var answer struct {
 		Deliveries []struct{ Event, Status string }
 	}
-	if err := c.read(ctx, replica, "/notifications/"+id+"/deliveries", &answer); err != nil {
-		return nil, err
-	}
+	err := stack.Get(ctx, c.Replicas[replica].URL+"/notifications/"+id+"/deliveries", c.Key, &answer)
 	states := map[string]string{}
 	for _, d := range answer.Deliveries {
 		states[d.Event] = d.Status
 	}
-	return states, nil
+	return states, err
 }

@@ -37,7 +37,7 @@ func TestAMessageIsDoneOnlyWhenItIsTaken(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	programs, err := dapr.Find(t.Context(), root, nil)
+	programs, err := dapr.Find(t.Context(), root, t.Output())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"allregions/app/local/acr"
@@ -114,24 +115,14 @@ const (
 	disturb verb = "target"
 )
 
-// fault is something that goes wrong for a while.
-type fault struct {
-	after, lasts time.Duration
-	verb         verb
-	kind         string   // for counting: the target without its number
-	targets      []string // processes, or one trouble of the store
-}
-
-func (f fault) String() string {
-	return fmt.Sprintf("%s %v for %.1fs", f.verb, f.targets, f.lasts.Seconds())
-}
-
 // card is a fault that has no time and no replica yet.
 type card struct {
 	verb  verb
-	kind  string
-	names []string // of processes; of the same replica, if perReplica
+	names []string // of processes, of the same replica if perReplica; or one trouble
 }
+
+// kind is what faults are counted by.
+func (c card) kind() string { return string(c.verb) + " " + strings.Join(c.names, " and ") }
 
 // perReplica tells whether there is one for each replica.
 func (c card) perReplica() bool {
@@ -144,23 +135,34 @@ func (c card) control() bool {
 	return c.verb == kill && (c.names[0] == stack.SchedulerProcess || c.names[0] == stack.PlacementProcess)
 }
 
+// fault is something that goes wrong for a while.
+type fault struct {
+	card
+	after, lasts time.Duration
+	targets      []string // the card's names, numbered if they are processes of a replica
+}
+
+func (f fault) String() string {
+	return fmt.Sprintf("%s %v for %.1fs", f.verb, f.targets, f.lasts.Seconds())
+}
+
+var (
+	service   = []string{stack.ServiceProcess}
+	daprd     = []string{stack.SidecarProcess}
+	both      = []string{stack.ServiceProcess, stack.SidecarProcess}
+	scheduler = []string{stack.SchedulerProcess}
+	placement = []string{stack.PlacementProcess}
+	redis     = []string{stack.RedisProcess}
+)
+
 // deck has every kind of fault; those that hit a replica, twice.
 var deck = []card{
-	{kill, "service", []string{stack.ServiceProcess}}, {kill, "service", []string{stack.ServiceProcess}},
-	{kill, "daprd", []string{stack.SidecarProcess}}, {kill, "daprd", []string{stack.SidecarProcess}},
-	{kill, "service and daprd", []string{stack.ServiceProcess, stack.SidecarProcess}},
-	{terminate, "service and daprd", []string{stack.ServiceProcess, stack.SidecarProcess}}, {terminate, "service and daprd", []string{stack.ServiceProcess, stack.SidecarProcess}},
-	{pause, "service", []string{stack.ServiceProcess}}, {pause, "service", []string{stack.ServiceProcess}},
-	{pause, "daprd", []string{stack.SidecarProcess}}, {pause, "daprd", []string{stack.SidecarProcess}},
-	{kill, stack.SchedulerProcess, []string{stack.SchedulerProcess}}, {pause, stack.SchedulerProcess, []string{stack.SchedulerProcess}},
-	{kill, stack.PlacementProcess, []string{stack.PlacementProcess}}, {pause, stack.PlacementProcess, []string{stack.PlacementProcess}},
-	{kill, stack.RedisProcess, []string{stack.RedisProcess}}, {pause, stack.RedisProcess, []string{stack.RedisProcess}},
-	{hinder, string(throttled), []string{string(throttled)}},
-	{hinder, string(unavailable), []string{string(unavailable)}},
-	{hinder, string(slow), []string{string(slow)}},
-	{hinder, string(lost), []string{string(lost)}}, {hinder, string(lost), []string{string(lost)}},
-	{disturb, string(targetSlow), []string{string(targetSlow)}},
-	{disturb, string(targetDead), []string{string(targetDead)}},
+	{kill, service}, {kill, service}, {kill, daprd}, {kill, daprd}, {kill, both}, {terminate, both}, {terminate, both},
+	{pause, service}, {pause, service}, {pause, daprd}, {pause, daprd},
+	{kill, scheduler}, {pause, scheduler}, {kill, placement}, {pause, placement}, {kill, redis}, {pause, redis},
+	{hinder, []string{string(throttled)}}, {hinder, []string{string(unavailable)}}, {hinder, []string{string(slow)}},
+	{hinder, []string{string(lost)}}, {hinder, []string{string(lost)}},
+	{disturb, []string{string(targetSlow)}}, {disturb, []string{string(targetDead)}},
 }
 
 const (
@@ -177,7 +179,7 @@ const (
 
 // lastsUntil is when the consequences of the fault are over, after the begin.
 func (f fault) lastsUntil() time.Duration {
-	if f.verb == kill && (f.kind == stack.SchedulerProcess || f.kind == stack.PlacementProcess) {
+	if f.control() {
 		return f.after + f.lasts + controlRecovery
 	}
 	return f.after + f.lasts
@@ -224,7 +226,7 @@ func planFaults(rng *rand.Rand, length time.Duration, replicas int) (faults []fa
 		}
 		c := hand[i]
 		hand = slices.Delete(hand, i, i+1)
-		f := fault{after: at, lasts: lasts, verb: c.verb, kind: c.kind, targets: slices.Clone(c.names)}
+		f := fault{card: c, after: at, lasts: lasts, targets: slices.Clone(c.names)}
 		if c.verb == kill {
 			f.lasts = lasts / 2
 		}

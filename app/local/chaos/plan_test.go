@@ -77,7 +77,7 @@ func TestPlanOfTheTest(t *testing.T) {
 	planned := map[string]time.Duration{}
 	for _, f := range planFaults(source(testSeed, faultStream), testChaos, replicas) {
 		if f.verb == hinder {
-			planned[f.kind] += f.lasts
+			planned[f.names[0]] += f.lasts
 		}
 	}
 	for _, trouble := range []trouble{throttled, unavailable, slow, lost} {
@@ -95,7 +95,7 @@ func TestPlanFaults(t *testing.T) {
 		faults := planFaults(source(seed, faultStream), testLength, replicas)
 		var kinds []string
 		for i, f := range faults {
-			kinds = append(kinds, string(f.verb)+" "+f.kind)
+			kinds = append(kinds, f.kind())
 			if f.after+f.lasts > testLength {
 				t.Fatalf("seed %d: %v at %v is not over in time", seed, f, f.after)
 			}
@@ -121,7 +121,7 @@ func TestPlanFaults(t *testing.T) {
 			}
 		}
 		for _, f := range faults {
-			if over, end := f.lastsUntil(), f.after+f.lasts; over < end || (f.kind == stack.SchedulerProcess && f.verb == kill) != (over > end) && f.kind != stack.PlacementProcess {
+			if over, end := f.lastsUntil(), f.after+f.lasts; over < end || (f.names[0] == stack.SchedulerProcess && f.verb == kill) != (over > end) && f.names[0] != stack.PlacementProcess {
 				t.Errorf("seed %d: %v lasts until %v", seed, f, over)
 			}
 		}

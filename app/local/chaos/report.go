@@ -4,12 +4,13 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"os"
-	"slices"
+	"reflect"
 	"strconv"
 	"strings"
 	"time"
+
+	"allregions/app/local/stack"
 )
 
 // Report is what a run has shown.
@@ -18,97 +19,54 @@ type Report struct {
 	Length  time.Duration
 	Settled time.Duration // from the end of the last fault until everything was finished
 
-	Pushes   map[string]int // by kind
-	Answers  map[string]int // to posts: the status, or why there was none
-	Outcomes map[string]int // notifications by status
-	Refusals map[string]int // webhooks that had a 503, by reason
-	Faults   map[string]int // by kind
-	Restarts map[string]int // processes that ended by themselves, by name
-
-	StoreHits   map[string]int // requests of the store that were hit, by trouble
-	StoreWrites map[string]int // that were refused, or late
-	TargetHits  map[string]int // attempts at the target that were hit, by trouble
+	Pushes     map[string]int // by kind
+	Answers    map[string]int // to posts, by status, or none
+	Refusals   map[string]int // webhooks that had a 503, by reason
+	Outcomes   map[string]int // notifications by status
+	Faults     map[string]int // by kind
+	StoreHits  map[string]int // requests of the store that were hit, by trouble, and the late writes among them
+	TargetHits map[string]int // attempts at the target that were hit, by trouble
+	Restarts   map[string]int // processes that ended by themselves, by name
 
 	Unknown   int // pushes of which no event was kept
 	Published int // messages on the topic
-	Distinct  int // events among them
 	Reminded  int // outcomes that a reminder brought about
 
 	// FalseTimeouts are notifications that timed out although every region had its
 	// 2xx before the deadline; Unexplained are those of them that no fault explains.
 	FalseTimeouts, Unexplained int
 
-	// SlowestJoin is the longest time between the answer to a notification's last
-	// event, or its deadline, and the outcome on the topic.
-	SlowestJoin, SlowestTimeout Delay
-
 	Violations []Violation
 	Dir        string // with the logs and the record, if they are kept
 }
 
-// Delay is how long a notification took.
-type Delay struct {
-	ID   string
-	Took time.Duration
-}
-
-// newReport returns what the record alone shows. An outcome is taken for joined
-// by the last event that was accepted, and for timed out at the deadline.
+// newReport returns what the record alone shows.
 func newReport(r Record) *Report {
 	report := &Report{Answers: map[string]int{}, Outcomes: map[string]int{}, Published: len(r.Events)}
-	answered := map[string]time.Time{} // the last acceptance, by notification
 	pushed := map[string]bool{}
 	for _, p := range r.Posts {
-		class := p.Err
+		answer := "none"
 		if p.Status > 0 {
-			class = strconv.Itoa(p.Status)
+			answer = strconv.Itoa(p.Status)
 		}
-		report.Answers[class]++
+		report.Answers[answer]++
 		pushed[p.ID] = true
-		if p.Accepted() && p.Status != 200 && p.Answered.After(answered[p.ID]) { // 200 is a repeat
-			answered[p.ID] = p.Answered
-		}
 	}
 	for _, st := range r.Statuses {
 		report.Outcomes[st.Status]++
 	}
 	report.Unknown = len(pushed) - len(r.Statuses)
-
-	seen := map[string]bool{}
-	for _, e := range r.Events {
-		o, err := parseEvent(e)
-		if err != nil || seen[o.id] {
-			continue
-		}
-		seen[o.id] = true
-		slowest, since := &report.SlowestJoin, answered[o.notified]
-		if o.kind == "timedOut" {
-			slowest, since = &report.SlowestTimeout, o.status.Deadline
-		}
-		if took := o.stored.Sub(since); !since.IsZero() && took > slowest.Took {
-			*slowest = Delay{o.notified, took}
-		}
-	}
-	report.Distinct = len(seen)
 	all, calm := r.FalseTimeouts()
 	report.FalseTimeouts, report.Unexplained = len(all), len(calm)
 	return report
 }
 
-func count(faults []fault) map[string]int {
-	counts := map[string]int{}
-	for _, f := range faults {
-		counts[string(f.verb)+" "+f.kind]++
-	}
-	return counts
-}
-
 // readLogs counts in the services' logs the webhooks that had a 503, and the outcomes
 // that a reminder decided. Those that it only published are not logged.
-func (r *Report) readLogs(paths []string) error {
-	r.Refusals = map[string]int{}
-	for _, path := range paths {
-		data, err := os.ReadFile(path)
+func (r *run) readLogs(report *Report) error {
+	report.Refusals = map[string]int{}
+	for i := range replicas {
+		data, err := os.ReadFile(r.LogPath(stack.Numbered(stack.ServiceProcess, i)))
 		if err != nil {
 			return fmt.Errorf("read the services' logs: %w", err)
 		}
@@ -120,9 +78,9 @@ func (r *Report) readLogs(paths []string) error {
 			switch err := json.Unmarshal(line, &l); {
 			case err != nil: // not a line of ours
 			case l.Msg == "cannot answer" && strings.HasPrefix(l.Path, "/webhooks/"):
-				r.Refusals[refusal(l.Err)]++
+				report.Refusals[refusal(l.Err)]++
 			case l.Msg == "decided" && l.Reminder && strings.Contains(l.Decision, "timedOut"):
-				r.Reminded++
+				report.Reminded++
 			}
 		}
 	}
@@ -146,49 +104,11 @@ func refusal(err string) string {
 	return "other"
 }
 
-// String is the report for people.
+// String is the report for people: a line for each field.
 func (r *Report) String() string {
 	var b strings.Builder
-	row := func(name, format string, args ...any) {
-		fmt.Fprintf(&b, "%-14s %s\n", name, fmt.Sprintf(format, args...))
-	}
-	row("seed", "%d, %s of chaos, finished %s after its end", r.Seed, r.Length, r.Settled.Round(100*time.Millisecond))
-	row("notifications", "%d pushes left none", r.Unknown)
-	row("events", "%d published, %d distinct", r.Published, r.Distinct)
-	row("false", "%d timed out although every region was accepted in time, %d of them without a fault in the 20 s before", r.FalseTimeouts, r.Unexplained)
-	row("reminders", "decided %d outcomes", r.Reminded)
-	row("slowest join", "%s from the last region's answer to the topic (%s)", r.SlowestJoin.Took.Round(time.Millisecond), r.SlowestJoin.ID)
-	row("slowest timeout", "%s from the deadline to the topic (%s)", r.SlowestTimeout.Took.Round(time.Millisecond), r.SlowestTimeout.ID)
-	for _, c := range []struct {
-		name   string
-		counts map[string]int
-	}{
-		{"pushes", r.Pushes}, {"webhooks", r.Answers}, {"refused", r.Refusals}, {"outcomes", r.Outcomes}, {"faults", r.Faults},
-		{"store hits", r.StoreHits}, {"store writes", r.StoreWrites}, {"target hits", r.TargetHits}, {"own ends", r.Restarts},
-	} {
-		row(c.name, "%d: %s", total(c.counts), list(c.counts))
-	}
-	row("violations", "%d", len(r.Violations))
-	for _, v := range r.Violations {
-		fmt.Fprintf(&b, "  %s\n", v)
-	}
-	if r.Dir != "" {
-		row("kept", "%s", r.Dir)
+	for field, value := range reflect.ValueOf(*r).Fields() {
+		fmt.Fprintf(&b, "%-13s %v\n", field.Name, value)
 	}
 	return b.String()
-}
-
-func total(counts map[string]int) (n int) {
-	for _, c := range counts {
-		n += c
-	}
-	return n
-}
-
-func list(counts map[string]int) string {
-	var parts []string
-	for _, name := range slices.Sorted(maps.Keys(counts)) {
-		parts = append(parts, fmt.Sprintf("%d %s", counts[name], name))
-	}
-	return strings.Join(parts, ", ")
 }

@@ -26,7 +26,7 @@ func TestRollingRestart(t *testing.T) {
 		up[i].Store(true)
 		balancer.Go(func() {
 			for {
-				_, err := stack.Get(t.Context(), r.URL+"/readyz", "")
+				err := stack.Get(t.Context(), r.URL+"/readyz", "", nil)
 				up[i].Store(err == nil)
 				select {
 				case <-stop:
@@ -74,7 +74,7 @@ func TestRollingRestart(t *testing.T) {
 		if err := c.Process(name).Signal(syscall.SIGTERM); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, name+" ends", func() bool { return c.restarts()[name] == 1 })
+		eventually(t, name+" ends", func() bool { return c.ended.counts()[name] == 1 })
 		eventually(t, name+" is ready", func() bool { return up[i].Load() })
 	}
 	close(stop)

@@ -2,6 +2,7 @@ package chaos
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -91,7 +92,8 @@ func TestTargetsSwitchedOnLater(t *testing.T) {
 		t.Fatal(err)
 	}
 	// What is taken has its deliveries begun, whether or not they are made yet.
-	if body, err := stack.Get(within, c.URL+"/notifications/"+before+"/deliveries", c.Key); err != nil || strings.TrimSpace(string(body)) != `{"deliveries":[]}` {
+	var body json.RawMessage
+	if err := stack.Get(within, c.URL+"/notifications/"+before+"/deliveries", c.Key, &body); err != nil || strings.TrimSpace(string(body)) != `{"deliveries":[]}` {
 		t.Errorf("deliveries of what was before the target: %s, %v; told of %q", body, err, told)
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 
 	"allregions/app/local/process"
 )
@@ -46,11 +47,11 @@ func (e Emulator) Command(program string) *exec.Cmd {
 }
 
 // Create creates the containers, and their databases. What is there already stays.
-func (e Emulator) Create(ctx context.Context, containers ...Container) error {
+func (e Emulator) Create(containers ...Container) error {
 	for _, c := range containers {
 		err := errors.Join(
-			e.post(ctx, "/dbs", fmt.Sprintf(`{"id":%q}`, c.Database)),
-			e.post(ctx, "/dbs/"+c.Database+"/colls", fmt.Sprintf(`{"id":%q,"partitionKey":{"paths":[%q],"kind":"Hash"}}`, c.Name, PartitionKey)))
+			e.post("/dbs", fmt.Sprintf(`{"id":%q}`, c.Database)),
+			e.post("/dbs/"+c.Database+"/colls", fmt.Sprintf(`{"id":%q,"partitionKey":{"paths":[%q],"kind":"Hash"}}`, c.Name, PartitionKey)))
 		if err != nil {
 			return fmt.Errorf("create %+v: %w", c, err)
 		}
@@ -58,12 +59,9 @@ func (e Emulator) Create(ctx context.Context, containers ...Container) error {
 	return nil
 }
 
-func (e Emulator) post(ctx context.Context, path, body string) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+e.address()+path, strings.NewReader(body))
-	if err != nil {
-		return err
-	}
-	resp, err := http.DefaultClient.Do(req)
+func (e Emulator) post(path, body string) error {
+	client := http.Client{Timeout: 5 * time.Second}
+	resp, err := client.Post("http://"+e.address()+path, "application/json", strings.NewReader(body))
 	if err != nil {
 		return err
 	}
@@ -77,6 +75,9 @@ func (e Emulator) post(ctx context.Context, path, body string) error {
 // Container is a container that a component uses.
 type Container struct{ Database, Name string }
 
+// entry is a setting of a component, as components/azure writes them.
+var entry = regexp.MustCompile(`- name: (\w+)\n( +)value: (.+)`)
+
 // WriteComponents writes to dir the components of components/azure that use Cosmos
 // DB, changed to use the one at url. It returns the containers that they need. Root is
 // the root of this repository.
@@ -86,42 +87,33 @@ func WriteComponents(root, dir, url string) (containers []Container, err error) 
 		return nil, err
 	}
 	for _, path := range files {
-		data, container, err := component(path, url)
-		if err == nil && container.Name != "" {
-			containers = append(containers, container)
-			err = os.WriteFile(filepath.Join(dir, filepath.Base(path)), data, 0o644)
-		}
+		data, err := os.ReadFile(path)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
+			return nil, err
+		}
+		if !bytes.Contains(data, []byte("type: state.azure.cosmosdb\n")) {
+			continue
+		}
+		var container Container
+		text := entry.ReplaceAllStringFunc(string(data), func(one string) string {
+			part := entry.FindStringSubmatch(one)
+			name, value := part[1], part[3]
+			switch name {
+			case "url":
+				value = url
+			case "azureClientId":
+				name, value = "masterKey", Key
+			case "database":
+				container.Database = value
+			case "collection":
+				container.Name = value
+			}
+			return fmt.Sprintf("- name: %s\n%svalue: %s", name, part[2], value)
+		})
+		containers = append(containers, container)
+		if err := os.WriteFile(filepath.Join(dir, filepath.Base(path)), []byte(text), 0o644); err != nil {
+			return nil, err
 		}
 	}
 	return containers, nil
-}
-
-// entry is a setting of a component, as components/azure writes them.
-var entry = regexp.MustCompile(`- name: (\w+)\n( +)value: (.+)`)
-
-// component is the component in the file, changed to use url. The container has
-// no name if the component does not use Cosmos DB.
-func component(path, url string) (data []byte, container Container, err error) {
-	data, err = os.ReadFile(path)
-	if err != nil || !bytes.Contains(data, []byte("type: state.azure.cosmosdb\n")) {
-		return nil, container, err
-	}
-	text := entry.ReplaceAllStringFunc(string(data), func(one string) string {
-		part := entry.FindStringSubmatch(one)
-		name, value := part[1], part[3]
-		switch name {
-		case "url":
-			value = url
-		case "azureClientId":
-			name, value = "masterKey", Key
-		case "database":
-			container.Database = value
-		case "collection":
-			container.Name = value
-		}
-		return fmt.Sprintf("- name: %s\n%svalue: %s", name, part[2], value)
-	})
-	return []byte(text), container, nil
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httputil"
 	"net/url"
 	"slices"
 	"sync"
@@ -15,8 +16,8 @@ import (
 // Proxy is a reverse proxy that gives an emulator what Azure has and the emulator
 // lacks: it compares etags, and nobody sees a write half done.
 type Proxy struct {
-	emulator  string // its address, host:port
-	transport http.RoundTripper
+	emulator *url.URL
+	forward  *httputil.ReverseProxy
 
 	// The emulator replaces a document in two steps: it deletes the old one, then
 	// it creates the new one. A write holds the lock from the comparison of its
@@ -26,102 +27,65 @@ type Proxy struct {
 
 // NewProxy returns the proxy in front of emulator.
 func NewProxy(emulator Emulator) *Proxy {
-	return &Proxy{emulator: emulator.address(), transport: &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 64}}
+	p := &Proxy{emulator: &url.URL{Scheme: "http", Host: emulator.address()}}
+	p.forward = httputil.NewSingleHostReverseProxy(p.emulator)
+	p.forward.Transport = &http.Transport{MaxIdleConnsPerHost: 64}
+	p.forward.ErrorHandler = func(w http.ResponseWriter, _ *http.Request, err error) { Refuse(w, http.StatusBadGateway, err.Error()) }
+	return p
 }
 
-// Answer is an answer of Cosmos DB.
-type Answer struct {
-	Status int
-	Header http.Header
-	Body   []byte
+// Refuse answers as Cosmos DB does when it says no.
+func Refuse(w http.ResponseWriter, status int, message string) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	fmt.Fprintf(w, `{"code":"%d","message":%q}`, status, message)
 }
 
-// Refusal is an answer that says no.
-func Refusal(status int, message string) Answer {
-	return Answer{status, http.Header{"Content-Type": {"application/json"}}, fmt.Appendf(nil, `{"code":"%d","message":%q}`, status, message)}
-}
-
-// Write answers with a.
-func (a Answer) Write(w http.ResponseWriter) {
-	for name, values := range a.Header {
-		w.Header()[name] = values
+// ServeHTTP answers the request. A write whose body has arrived is done to its end,
+// even if its caller gives up.
+func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path == "/" { // the account: one that names no endpoint keeps its clients here
+		fmt.Fprint(w, `{"id":"emulator"}`)
+		return
 	}
-	w.WriteHeader(a.Status)
-	w.Write(a.Body)
-}
-
-func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) { p.Answer(r).Write(w) }
-
-// Answer returns the answer to the request. A write whose body has arrived is
-// done to its end, even if its caller gives up.
-func (p *Proxy) Answer(r *http.Request) Answer {
-	body, err := io.ReadAll(r.Body)
-	if err != nil {
-		return Refusal(http.StatusBadRequest, "The body did not arrive.")
-	}
-	answer, err := p.do(r, body)
-	if err != nil {
-		return Refusal(http.StatusBadGateway, err.Error())
-	}
-	return answer
-}
-
-func (p *Proxy) do(r *http.Request, body []byte) (Answer, error) {
 	if !IsWrite(r) {
 		p.steps.RLock()
 		defer p.steps.RUnlock()
-		return p.forward(r.Context(), r, body)
+		p.forward.ServeHTTP(w, r)
+		return
 	}
-	ctx := context.WithoutCancel(r.Context())
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		Refuse(w, http.StatusBadRequest, "The body did not arrive.")
+		return
+	}
+	// With a context that has no end, the reverse proxy asks the connection for it.
+	ctx, cancel := context.WithCancel(context.WithoutCancel(r.Context()))
+	defer cancel()
+	r = r.WithContext(ctx)
+	r.Body = io.NopCloser(bytes.NewReader(body))
 	p.steps.Lock()
 	defer p.steps.Unlock()
 	if isConditionalBatch(r, body) {
-		return Refusal(http.StatusNotImplemented, "The etags of a transaction are not compared here."), nil
+		Refuse(w, http.StatusNotImplemented, "The etags of a transaction are not compared here.")
+		return
 	}
 	if match := r.Header.Get("If-Match"); match != "" {
-		switch etag, err := p.etag(ctx, r, body); {
+		switch etag, err := p.etag(r, body); {
 		case err != nil:
-			return Answer{}, err
+			Refuse(w, http.StatusBadGateway, err.Error())
+			return
 		case etag != "" && etag != match:
-			return Refusal(http.StatusPreconditionFailed, "One of the specified pre-conditions is not met."), nil
+			Refuse(w, http.StatusPreconditionFailed, "One of the specified pre-conditions is not met.")
+			return
 		}
 	}
-	return p.forward(ctx, r, body)
-}
-
-// forward does the request at the emulator.
-func (p *Proxy) forward(ctx context.Context, r *http.Request, body []byte) (Answer, error) {
-	out := r.Clone(ctx)
-	out.URL.Scheme, out.URL.Host, out.Host, out.RequestURI = "http", p.emulator, "", ""
-	out.Body, out.ContentLength, out.TransferEncoding = io.NopCloser(bytes.NewReader(body)), int64(len(body)), nil
-	out.Header.Del("Accept-Encoding") // the account has to be read
-	answer, err := p.send(out)
-	if err == nil && r.URL.Path == "/" {
-		// The account names the endpoint that its clients turn to from then on.
-		answer.Body = bytes.ReplaceAll(answer.Body, []byte(p.emulator), []byte(r.Host))
-	}
-	return answer, err
-}
-
-func (p *Proxy) send(r *http.Request) (Answer, error) {
-	resp, err := p.transport.RoundTrip(r)
-	if err != nil {
-		return Answer{}, fmt.Errorf("ask the emulator: %w", err)
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return Answer{}, fmt.Errorf("read the emulator's answer: %w", err)
-	}
-	for _, name := range []string{"Connection", "Content-Length", "Transfer-Encoding"} {
-		resp.Header.Del(name)
-	}
-	return Answer{resp.StatusCode, resp.Header, body}, nil
+	p.forward.ServeHTTP(w, r)
 }
 
 // etag is that of what is stored where r is about to write; "" if nothing is: an
 // upsert then creates, whatever its If-Match, and anything else finds nothing.
-func (p *Proxy) etag(ctx context.Context, r *http.Request, body []byte) (string, error) {
+func (p *Proxy) etag(r *http.Request, body []byte) (string, error) {
 	address := r.URL
 	if r.Method == http.MethodPost { // to the container: the body names the document
 		var doc struct{ ID string }
@@ -130,20 +94,24 @@ func (p *Proxy) etag(ctx context.Context, r *http.Request, body []byte) (string,
 		}
 		address = address.JoinPath(url.PathEscape(doc.ID))
 	}
-	read := (&http.Request{Method: http.MethodGet, URL: &url.URL{Scheme: "http", Host: p.emulator, Path: address.Path, RawPath: address.RawPath}, Header: http.Header{}}).WithContext(ctx)
-	read.Header.Set("x-ms-documentdb-partitionkey", r.Header.Get("x-ms-documentdb-partitionkey"))
-	answer, err := p.send(read)
-	if err != nil || answer.Status == http.StatusNotFound {
+	read, err := http.NewRequestWithContext(r.Context(), http.MethodGet, p.emulator.String()+address.EscapedPath(), nil)
+	if err != nil {
 		return "", err
 	}
-	if answer.Status != http.StatusOK {
-		return "", fmt.Errorf("read what is stored: %d", answer.Status)
+	read.Header.Set("x-ms-documentdb-partitionkey", r.Header.Get("x-ms-documentdb-partitionkey"))
+	resp, err := p.forward.Transport.RoundTrip(read)
+	if err != nil {
+		return "", fmt.Errorf("ask the emulator: %w", err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusNotFound {
+		return "", nil
 	}
 	var stored struct {
 		ETag string `json:"_etag"`
 	}
-	if err := json.Unmarshal(answer.Body, &stored); err != nil {
-		return "", fmt.Errorf("decode what is stored: %w", err)
+	if err := json.NewDecoder(resp.Body).Decode(&stored); err != nil || resp.StatusCode != http.StatusOK {
+		return "", fmt.Errorf("read what is stored: %s, %w", resp.Status, err)
 	}
 	return stored.ETag, nil
 }

@@ -9,6 +9,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -36,8 +37,8 @@ var buildFlags = []string{"-mod=readonly", "-trimpath", "-tags", "stablecomponen
 
 // Find returns Dapr's programs. It takes those of `dapr init` if they are of the
 // pinned minor version, those that it built before, and builds what is missing,
-// which takes minutes. Root is the root of this repository.
-func Find(ctx context.Context, root string, progress Progress) (Programs, error) {
+// which takes minutes and is told to progress. Root is the root of this repository.
+func Find(ctx context.Context, root string, progress io.Writer) (Programs, error) {
 	module := filepath.Join(root, "app", "local", "runtime")
 	version, hash, err := pinned(module)
 	if err != nil {
@@ -48,10 +49,11 @@ func Find(ctx context.Context, root string, progress Progress) (Programs, error)
 		return Programs{}, fmt.Errorf("no place to keep Dapr's programs: %w; set HOME", err)
 	}
 	built := filepath.Join(cache, "allregions", "dapr-"+version+"-"+hash)
-	paths := map[string]string{}
-	if home, err := os.UserHomeDir(); err == nil {
-		paths = initialized(ctx, filepath.Join(home, ".dapr", "bin"), version)
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return Programs{}, err
 	}
+	paths := initialized(ctx, filepath.Join(home, ".dapr", "bin"), version)
 	var missing []string
 	for _, name := range names {
 		if paths[name] == "" {
@@ -100,7 +102,8 @@ func initialized(ctx context.Context, dir, version string) map[string]string {
 			paths[name] = path
 		}
 	}
-	if have, err := versionOf(ctx, paths["daprd"]); err != nil || minor(have) != minor(version) {
+	minor := version[:strings.LastIndexByte(version, '.')+1] // "1.16." of 1.16.5
+	if have, err := versionOf(ctx, paths["daprd"]); err != nil || !strings.HasPrefix(have, minor) {
 		clear(paths)
 	}
 	return paths
@@ -116,19 +119,24 @@ func versionOf(ctx context.Context, daprd string) (string, error) {
 	return strings.TrimPrefix(strings.TrimSpace(string(out)), "v"), nil
 }
 
-// minor is "1.16" of 1.16.5.
-func minor(version string) string { return version[:max(0, strings.LastIndexByte(version, '.'))] }
-
 // ensure builds what is missing in dir. Several processes may call it at once:
 // one builds, the others wait.
-func ensure(ctx context.Context, module, dir, version string, programs []string, progress Progress) error {
+func ensure(ctx context.Context, module, dir, version string, programs []string, progress io.Writer) error {
 	if complete(dir, programs) {
 		return nil
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("make a place for Dapr's programs: %w", err)
 	}
-	unlock, err := lock(ctx, filepath.Join(dir, "lock"), progress)
+	path := filepath.Join(dir, "lock")
+	unlock, err := process.Lock(path)
+	if errors.Is(err, process.ErrLocked) {
+		fmt.Fprintln(progress, "Another process builds Dapr; waiting for it.")
+		err = process.Until(ctx, "another process builds Dapr; wait for it, then run this again", func() (err error) {
+			unlock, err = process.Lock(path)
+			return err
+		})
+	}
 	if err != nil {
 		return err
 	}
@@ -136,13 +144,13 @@ func ensure(ctx context.Context, module, dir, version string, programs []string,
 	if complete(dir, programs) {
 		return nil
 	}
-	progress(fmt.Sprintf("Building Dapr %s (%s), once: about 2 minutes of downloads, then 5 on two cores, less on more. Interrupted, it continues where it stopped.",
-		version, strings.Join(programs, ", ")), false)
+	fmt.Fprintf(progress, "Building Dapr %s (%s), once: about 2 minutes of downloads, then 5 on two cores, less on more. Interrupted, it continues where it stopped.\n",
+		version, strings.Join(programs, ", "))
 	start := time.Now()
 	if err := build(ctx, module, dir, programs, version, progress); err != nil {
 		return err
 	}
-	progress(fmt.Sprintf("Built Dapr %s in %s; kept in %s", version, time.Since(start).Round(time.Second), dir), false)
+	fmt.Fprintf(progress, "Built Dapr %s in %s; kept in %s\n", version, time.Since(start).Round(time.Second), dir)
 	return nil
 }
 
@@ -153,31 +161,7 @@ func complete(dir string, programs []string) bool {
 	})
 }
 
-// lock waits until no other process builds.
-func lock(ctx context.Context, path string, progress Progress) (unlock func(), err error) {
-	var failed error
-	shown := false
-	err = process.Until(ctx, "another process builds Dapr; wait for it, then run this again", func() (err error) {
-		unlock, err = process.Lock(path)
-		if !errors.Is(err, process.ErrLocked) {
-			failed = err
-			return nil
-		}
-		if !shown {
-			progress("Another process builds Dapr; waiting for it.", false)
-			shown = true
-		}
-		return err
-	})
-	return unlock, errors.Join(err, failed)
-}
-
-func build(ctx context.Context, module, dir string, programs []string, version string, progress Progress) error {
-	group, err := process.NewGroup()
-	if err != nil {
-		return err
-	}
-	defer group.Kill()
+func build(ctx context.Context, module, dir string, programs []string, version string, progress io.Writer) error {
 	tmp, err := os.MkdirTemp(dir, "build-")
 	if err != nil {
 		return fmt.Errorf("make a place for the build: %w", err)
@@ -188,22 +172,13 @@ func build(ctx context.Context, module, dir string, programs []string, version s
 	for _, name := range programs {
 		args = append(args, "github.com/dapr/dapr/cmd/"+name)
 	}
-	cmd := exec.Command("go", args...)
+	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir = module
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off")
-	output := &buildOutput{progress: progress}
+	output := &buildOutput{progress: progress, shown: time.Now()}
 	cmd.Stdout, cmd.Stderr = output, output
-	p, err := group.Start("go", cmd)
-	if err != nil {
-		return fmt.Errorf("build Dapr: %w; is Go on the PATH?", err)
-	}
-	select {
-	case <-p.Done():
-		if p.Err() != nil {
-			return fmt.Errorf("build Dapr: %s; check the network and GOPROXY, then run this again", process.LastLine(output.all))
-		}
-	case <-ctx.Done():
-		return fmt.Errorf("build Dapr: %w; run this again, it continues where it stopped", ctx.Err())
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("build Dapr: %w: %s; check the network and GOPROXY, then run this again", err, process.LastLine(output.all))
 	}
 	for _, name := range programs {
 		if err := os.Rename(filepath.Join(tmp, name), filepath.Join(dir, name)); err != nil {
@@ -213,19 +188,29 @@ func build(ctx context.Context, module, dir string, programs []string, version s
 	return nil
 }
 
-// buildOutput shows the progress of `go build -v`, which writes a line for each
+// buildOutput says every 15 s how far `go build -v` is, which writes a line for each
 // module that it downloads and for each package that it compiles.
 type buildOutput struct {
-	progress          Progress
-	all               []byte
-	modules, packages int
+	progress io.Writer
+	shown    time.Time
+	all      []byte
 }
 
 func (o *buildOutput) Write(p []byte) (int, error) {
 	o.all = append(o.all, p...)
-	modules := bytes.Count(p, []byte("go: downloading "))
-	o.modules += modules
-	o.packages += bytes.Count(p, []byte("\n")) - modules
-	o.progress(fmt.Sprintf("%d modules downloaded, %d packages compiled", o.modules, o.packages), true)
+	if time.Since(o.shown) > 15*time.Second {
+		o.shown = time.Now()
+		modules := bytes.Count(o.all, []byte("go: downloading "))
+		fmt.Fprintf(o.progress, "%d modules downloaded, %d packages compiled\n", modules, bytes.Count(o.all, []byte("\n"))-modules)
+	}
 	return len(p), nil
+}
+
+// TestProgress shows progress to somebody who waits for `go test`, which keeps
+// what a test writes until it has ended.
+func TestProgress() io.Writer {
+	if tty, err := os.OpenFile("/dev/tty", os.O_WRONLY, 0); err == nil {
+		return tty
+	}
+	return os.Stderr
 }

@@ -1,13 +1,17 @@
 package dapr
 
 import (
+	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"allregions/app/local/process"
 )
 
 const module = "../runtime"
@@ -81,8 +85,6 @@ func TestInitialized(t *testing.T) {
 	}
 }
 
-func silent(string, bool) {}
-
 // A module that cannot be downloaded is one line that says what to do, and
 // leaves nothing that looks like a build.
 func TestNoProxy(t *testing.T) {
@@ -90,7 +92,7 @@ func TestNoProxy(t *testing.T) {
 	t.Setenv("GOFLAGS", "-modcacherw")
 	t.Setenv("GOMODCACHE", t.TempDir())
 	dir := t.TempDir()
-	err := ensure(t.Context(), module, dir, "1.16.5", []string{"placement"}, silent)
+	err := ensure(t.Context(), module, dir, "1.16.5", []string{"placement"}, io.Discard)
 	if err == nil || strings.Contains(err.Error(), "\n") || !strings.Contains(err.Error(), "build Dapr: ") ||
 		!strings.Contains(err.Error(), "check the network and GOPROXY") {
 		t.Errorf("%v", err)
@@ -103,7 +105,7 @@ func TestNoProxy(t *testing.T) {
 func TestInterruptedBuild(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Nanosecond)
 	defer cancel()
-	err := ensure(ctx, module, t.TempDir(), "1.16.5", []string{"placement"}, silent)
+	err := ensure(ctx, module, t.TempDir(), "1.16.5", []string{"placement"}, io.Discard)
 	if err == nil || !strings.Contains(err.Error(), "run this again") {
 		t.Errorf("%v", err)
 	}
@@ -112,17 +114,15 @@ func TestInterruptedBuild(t *testing.T) {
 // One builds, the others wait for it.
 func TestEnsureWaitsForTheOther(t *testing.T) {
 	dir := t.TempDir()
-	unlock, err := lock(t.Context(), filepath.Join(dir, "lock"), silent)
+	unlock, err := process.Lock(filepath.Join(dir, "lock"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	shown := make(chan string, 1)
+	shown, progress := io.Pipe()
 	done := make(chan error, 1)
-	go func() {
-		done <- ensure(t.Context(), "/does/not/exist", dir, "1.16.5", []string{"placement"}, func(line string, _ bool) { shown <- line })
-	}()
-	if line := <-shown; !strings.Contains(line, "Another process builds Dapr") {
-		t.Errorf("shown: %q", line)
+	go func() { done <- ensure(t.Context(), "/does/not/exist", dir, "1.16.5", []string{"placement"}, progress) }()
+	if line, err := bufio.NewReader(shown).ReadString('\n'); !strings.Contains(line, "Another process builds Dapr") {
+		t.Errorf("shown: %q, %v", line, err)
 	}
 	write(t, filepath.Join(dir, "placement"), "", 0o755) // the other has built it
 	unlock()

@@ -7,7 +7,6 @@ import (
 	"io"
 	"runtime"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
@@ -18,31 +17,29 @@ import (
 
 // Report is what came of it. Latencies are milliseconds.
 type Report struct {
-	System        string         `json:"system"`
-	Mode          string         `json:"mode"`
-	Notifications int            `json:"notifications"`
-	Concurrency   int            `json:"concurrency"`
-	Open          int            `json:"open"` // other notifications that were open
-	CPUs          int            `json:"cpus"`
-	Webhooks      int            `json:"webhooks"`
-	Seconds       float64        `json:"seconds"`
-	PerSecond     float64        `json:"webhooksPerSecond"`
-	P50           float64        `json:"p50"`
-	P95           float64        `json:"p95"`
-	P99           float64        `json:"p99"`
-	Max           float64        `json:"max"`
-	Answers       map[string]int `json:"answers"` // by HTTP status; "none" without an answer
-	Joined        int            `json:"joined"`  // notifications that are replicated
-	JoinsPerSec   float64        `json:"joinsPerSecond"`
-	Unjoined      map[string]int `json:"unjoined,omitempty"` // what was answered about the others, by HTTP status
-	Processes     []Usage        `json:"processes,omitempty"`
+	System        string
+	Mode          string
+	Notifications int
+	Concurrency   int
+	CPUs          int
+	Webhooks      int
+	Seconds       float64
+	PerSecond     float64
+	P50           float64
+	P95           float64
+	P99           float64
+	Max           float64
+	Answers       map[string]int // by HTTP status; "none" without an answer
+	Joined        int            // notifications that are replicated
+	JoinsPerSec   float64
+	Processes     []Usage
 }
 
 // Usage is what a process used.
 type Usage struct {
-	Name       string  `json:"name"`
-	CPUPer1000 float64 `json:"cpuSecondsPer1000Webhooks"`
-	PeakMiB    int     `json:"peakMiB"`
+	Name       string
+	CPUPer1000 float64
+	PeakMiB    int
 
 	cpu float64 // seconds
 }
@@ -51,7 +48,7 @@ type Usage struct {
 func (s *system) report(ctx context.Context, o Options) (*Report, error) {
 	slices.Sort(s.latencies)
 	r := &Report{
-		System: s.name, Mode: o.Mode, Notifications: o.Notifications, Concurrency: o.Concurrency, Open: o.Open, CPUs: runtime.NumCPU(),
+		System: s.name, Mode: o.Mode, Notifications: o.Notifications, Concurrency: o.Concurrency, CPUs: runtime.NumCPU(),
 		Webhooks: len(s.latencies), Seconds: s.took.Seconds(), Answers: s.answers,
 		P50: percentile(s.latencies, 50), P95: percentile(s.latencies, 95), P99: percentile(s.latencies, 99), Max: percentile(s.latencies, 100),
 	}
@@ -59,9 +56,6 @@ func (s *system) report(ctx context.Context, o Options) (*Report, error) {
 	for _, u := range s.used {
 		u.CPUPer1000 = u.cpu * 1000 / float64(r.Webhooks)
 		r.Processes = append(r.Processes, u)
-	}
-	if o.Mode == open {
-		return r, nil
 	}
 	return r, s.countJoins(ctx, r)
 }
@@ -84,20 +78,19 @@ func (s *system) countJoins(ctx context.Context, r *Report) error {
 			ids[w.push.ID] = true
 		}
 	}
-	r.Unjoined = map[string]int{}
 	var mu sync.Mutex // of r
 	var readers errgroup.Group
 	readers.SetLimit(r.Concurrency)
 	for id := range ids {
 		readers.Go(func() error {
-			_, err := stack.Get(ctx, s.registry.ServiceURL+"/notifications/"+id+"?require=replicated&wait=4s", s.registry.Key)
+			err := stack.Get(ctx, s.registry.ServiceURL+"/notifications/"+id+"?require=replicated&wait=4s", s.registry.Key, nil)
 			mu.Lock()
 			defer mu.Unlock()
 			if err == nil {
 				r.Joined++
-			} else if answer, ok := errors.AsType[*stack.AnswerError](err); ok {
-				r.Unjoined[strconv.Itoa(answer.Status)]++
-				err = nil
+			}
+			if _, answered := errors.AsType[*stack.AnswerError](err); answered {
+				return nil
 			}
 			return err
 		})
@@ -107,24 +100,14 @@ func (s *system) countJoins(ctx context.Context, r *Report) error {
 	return err
 }
 
-// Print writes the reports of a run for people. All are compared with the first.
-func Print(w io.Writer, reports []*Report) {
-	first := reports[0]
-	fmt.Fprintf(w, "%s: %d notifications, %d webhooks, %d at a time, %d CPUs, %d other notifications open\n",
-		first.Mode, first.Notifications, first.Webhooks, first.Concurrency, first.CPUs, first.Open)
-	for _, r := range reports {
-		fmt.Fprintf(w, "\n%s:\n\n", r.System)
-		if r != first {
-			fmt.Fprintf(w, "  the %s had %.2f of its webhooks/s, by turns\n", first.System, first.PerSecond/r.PerSecond)
-		}
-		fmt.Fprintf(w, "  webhooks/s   %8.0f\n", r.PerSecond)
-		fmt.Fprintf(w, "  joins/s      %8.0f   (%d of %d joined)\n", r.JoinsPerSec, r.Joined, r.Notifications)
-		if len(r.Unjoined) > 0 {
-			fmt.Fprintf(w, "  not joined   %v\n", r.Unjoined)
-		}
-		fmt.Fprintf(w, "  p50 ms       %8.1f\n  p95 ms       %8.1f\n  p99 ms       %8.1f\n  max ms       %8.1f\n  answers      %v\n", r.P50, r.P95, r.P99, r.Max, r.Answers)
-		for _, p := range r.Processes {
-			fmt.Fprintf(w, "  %-12s %8.2f CPU seconds per 1,000 webhooks, %d MiB at most\n", p.Name, p.CPUPer1000, p.PeakMiB)
-		}
+// Print writes the report for people.
+func (r *Report) Print(w io.Writer) {
+	fmt.Fprintf(w, "%s, %s: %d notifications, %d webhooks, %d at a time, %d CPUs\n\n",
+		r.System, r.Mode, r.Notifications, r.Webhooks, r.Concurrency, r.CPUs)
+	fmt.Fprintf(w, "  webhooks/s   %8.0f\n", r.PerSecond)
+	fmt.Fprintf(w, "  joins/s      %8.0f   (%d of %d joined)\n", r.JoinsPerSec, r.Joined, r.Notifications)
+	fmt.Fprintf(w, "  p50 ms       %8.1f\n  p95 ms       %8.1f\n  p99 ms       %8.1f\n  max ms       %8.1f\n  answers      %v\n", r.P50, r.P95, r.P99, r.Max, r.Answers)
+	for _, p := range r.Processes {
+		fmt.Fprintf(w, "  %-12s %8.2f CPU seconds per 1,000 webhooks, %d MiB at most\n", p.Name, p.CPUPer1000, p.PeakMiB)
 	}
 }

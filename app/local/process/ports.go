@@ -27,17 +27,13 @@ func FreePorts(ports ...*int) error {
 	portsMu.Lock()
 	defer portsMu.Unlock()
 	for _, p := range ports {
-		for try := 0; ; try++ {
+		for try := 0; try == 0 || given[*p] || CheckPort("127.0.0.1", *p) != nil; try++ {
 			if try == 1000 {
 				return errors.New("no free ports on 127.0.0.1")
 			}
-			n := firstPort + rand.IntN(lastPort-firstPort)
-			if !given[n] && CheckPort("127.0.0.1", n) == nil {
-				*p = n
-				given[n] = true
-				break
-			}
+			*p = firstPort + rand.IntN(lastPort-firstPort)
 		}
+		given[*p] = true
 	}
 	return nil
 }

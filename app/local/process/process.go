@@ -62,17 +62,10 @@ type Process struct {
 
 	cmd  *exec.Cmd
 	done chan struct{}
-	err  error // of Wait; read it after done
 }
 
 // Done is closed when the process has ended.
 func (p *Process) Done() <-chan struct{} { return p.done }
-
-// Err says how the process ended, after Done is closed; nil means exit code 0.
-func (p *Process) Err() error {
-	<-p.done
-	return p.err
-}
 
 // State says how the process ended, after Done is closed, such as "exit status 1".
 func (p *Process) State() string {
@@ -101,10 +94,7 @@ func (g *Group) Start(name string, cmd *exec.Cmd) (*Process, error) {
 	if g.closed {
 		return nil, fmt.Errorf("start %s: stopping", name)
 	}
-	if cmd.SysProcAttr == nil {
-		cmd.SysProcAttr = &syscall.SysProcAttr{}
-	}
-	cmd.SysProcAttr.Setpgid = true
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.WaitDelay = 2 * time.Second // for what a child of the child keeps open
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
@@ -113,7 +103,7 @@ func (g *Group) Start(name string, cmd *exec.Cmd) (*Process, error) {
 	fmt.Fprintf(g.pipe, "add %d\n", p.PID)
 	g.running = append(g.running, p)
 	go func() {
-		p.err = cmd.Wait()
+		cmd.Wait() // State says what came of it
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		if !g.closed {
@@ -152,10 +142,9 @@ func (g *Group) Stop(grace time.Duration) {
 func (g *Group) Kill() {
 	g.mu.Lock()
 	g.closed = true
-	running := slices.Clone(g.running)
-	g.mu.Unlock()
-	for _, p := range running {
+	for _, p := range g.running {
 		p.Signal(syscall.SIGKILL)
 	}
+	g.mu.Unlock()
 	g.Stop(0)
 }

@@ -129,8 +129,8 @@ func TestStartAndStop(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	g.Stop(5 * time.Second)
-	if err := p.Err(); err == nil || !strings.Contains(err.Error(), "terminated") {
-		t.Errorf("ended with %v", err)
+	if got := p.State(); got != "signal: terminated" {
+		t.Errorf("ended with %s", got)
 	}
 	if err := p.Signal(syscall.SIGTERM); err != nil {
 		t.Errorf("signal to what has ended: %v", err)

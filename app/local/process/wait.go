@@ -19,21 +19,14 @@ func Until(ctx context.Context, what string, try func() error) error {
 		}
 		select {
 		case <-ctx.Done():
-			switch cause := context.Cause(ctx); {
-			case errors.Is(cause, context.DeadlineExceeded):
-				return fmt.Errorf("%s: %w", what, err)
-			case errors.Is(cause, context.Canceled):
-				return ErrInterrupted
-			default:
+			if cause := context.Cause(ctx); !errors.Is(cause, context.DeadlineExceeded) {
 				return cause
 			}
+			return fmt.Errorf("%s: %w", what, err)
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
 }
-
-// ErrInterrupted means that the caller has cancelled the wait.
-var ErrInterrupted = errors.New("interrupted")
 
 // ErrLocked means that another process has the lock.
 var ErrLocked = errors.New("locked by another process")

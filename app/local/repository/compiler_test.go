@@ -1,6 +1,7 @@
 package repository
 
 import (
+	"encoding/json"
 	"errors"
 	"maps"
 	"os"
@@ -49,6 +50,43 @@ func TestInfraRecentVersions(t *testing.T) {
 	}
 	if said, _ := compile(t, "lint", vault); !strings.Contains(said, "Warning use-recent-api-versions: Use more recent API version for 'Microsoft.KeyVault/vaults'") {
 		t.Errorf("an old version passes: %q", said)
+	}
+}
+
+// template is what Bicep makes of a file: resources by their names in it.
+func template(t *testing.T, file string) map[string]struct {
+	Options   map[string]any `json:"@options"`
+	DependsOn []string       `json:"dependsOn"`
+} {
+	t.Helper()
+	out, ok := compile(t, "build", "--stdout", filepath.Join(root, "infra", file))
+	var compiled struct {
+		Resources map[string]struct {
+			Options   map[string]any `json:"@options"`
+			DependsOn []string       `json:"dependsOn"`
+		}
+	}
+	if err := json.Unmarshal([]byte(out), &compiled); !ok || err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return compiled.Resources
+}
+
+// A deployment writes the webhooks' key only where Azure knows that there is none: azd
+// takes a look-up that failed for a service that is not there, and a new key would
+// lock out every webhook.
+func TestInfraKeyIsWrittenOnce(t *testing.T) {
+	for name, resource := range template(t, "vault.bicep") {
+		if _, once := resource.Options["onlyIfNotExists"]; once != (name == "keys") {
+			t.Errorf("%s: only if there is none: %t", name, once)
+		}
+	}
+}
+
+// The service finds its rights when it starts.
+func TestInfraRightsBeforeTheService(t *testing.T) {
+	if after := template(t, "allregions.bicep")["app"].DependsOn; !slices.Contains(after, "rights") {
+		t.Errorf("the app comes after %q", after)
 	}
 }
 
@@ -126,15 +164,22 @@ func TestInfraRefusesSettings(t *testing.T) {
 			"subscriptions":      "'deploy,my app'",
 			"vaultVariables":     badPairs,
 			"cosmosThroughput":   "1500",
+			"zoneRedundant":      "true",
+			"extraTags":          "'PLAIN,=nameless,azd-env-name=mine,team=a,Team=b,fine=x=y'",
 		}, append([]string{
 			regions("AZURE_LOCATION", "West_Europe"), registry("contoso"), regions("NEW_REGISTRY_REGIONS", "east/us"), `WEBHOOK_REGIONS: ", ," names no region.`,
 			`SUBSCRIPTIONS: "my app" is not the name of a subscription`, "cosmosThroughput: 1500 is neither 0 nor a multiple of 1000.",
+			"ZONE_REDUNDANT: true needs SUBNET_ID, a subnet for the environment.",
+			`EXTRA_TAGS: "PLAIN=" is not a pair NAME=value of a tag.`, `EXTRA_TAGS: "=nameless" is not a pair `,
+			`EXTRA_TAGS: "azd-env-name" is a tag that azd finds its resources by.`, `EXTRA_TAGS: "team" has more than one value.`,
 		}, pairs...)},
 		{"the service's", "allregions.bicep", map[string]string{"webhookRegions": "'east_us'", "vaultVariables": badPairs}, append([]string{regions("WEBHOOK_REGIONS", "east_us")}, pairs...)},
 		{"two locations", "main.bicep", map[string]string{"location": "'eastus,westus'"}, []string{regions("AZURE_LOCATION", "eastus,westus")}},
 		{"a slash behind", "main.bicep", map[string]string{"registryResourceId": "'" + contoso + "/'"}, []string{registry(contoso + "/")}},
 		{"no name", "main.bicep", map[string]string{"registryResourceId": "'" + strings.TrimSuffix(contoso, "contoso") + "'"}, []string{registry(strings.TrimSuffix(contoso, "contoso"))}},
 		{"another resource", "main.bicep", map[string]string{"registryResourceId": "'" + strings.ReplaceAll(contoso, "registries", "agents") + "'"}, []string{registry(strings.ReplaceAll(contoso, "registries", "agents"))}},
+		{"no subnet", "main.bicep", map[string]string{"subnetId": "'" + contoso + "'"}, []string{`SUBNET_ID: "` + contoso + `" is not the resource id of a subnet`}},
+		{"the service's tags", "allregions.bicep", map[string]string{"extraTags": "'AZD-service-name=mine'"}, []string{`EXTRA_TAGS: "AZD-service-name" is a tag that azd finds its resources by.`}},
 		{"no registry", "main.bicep", map[string]string{"registryResourceId": "''", "webhookRegions": "' '"}, []string{"Which registry? azd env set EXISTING_REGISTRY_ID "}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -2,12 +2,15 @@ package repository
 
 import (
 	"encoding/json"
+	"fmt"
 	"maps"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -135,10 +138,11 @@ func TestInfraComponents(t *testing.T) {
 		t.Error("the components are deployed all at once")
 	}
 	// The service takes from the subscription that there is.
-	if !strings.Contains(files["dapr.bicep"], "{ name: 'consumerID', value: component.scopes[0] }") || oneOf(t, `var appId = (.*)`, files["servicebus.bicep"]) != "loadYamlContent('../components/azure/pubsub.yaml').scopes[0]" {
-		t.Error("Dapr's consumer has another name than the subscription")
-	}
 	found := components(t, "azure")
+	if broker := found[defaultOf(t, "PUBSUB")]; !slices.Equal(broker.Scopes, []string{broker.value("consumerID")}) ||
+		oneOf(t, `var appId = (.*)`, files["servicebus.bicep"]) != "loadYamlContent('../components/azure/pubsub.yaml').scopes[0]" {
+		t.Errorf("Dapr's consumer is %q, with a subscription for each of %q", broker.value("consumerID"), broker.Scopes)
+	}
 	for name, text := range files {
 		for component, c := range found {
 			for _, literal := range []string{component, c.value("database"), c.value("collection")} {
@@ -241,7 +245,7 @@ func TestInfraConventions(t *testing.T) {
 	ids := regexp.MustCompile(`var (\w+) = '[0-9a-f]{8}-[0-9a-f]{4}-`)
 	for name, text := range bicep(t) {
 		for _, version := range submatches(`@(\d{4}-\d\d-\d\d[^']*)'`, text) {
-			if strings.HasSuffix(version, "-preview") && !(name == "environment.bicep" && strings.Contains(text, "diagnosticSettings@"+version)) {
+			if strings.HasSuffix(version, "-preview") && strings.Count(text, "@"+version) != strings.Count(text, "diagnosticSettings@"+version) {
 				t.Errorf("%s uses %s, which is not generally available", name, version)
 			}
 		}
@@ -284,7 +288,7 @@ func TestInfraConventions(t *testing.T) {
 // sets: with them, the parameters of infra are complete.
 func userSettings(t *testing.T) (user []string) {
 	t.Helper()
-	fromAZD := []string{"AZURE_ENV_NAME", "AZURE_LOCATION", "AZURE_PRINCIPAL_ID", "AZURE_PRINCIPAL_TYPE", "SERVICE_ALLREGIONS_RESOURCE_EXISTS", "SERVICE_ALLREGIONS_IMAGE_NAME"}
+	fromAZD := []string{"AZURE_ENV_NAME", "AZURE_LOCATION", "AZURE_PRINCIPAL_ID", "AZURE_PRINCIPAL_TYPE", "SERVICE_ALLREGIONS_IMAGE_NAME"}
 	outputs := submatches(`(?m)^output (\w+)`, read(t, "infra/main.bicep"))
 	var parameters struct {
 		Parameters map[string]struct{ Value string }
@@ -328,11 +332,14 @@ type azureYAML struct {
 	}
 	Pipeline struct{ Variables []string }
 	Hooks    map[string]struct {
-		Posix, Windows struct {
-			Shell, Run      string
-			ContinueOnError bool `yaml:"continueOnError"`
-		}
+		Posix, Windows hookYAML
 	}
+}
+
+type hookYAML struct {
+	Shell, Run      string
+	Interactive     bool
+	ContinueOnError bool `yaml:"continueOnError"`
 }
 
 func loadAzureYAML(t *testing.T) (a azureYAML) {
@@ -419,7 +426,6 @@ func TestInfraSnapshots(t *testing.T) {
 	type resource struct {
 		Type, Name, Location string
 		Properties           struct {
-			Metadata      []struct{ Name, Value string }
 			Configuration struct{ Secrets []struct{ Name string } }
 			Template      struct {
 				Containers []struct {
@@ -430,7 +436,7 @@ func TestInfraSnapshots(t *testing.T) {
 	}
 	type snapshot struct {
 		PredictedResources []resource
-		Outputs            map[string]string
+		Outputs            map[string]any
 	}
 	load := func(name string) (s snapshot) {
 		if err := json.Unmarshal([]byte(read(t, "infra/test/"+name+".snapshot.json")), &s); err != nil {
@@ -455,12 +461,12 @@ func TestInfraSnapshots(t *testing.T) {
 	for _, c := range []struct {
 		name                    string
 		subscriptions, replicas []string
-		key, watched            bool
+		watched                 bool
 	}{
-		{"existing", []string{appID}, nil, true, true},
-		{"new", []string{appID}, []string{"eastus", "japaneast"}, true, true},
-		{"hand", []string{appID}, nil, true, false},
-		{"everything", []string{appID, "deploy", "scan"}, nil, false, true},
+		{"existing", []string{appID}, nil, true},
+		{"new", []string{appID}, []string{"eastus", "japaneast"}, true},
+		{"hand", []string{appID}, nil, false},
+		{"everything", []string{appID, "deploy", "scan"}, nil, true},
 	} {
 		s := load(c.name)
 		if got := names(s, subscriptions, "/acr-notifications/"); !slices.Equal(got, c.subscriptions) {
@@ -469,25 +475,13 @@ func TestInfraSnapshots(t *testing.T) {
 		if got := names(s, replicas, "/"); !slices.Equal(got, c.replicas) {
 			t.Errorf("%s: replicas %q, want %q", c.name, got, c.replicas)
 		}
-		if got := len(names(s, "Microsoft.KeyVault/vaults/secrets", "/")) == 1; got != c.key {
-			t.Errorf("%s: writes the key: %t", c.name, got)
-		}
 		if got := s.Outputs["REGISTRY_RESOURCE_ID"] != ""; got != c.watched {
 			t.Errorf("%s: registry %q", c.name, s.Outputs["REGISTRY_RESOURCE_ID"])
 		}
-		consumer := ""
 		for _, r := range s.PredictedResources {
 			if r.Location != "" && r.Location != "westeurope" && r.Type != replicas {
 				t.Errorf("%s: %s is in %q", c.name, r.Name, r.Location)
 			}
-			for _, m := range r.Properties.Metadata {
-				if m.Name == "consumerID" {
-					consumer += m.Value
-				}
-			}
-		}
-		if consumer != appID {
-			t.Errorf("%s: Dapr takes from the subscription %q", c.name, consumer)
 		}
 	}
 
@@ -530,6 +524,199 @@ func TestInfraSnapshots(t *testing.T) {
 		}
 		if got := len(names(s, "Microsoft.Authorization/roleDefinitions", "")) == 1; got != c.rights {
 			t.Errorf("%s: rights at the registry: %t", c.name, got)
+		}
+	}
+}
+
+// What a platform team may ask for is off until somebody asks. What anybody would ask
+// for is on: who did what at the vault, the database, the broker and the registries is
+// in the workspace.
+func TestInfraForAPlatformTeam(t *testing.T) {
+	type choices struct {
+		ZoneRedundant bool
+		SubnetID      string
+		SoftDelete    bool
+		Purge         bool
+		Backup        string
+		Quota         int
+		Tags          string
+		Audited       string
+	}
+	load := func(name string) (c choices) {
+		var s struct {
+			PredictedResources []struct {
+				ID, Type   string
+				Tags       map[string]string
+				Properties struct {
+					ZoneRedundant         bool
+					VnetConfiguration     struct{ InfrastructureSubnetID string }
+					EnableSoftDelete      bool
+					EnablePurgeProtection bool
+					BackupPolicy          struct{ Type string }
+					Locations             []struct{ IsZoneRedundant bool }
+					WorkspaceCapping      struct{ DailyQuotaGb int }
+					WorkspaceID           string
+					Logs                  []struct{ CategoryGroup, Category string }
+				}
+			}
+		}
+		if err := json.Unmarshal([]byte(read(t, "infra/test/"+name+".snapshot.json")), &s); err != nil {
+			t.Fatal(err)
+		}
+		tags, audited := map[string]int{}, []string{}
+		for _, r := range s.PredictedResources {
+			p := r.Properties
+			switch r.Type {
+			case "Microsoft.App/managedEnvironments":
+				c.ZoneRedundant, c.SubnetID = p.ZoneRedundant, p.VnetConfiguration.InfrastructureSubnetID
+			case "Microsoft.DocumentDB/databaseAccounts":
+				c.Backup = p.BackupPolicy.Type
+				if p.Locations[0].IsZoneRedundant {
+					c.Backup += " in zones"
+				}
+			case "Microsoft.KeyVault/vaults":
+				c.SoftDelete, c.Purge = p.EnableSoftDelete, p.EnablePurgeProtection
+			case "Microsoft.OperationalInsights/workspaces":
+				c.Quota = p.WorkspaceCapping.DailyQuotaGb
+			case "Microsoft.Insights/diagnosticSettings":
+				if !strings.Contains(p.WorkspaceID, "/workspaces/log-") {
+					t.Errorf("%s: %s goes to %q", name, r.ID, p.WorkspaceID)
+				}
+				of := strings.Split(r.ID, "/")
+				audited = append(audited, of[7]+" "+p.Logs[0].CategoryGroup+p.Logs[0].Category)
+			}
+			if r.Tags != nil {
+				tags[fmt.Sprint(r.Tags)]++
+			}
+		}
+		if len(tags) != 1 {
+			t.Errorf("%s: resources have different tags: %v", name, tags)
+		}
+		slices.Sort(audited)
+		c.Tags, c.Audited = strings.Join(slices.Collect(maps.Keys(tags)), ""), strings.Join(audited, ", ")
+		return c
+	}
+	const audited = "databaseAccounts ControlPlaneRequests, managedEnvironments allLogs, namespaces audit, registries audit, vaults audit"
+	for name, want := range map[string]choices{
+		"existing": {SoftDelete: true, Backup: "Periodic", Quota: -1, Tags: "map[azd-env-name:prod]", Audited: audited},
+		"new":      {SoftDelete: true, Backup: "Periodic", Quota: -1, Tags: "map[azd-env-name:try]", Audited: strings.Replace(audited, "registries audit", "registries audit, registries audit", 1)},
+		"everything": {
+			ZoneRedundant: true,
+			SubnetID:      "/subscriptions/11111111-1111-1111-1111-111111111111/resourceGroups/network/providers/Microsoft.Network/virtualNetworks/hub/subnets/apps",
+			SoftDelete:    true,
+			Purge:         true,
+			Backup:        "Continuous in zones",
+			Quota:         2,
+			Tags:          "map[azd-env-name:all costCenter:42 team:shop]",
+			Audited:       audited,
+		},
+	} {
+		if got := load(name); got != want {
+			t.Errorf("%s:\ngot  %+v\nwant %+v", name, got, want)
+		}
+	}
+}
+
+// The costs are the counted calls, times Microsoft's figures, times the prices.
+func TestREADMECosts(t *testing.T) {
+	const heading, regions = "## What a million pushes cost", 3
+	calls := map[string]int{} // for three regions in time, as a test of app/local/stack counts them
+	for _, row := range rowsOf(t, "app/local/README.md", "## load") {
+		if len(row) == 4 {
+			n, err := strconv.Atoi(strings.ReplaceAll(row[2], "R", strconv.Itoa(regions)))
+			if err == nil {
+				calls[strings.Trim(row[1], "`")] = n
+			}
+		}
+	}
+	number := regexp.MustCompile(`^\**(\d+(?:\.\d+)?)`)
+	per := map[string]float64{"RU": 1e6, "operations": 1e6, "requests": 1e6, "vCPU-seconds": 1, "KB": 1e6, "KB-months": 1e6}
+	sum := 0.0
+	for _, row := range rowsOf(t, "infra/README.md", heading) {
+		value := func(column int) float64 {
+			found := number.FindStringSubmatch(row[column])
+			if found == nil {
+				t.Fatalf("%q: no number in %q", row[0], row[column])
+			}
+			return must(strconv.ParseFloat(found[1], 64))
+		}
+		if row[0] == "" {
+			if math.Abs(value(3)-sum) > 0.005 {
+				t.Errorf("the sum is %v, want %.2f", value(3), sum)
+			}
+			continue
+		}
+		if each := regexp.MustCompile(`(\d+) (read|write)s of ([\d.]+)(, twice)?`).FindStringSubmatch(row[1]); each != nil {
+			want := must(strconv.ParseFloat(each[1], 64)) * must(strconv.ParseFloat(each[3], 64))
+			if each[4] != "" {
+				want *= 2
+			}
+			if math.Abs(value(1)-want) > 0.005 {
+				t.Errorf("%s: %v RU, want %.2f", row[0], value(1), want)
+			}
+		}
+		unit := strings.TrimSuffix(strings.Fields(row[1])[1], ":")
+		cost := value(1) * 1e6 * value(2) / per[unit]
+		if math.Abs(value(3)-cost) > 0.006 {
+			t.Errorf("%s: %v, want %.2f", row[0], value(3), cost)
+		}
+		sum += value(3)
+	}
+	text := section(t, "infra/README.md", heading)
+	for _, want := range []string{
+		fmt.Sprintf("RU: %d reads of 1.14, twice", calls["images get"]),
+		fmt.Sprintf("RU: %d writes of 6.67", calls["images set"]),
+		fmt.Sprintf("| %d operations: the outcome", 3*calls["pubsub egress"]),
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q; the calls are %v", want, calls)
+		}
+	}
+	// A record is of the size that the figures are for.
+	if size := len(read(t, "app/notification/testdata/record-1.json")) + len(read(t, "app/api/testdata/payloads/push.json")); size > 4000 || size < 2000 {
+		t.Errorf("a record has about %d bytes", size)
+	}
+}
+
+// Whatever a deployment makes that has an address on the internet has a row, which says
+// who gets in.
+func TestREADMEPublic(t *testing.T) {
+	rows := map[string]string{
+		"Microsoft.App/containerApps":                      "the service's URL",
+		"Microsoft.DocumentDB/databaseAccounts":            "Cosmos DB",
+		"Microsoft.ServiceBus/namespaces":                  "Service Bus",
+		"Microsoft.KeyVault/vaults":                        "Key Vault",
+		"Microsoft.ContainerRegistry/registries":           "Container Registry, for the service's image, and the one of `NEW_REGISTRY_REGIONS`",
+		"Microsoft.OperationalInsights/workspaces":         "Log Analytics and Application Insights",
+		"Microsoft.Insights/components":                    "Log Analytics and Application Insights",
+		"Microsoft.App/managedEnvironments":                "", // the app has its address
+		"Microsoft.Resources/resourceGroups":               "",
+		"Microsoft.ManagedIdentity/userAssignedIdentities": "",
+	}
+	var got, want []string
+	for _, row := range rowsOf(t, "infra/README.md", "## What is public") {
+		got = append(got, row[0])
+	}
+	for _, file := range bicep(t) {
+		for _, kind := range submatches(`(?m)^resource \w+ '([\w.]+/\w+)@`, file) { // without children
+			row, known := rows[kind]
+			if !known && !strings.HasPrefix(kind, "Microsoft.Authorization/") && kind != "Microsoft.Insights/diagnosticSettings" {
+				t.Errorf("is %s public?", kind)
+			}
+			if row != "" && !slices.Contains(want, row) {
+				want = append(want, row)
+			}
+		}
+	}
+	for _, row := range want {
+		if !slices.Contains(got, row) {
+			t.Errorf("no row %q in %q", row, got)
+		}
+	}
+	// What the rows say of keys.
+	for file, off := range map[string]string{"cosmos.bicep": "disableLocalAuth: true", "servicebus.bicep": "disableLocalAuth: true", "vault.bicep": "enableRbacAuthorization: true", "images.bicep": "adminUserEnabled: false", "registry.bicep": "adminUserEnabled: false"} {
+		if !strings.Contains(read(t, "infra/"+file), off) {
+			t.Errorf("%s accepts keys", file)
 		}
 	}
 }
@@ -609,46 +796,59 @@ func TestInfraParameters(t *testing.T) {
 	}
 }
 
-// What azd prints in the end, in both cases, and what it runs before the end.
+// azd runs each hook where it shows, and goes on only if it succeeds.
 func TestHooks(t *testing.T) {
 	a := loadAzureYAML(t)
+	var names []string
+	known := append(append(submatches(`(?m)^output (\w+)`, read(t, "infra/main.bicep")), submatches(`(?m)^output (\w+)`, read(t, "infra/allregions.bicep"))...), userSettings(t)...)
+	var text strings.Builder
 	for name, hook := range a.Hooks {
-		if hook.Posix.Shell != "sh" || hook.Windows.Shell != "pwsh" || hook.Posix.ContinueOnError != hook.Windows.ContinueOnError {
+		file := "infra/hooks/" + name
+		names = append(names, file)
+		if hook.Posix != (hookYAML{Shell: "sh", Run: file + ".sh", Interactive: true}) || hook.Windows != (hookYAML{Shell: "pwsh", Run: file + ".ps1", Interactive: true}) {
 			t.Errorf("%s: %+v", name, hook)
 		}
-		// Both shells read the same variables, and only such as there are.
-		known := append(append(submatches(`(?m)^output (\w+)`, read(t, "infra/main.bicep")), submatches(`(?m)^output (\w+)`, read(t, "infra/allregions.bicep"))...), userSettings(t)...)
-		posix, windows := submatches(`\$\{?([A-Z_]{4,})`, hook.Posix.Run), submatches(`\$env:([A-Z_]+)`, hook.Windows.Run)
-		slices.Sort(posix)
-		slices.Sort(windows)
-		if !slices.Equal(posix, windows) {
-			t.Errorf("%s: sh reads %q, pwsh %q", name, posix, windows)
+		// azd runs the file itself.
+		if info, err := os.Stat(filepath.Join(root, file+".sh")); err != nil || info.Mode().Perm()&0o111 != 0o111 {
+			t.Errorf("%s: %v, %v", file, info.Mode(), err)
 		}
-		for _, v := range posix {
-			if !slices.Contains(known, v) {
-				t.Errorf("%s: nothing sets %s", name, v)
-			}
+		text.WriteString(read(t, file+".sh"))
+	}
+	slices.Sort(names)
+	if want := hooks(t); !slices.Equal(names, want) {
+		t.Errorf("azd runs %q of %q", names, want)
+	}
+	for _, v := range submatches(`\$\{?([A-Z_]{3,})`, text.String()) {
+		if !slices.Contains(known, v) {
+			t.Errorf("nothing sets %s", v)
 		}
 	}
-	env := []string{"PATH=" + os.Getenv("PATH"), "PUBLIC_URL=https://allregions.example.com", "AZURE_KEY_VAULT_NAME=kv", "WEBHOOK_OWNER=prod-x", "WEBHOOK_REGIONS=eastus,westus"}
-	for want, more := range map[string]string{
-		"az acr webhook ping -r contoso -n NAME\n":                             "REGISTRY_RESOURCE_ID=/subscriptions/s/resourceGroups/g/providers/Microsoft.ContainerRegistry/registries/contoso",
-		"--uri 'https://allregions.example.com/webhooks/acr?region=REGION' --": "REGISTRY_RESOURCE_ID=",
+
+	// Names that others have, too.
+	infra := strings.Join(slices.Collect(maps.Values(bicep(t))), "\n")
+	for _, version := range submatches(`api-version=([\d-]+)`, text.String()) {
+		if !strings.Contains(infra, "@"+version) {
+			t.Errorf("infra has no %s", version)
+		}
+	}
+	for what, pair := range map[string][2]string{
+		"the app":           {oneOf(t, `az containerapp logs show -n (\w+)`, text.String()), appID},
+		"the key's secret":  {oneOf(t, `az keyvault secret show [^\n]*-n ([\w-]+) `, text.String()), oneOf(t, `name: '(webhook-keys)'`, read(t, "infra/vault.bicep"))},
+		"the webhooks' tag": {oneOf(t, `\?tags\.(\w+)==`, text.String()), oneOf(t, `const ownerTag = "(\w+)"`, read(t, "app/registry/webhooks.go"))},
+		"the actions":       {oneOf(t, `output REPORTED_ACTIONS string = empty\(webhookActions\) \? '(\w+)'`, infra), defaultOf(t, "WEBHOOK_ACTIONS")},
 	} {
-		cmd := exec.Command("sh", "-euc", a.Hooks["postdeploy"].Posix.Run)
-		cmd.Env = append(env, more)
-		out, err := cmd.CombinedOutput()
-		if err != nil || !strings.Contains(string(out), want) || !strings.Contains(string(out), "https://allregions.example.com/webhooks/acr?region=REGION\n") {
-			t.Errorf("%s: %v\n%s", more, err, out)
+		if pair[0] != pair[1] {
+			t.Errorf("%s: %s, want %s", what, pair[0], pair[1])
 		}
 	}
-	if !strings.Contains(a.Hooks["postdeploy"].Posix.Run, "[?tags.allregions==") {
-		t.Error("the webhooks are looked for under another tag than the one that they have")
-	}
-	for _, run := range []string{a.Hooks["predown"].Posix.Run, a.Hooks["predown"].Windows.Run} {
-		if run != "go run ./app deregister" || !a.Hooks["predown"].Posix.ContinueOnError {
-			t.Errorf("predown: %q", run)
-		}
+	// Whatever the service checks, a user who has it is checked.
+	checked := submatches(`envconfig:"(\w+)"`, read(t, "app/check.go"))
+	asked := submatches(`\$(\w+)`, oneOf(t, `(?m)^if \[ -n "((?:\$\w+){2,})" \]; then$`, read(t, "infra/hooks/preprovision.sh")))
+	checked = slices.DeleteFunc(checked, func(name string) bool { return name == "TARGET_SECRETS" }) // says nothing alone
+	slices.Sort(checked)
+	slices.Sort(asked)
+	if !slices.Equal(asked, checked) {
+		t.Errorf("checked with %q, want %q", asked, checked)
 	}
 }
 
@@ -663,6 +863,11 @@ func TestREADMEAzure(t *testing.T) {
 		t.Errorf("got %q, want %q", rows, want)
 	}
 	rights := section(t, "infra/README.md", "## Rights")
+	for _, action := range strings.Fields(oneOf(t, `(?m)^  for action in (.*); do$`, read(t, "infra/hooks/preprovision.sh"))) {
+		if !strings.Contains(rights, "`"+strings.TrimPrefix(action, "Microsoft.")+"`") {
+			t.Errorf("infra/README.md does not say that who deploys needs %s", action)
+		}
+	}
 	for _, action := range submatches(`'(Microsoft\.ContainerRegistry/registries/[\w/]+)'`, read(t, "infra/rights.bicep")) {
 		short := strings.TrimPrefix(action, "Microsoft.ContainerRegistry/registries/")
 		if !strings.Contains(rights, "`"+short+"`") && !strings.Contains(rights, "`registries/"+short+"`") {

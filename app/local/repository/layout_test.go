@@ -69,7 +69,7 @@ var planned = []string{"page"}
 
 // others says which packages may import what is not ours.
 var others = map[string][]string{
-	"github.com/prometheus/":             {"telemetry"},
+	"github.com/prometheus/":             {"telemetry", "local/process"},
 	"github.com/go-logr/":                {"telemetry"},
 	"go.opentelemetry.io/otel/sdk":       {"telemetry"},
 	"go.opentelemetry.io/otel/exporters": {"telemetry"},
@@ -275,7 +275,16 @@ func TestDockerfile(t *testing.T) {
 		t.Errorf("%d files in the image, want 1, the service", n)
 	}
 	version := regexp.MustCompile(`(?m)^go (\d+\.\d+)`).FindStringSubmatch(read(t, "go.mod"))[1]
-	if !strings.Contains(dockerfile, " golang:"+version+"-") {
+	if !strings.Contains(dockerfile, "/golang:"+version+"-") {
 		t.Errorf("the image is not built with Go %s", version)
+	}
+	// An image without a host is from Docker Hub, which answers a build in Azure with 429.
+	for _, image := range submatches(`(?m)^FROM (\S+)`, dockerfile) {
+		if host, _, _ := strings.Cut(image, "/"); !strings.Contains(host, ".") || host == "docker.io" {
+			t.Errorf("%s is from Docker Hub", image)
+		}
+	}
+	if strings.Contains(dockerfile, "FROM mcr.microsoft.com/oss/go/") && !strings.Contains(dockerfile, "MS_GO_NOSYSTEMCRYPTO=1") {
+		t.Error("Microsoft's build of Go asks for cgo")
 	}
 }

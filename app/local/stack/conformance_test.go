@@ -24,9 +24,9 @@ func TestConformance(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s, _ := start(t, o)
-			t.Run("two replicas", func(t *testing.T) { testTwoReplicas(t, s.Dapr()) })
+			t.Run("two replicas", func(t *testing.T) { testTwoReplicas(t, s.dapr) })
 			t.Run("together", func(t *testing.T) { testTogether(t, s) })
-			cases := conformance.Run(t, &conformance.Backend{Records: s.Dapr().Records("images", "")}, stride)
+			cases := conformance.Run(t, &conformance.Backend{Records: s.dapr.Records("images", "")}, stride)
 			if cases < 50 {
 				t.Errorf("only %d cases", cases)
 			}
@@ -86,7 +86,7 @@ func testTwoReplicas(t *testing.T, dapr *sidecar.Client) {
 // its own answer: a write that may not be done does not take the others with it.
 func testTogether(t *testing.T, s *Stack) {
 	const n = 60
-	records := s.Dapr().Records("statestore", "crowd-")
+	records := s.dapr.Records("statestore", "crowd-")
 	// One field, because Cosmos DB keeps several in any order.
 	written := func(i, round int) string { return fmt.Sprintf(`{"n":"%d of round %d"}`, i, round) }
 	key := func(i int) string { return fmt.Sprint("k", i) }

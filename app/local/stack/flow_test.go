@@ -30,7 +30,7 @@ func TestFlow(t *testing.T) {
 	t.Run("SQLite", func(t *testing.T) {
 		t.Parallel()
 		testFlow(t, Options{}, func(t *testing.T, s *Stack, id string) []byte {
-			data, _, err := s.Dapr().Records("images", "").Load(t.Context(), id)
+			data, _, err := s.dapr.Records("images", "").Load(t.Context(), id)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -629,7 +629,7 @@ func TestQueue(t *testing.T) {
 	t.Parallel()
 	sub, dead := newSubscriber(), make(chan string, 10)
 	s, r := start(t, Options{Timeout: 2 * soon, Events: sub.take, Settings: map[string]string{"WEBHOOK_TOPIC": "acr-webhooks"}})
-	go s.Dapr().Topic(PubSub, "acr-webhooks-dead").Subscribe(t.Context(), nil, func(event []byte) { dead <- string(event) })
+	go s.Replicas[0].Sidecar.Subscribe(t.Context(), PubSub, "acr-webhooks-dead", nil, func(event []byte) { dead <- string(event) })
 
 	if err := s.Process(SchedulerProcess).Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
@@ -654,7 +654,7 @@ func TestQueue(t *testing.T) {
 	}
 
 	// What is not ours ends among the dead, and does not come again.
-	if err := s.Dapr().Topic(PubSub, "acr-webhooks").Publish(t.Context(), "x", []byte(`{"specversion":"1.0","id":"x","type":"y","source":"z"}`)); err != nil {
+	if err := s.dapr.Topic(PubSub, "acr-webhooks").Publish(t.Context(), "x", []byte(`{"specversion":"1.0","id":"x","type":"y","source":"z"}`)); err != nil {
 		t.Fatal(err)
 	}
 	select {

@@ -11,7 +11,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"time"
 
 	"allregions/app/local/process"
@@ -69,14 +68,10 @@ spec:
   type: pubsub.redis
   version: v1
   metadata:
-    - name: redisHost
-      value: "127.0.0.1:%d"
-    - name: processingTimeout
-      value: "%d"
-    - name: redeliverInterval
-      value: "%d"
-scopes:
-  - %s
+    - {name: redisHost, value: "127.0.0.1:%d"}
+    - {name: processingTimeout, value: "%d"}
+    - {name: redeliverInterval, value: "%d"}
+scopes: [%s]
 `, PubSub, r.Port, timeout.Milliseconds(), interval.Milliseconds(), app)
 	if err := os.WriteFile(filepath.Join(dir, "pubsub.yaml"), []byte(data), 0o644); err != nil {
 		return fmt.Errorf("write the broker's component: %w", err)
@@ -86,9 +81,8 @@ scopes:
 
 // Message is one message of a topic.
 type Message struct {
-	ID     string
-	Stored time.Time // when the broker took it
-	Data   string
+	ID   string
+	Data string
 }
 
 // Messages returns what is on a topic after the message with that id; "" is the
@@ -105,12 +99,6 @@ func (r Redis) Messages(ctx context.Context, topic, after string) ([]Message, er
 		if err := errors.Join(json.Unmarshal(e[0], &m.ID), json.Unmarshal(e[1], &fields)); err != nil {
 			return nil, fmt.Errorf("read topic %s: %w", topic, err)
 		}
-		begin, _, _ := strings.Cut(m.ID, "-")
-		ms, err := strconv.ParseInt(begin, 10, 64)
-		if err != nil {
-			return nil, fmt.Errorf("message %q: %w", m.ID, err)
-		}
-		m.Stored = time.UnixMilli(ms)
 		for i := 0; i+1 < len(fields); i += 2 {
 			if fields[i] == "data" {
 				m.Data = fields[i+1]

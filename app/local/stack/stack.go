@@ -63,8 +63,7 @@ type Options struct {
 	Events func(event []byte)
 
 	ServiceLog io.Writer // default: a file in Dir
-	Progress   dapr.Progress
-	Race       bool // build the service with the race detector
+	Race       bool      // build the service with the race detector
 
 	// Settings are further settings of the service, by name; they win over
 	// those above. A service reads them when it starts.
@@ -99,8 +98,8 @@ type Stack struct {
 	options   Options
 	group     *process.Group
 	members   map[string]*member
-	dapr      *sidecar.Client
-	server    *http.Server // of Cosmos DB
+	dapr      *sidecar.Client // of the first replica's sidecar
+	server    *http.Server    // of Cosmos DB
 	temporary bool
 	unlock    func()
 
@@ -125,9 +124,6 @@ const startTimeout = 90 * time.Second
 // Start starts a stack. It returns when webhooks can be posted, or with an
 // error and nothing left running.
 func Start(ctx context.Context, o Options) (_ *Stack, err error) {
-	if o.Progress == nil {
-		o.Progress = func(string, bool) {}
-	}
 	o.Replicas = max(1, o.Replicas)
 	root, err := Root(ctx)
 	if err != nil {
@@ -147,7 +143,7 @@ func Start(ctx context.Context, o Options) (_ *Stack, err error) {
 			s.stop(err)
 		}
 	}()
-	programs, err := dapr.Find(ctx, root, o.Progress)
+	programs, err := dapr.Find(ctx, root, os.Stderr)
 	if err != nil {
 		return nil, err
 	}
@@ -170,11 +166,8 @@ func publicPort(port *int) error {
 	if *port == 0 {
 		return process.FreePorts(port)
 	}
-	if *port < 0 || *port > 65535 {
-		return fmt.Errorf("-port: %d is not a TCP port", *port)
-	}
 	if err := process.CheckPort("", *port); err != nil {
-		return fmt.Errorf("port %d is taken; choose another one with -port, or -port 0 for any", *port)
+		return fmt.Errorf("%w; choose another -port, or 0 for any", err)
 	}
 	return nil
 }
@@ -286,12 +279,8 @@ func (s *Stack) service(r Replica) *exec.Cmd {
 // components starts the store and the broker that are not the sidecar's. It returns
 // the directory of the components that use them.
 func (s *Stack) components(ctx context.Context, root string) (dir string, err error) {
-	local := filepath.Join(root, "components", "local")
-	if !s.options.Cosmos && !s.options.Redis {
-		return local, nil
-	}
 	dir = filepath.Join(s.Dir, "components")
-	if err := errors.Join(os.RemoveAll(dir), os.CopyFS(dir, os.DirFS(local))); err != nil {
+	if err := errors.Join(os.RemoveAll(dir), os.CopyFS(dir, os.DirFS(filepath.Join(root, "components", "local")))); err != nil {
 		return "", fmt.Errorf("components: %w", err)
 	}
 	if s.options.Redis {
@@ -333,7 +322,7 @@ func (s *Stack) startCosmos(ctx context.Context, root, components string) error 
 	if err != nil {
 		return err
 	}
-	return process.Until(ctx, "the Cosmos DB emulator is not ready", func() error { return emulator.Create(ctx, containers...) })
+	return process.Until(ctx, "the Cosmos DB emulator is not ready", func() error { return emulator.Create(containers...) })
 }
 
 // subscribe dials the first sidecar, and calls Options.Events until the stack stops.
@@ -342,25 +331,16 @@ func (s *Stack) subscribe(ctx context.Context) (err error) {
 		return err
 	}
 	return process.Until(ctx, "cannot subscribe to the topic", func() error {
-		subscribed := make(chan struct{})
-		ended := make(chan error, 1)
+		first := make(chan error, 2) // nil when it is subscribed, or why it is not
 		go func() {
-			err := s.dapr.Topic(PubSub, Topic).Subscribe(s.ctx, func() { close(subscribed) }, s.options.Events)
-			ended <- err
-			select {
-			case <-subscribed:
-				if err != nil {
-					s.cancel(err)
-				}
-			default:
+			subscribed := false
+			err := s.Replicas[0].Sidecar.Subscribe(s.ctx, PubSub, Topic, func() { subscribed = true; first <- nil }, s.options.Events)
+			if subscribed && err != nil {
+				s.cancel(err)
 			}
+			first <- err
 		}()
-		select {
-		case <-subscribed:
-			return nil
-		case err := <-ended:
-			return err
-		}
+		return <-first
 	})
 }
 
@@ -368,13 +348,12 @@ func (s *Stack) subscribe(ctx context.Context) (err error) {
 func (s *Stack) Ready(ctx context.Context) error {
 	return process.Until(ctx, "the stack is not ready; logs: "+s.logs(), func() error {
 		for i, r := range s.Replicas {
-			if _, err := Get(ctx, r.URL+"/readyz", ""); err != nil {
+			if err := Get(ctx, r.URL+"/readyz", "", nil); err != nil {
 				return fmt.Errorf("%s: %w", s.name(ServiceProcess, i), err)
 			}
 			// After a kill -9 the scheduler does not answer until its old lease is over,
 			// 20 s or so. New notifications need it.
-			if _, err := Get(ctx, fmt.Sprintf("http://127.0.0.1:%d/v1.0/actors/Notification/none/reminders/none", r.Sidecar.HTTPPort), ""); err != nil {
-				s.options.Progress("The service is ready; waiting for Dapr's scheduler, which takes up to half a minute after a kill -9.", true)
+			if err := Get(ctx, fmt.Sprintf("http://127.0.0.1:%d/v1.0/actors/Notification/none/reminders/none", r.Sidecar.HTTPPort), "", nil); err != nil {
 				return fmt.Errorf("%s: %w", s.name(SidecarProcess, i), err)
 			}
 		}
@@ -389,43 +368,35 @@ func (s *Stack) Failed() <-chan struct{} { return s.ctx.Done() }
 // Err is why Failed is closed.
 func (s *Stack) Err() error { return context.Cause(s.ctx) }
 
-// Dapr is a client of the first replica's sidecar.
-func (s *Stack) Dapr() *sidecar.Client { return s.dapr }
-
 // Stop stops every process in order: the service first, which may need the
 // others to end what it has under way.
 func (s *Stack) Stop() { s.stop(nil) }
 
 // Kill ends every process at once, as a power failure would. State in Dir stays.
-func (s *Stack) Kill() {
-	s.stopOnce.Do(func() {
-		s.stopping.Store(true)
-		s.group.Kill()
-		s.end(nil)
-	})
-}
+func (s *Stack) Kill() { s.end(nil, (*process.Group).Kill) }
 
 func (s *Stack) stop(cause error) {
+	s.end(cause, func(g *process.Group) { g.Stop(12 * time.Second) })
+}
+
+// end ends the processes. It leaves the logs to somebody who wants to know why the
+// stack failed.
+func (s *Stack) end(cause error, stop func(*process.Group)) {
 	s.stopOnce.Do(func() {
 		s.stopping.Store(true)
 		if s.group != nil {
-			s.group.Stop(12 * time.Second)
+			stop(s.group)
 		}
-		s.end(cause)
+		s.cancel(nil)
+		if s.dapr != nil {
+			s.dapr.Close()
+		}
+		if s.server != nil {
+			s.server.Close()
+		}
+		s.unlock()
+		if s.temporary && (cause == nil || len(s.members) == 0) {
+			os.RemoveAll(s.Dir)
+		}
 	})
-}
-
-// end leaves the logs to somebody who wants to know why the stack failed.
-func (s *Stack) end(cause error) {
-	s.cancel(nil)
-	if s.dapr != nil {
-		s.dapr.Close()
-	}
-	if s.server != nil {
-		s.server.Close()
-	}
-	s.unlock()
-	if s.temporary && (cause == nil || len(s.members) == 0) {
-		os.RemoveAll(s.Dir)
-	}
 }
