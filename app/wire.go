@@ -62,6 +62,7 @@ func (w wiring) service(ctx context.Context) (*service, error) {
 		Deliveries: out,
 		Regions:    regions,
 		Keys:       api.NewKeys(w.config.Keys),
+		ReadKeys:   api.NewKeys(w.config.ReadKeys),
 		Ready: func(ctx context.Context) error {
 			_, err := regions.Expected(ctx)
 			return errors.Join(w.dapr.Ready(ctx), err)

@@ -61,7 +61,7 @@ type regions []replication.Region
 func (r regions) Expected(context.Context) ([]replication.Region, error) { return r, nil }
 func (r regions) Recheck(context.Context, replication.Region) bool       { return false }
 
-const key1, key2 = "first-key", "second-key"
+const key1, key2, readKey = "first-key", "second-key", "read-key"
 
 // deliveries is what became of the notification "a" at the target "ops".
 type deliveries struct{ again int }
@@ -92,7 +92,7 @@ func (d *deliveries) Health() []target.Health {
 
 func newHandler(b *backend, log io.Writer) *Handler {
 	return New(Config{Intake: b, Statuses: b, Deliveries: &deliveries{}, Regions: regions{"westeurope", "eastus"},
-		Keys:  NewKeys([]string{key1, key2}),
+		Keys: NewKeys([]string{key1, key2}), ReadKeys: NewKeys([]string{"other", readKey}),
 		Ready: func(context.Context) error { return nil },
 		Log:   slog.New(slog.NewTextHandler(log, nil))})
 }
@@ -242,6 +242,8 @@ func TestKeys(t *testing.T) {
 		{"the other key", "/notifications/a", []string{"Authorization", "Bearer " + key2}, 404},
 		{"functions key", "/notifications/a", []string{"Authorization", "", "x-functions-key", key2}, 404},
 		{"query", "/notifications/a?code=" + key1, []string{"Authorization", ""}, 404},
+		{"read key", "/notifications/a", []string{"Authorization", "Bearer " + readKey}, 404},
+		{"read key, query", "/notifications/a?code=" + readKey, []string{"Authorization", ""}, 404},
 		{"none", "/notifications/a", []string{"Authorization", ""}, 401},
 		{"wrong", "/notifications/a", []string{"Authorization", "Bearer wrong"}, 401},
 		{"prefix", "/notifications/a", []string{"Authorization", "Bearer first"}, 401},
@@ -260,7 +262,7 @@ func TestKeys(t *testing.T) {
 			if w.Code == 401 && (w.Header().Get("WWW-Authenticate") == "" || strings.Contains(w.Body.String(), "detail")) {
 				t.Errorf("%s: %v %s", tt.name, w.Header(), w.Body)
 			}
-			for _, secret := range []string{key1, key2, "wrong"} {
+			for _, secret := range []string{key1, key2, readKey, "wrong"} {
 				if strings.Contains(log.String(), secret) || strings.Contains(w.Body.String(), secret) {
 					t.Errorf("%s: %q is shown:\n%s\n%s", tt.name, secret, &log, w.Body)
 				}
@@ -275,6 +277,46 @@ func TestKeys(t *testing.T) {
 	h.config.Keys = NewKeys(nil)
 	if w := call(h, "POST", "/webhooks/acr?region=eastus", push, "Authorization", ""); w.Code != 202 {
 		t.Errorf("without keys: %d", w.Code)
+	}
+}
+
+// A read key allows what reads, and nothing else: no body is read, and nothing happens.
+func TestReadKeys(t *testing.T) {
+	b, d := &backend{result: started()}, &deliveries{}
+	h := newHandler(b, io.Discard)
+	h.config.Deliveries = d
+	for target, code := range map[string]int{"/notifications/a/deliveries": 200, "/targets": 200, "/notifications/a": 404, "/images/shop/cart?tag=v1": 404} {
+		for _, method := range []string{"GET", "HEAD"} {
+			if w := call(h, method, target, "", "Authorization", "Bearer "+readKey); w.Code != code {
+				t.Errorf("%s %s: got %d, want %d", method, target, w.Code, code)
+			}
+		}
+	}
+	for _, target := range []string{"/webhooks/acr?region=eastus", "/api/ImagePush?region=eastus", "/images/push?region=eastus", "/notifications/a/deliveries/ops"} {
+		for name, header := range map[string][]string{"bearer": {"Authorization", "Bearer " + readKey}, "x-functions-key": {"x-functions-key", readKey}} {
+			r := httptest.NewRequest("POST", target, unreadable{t})
+			r.Header.Set(header[0], header[1])
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, r)
+			var p problem
+			if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil || w.Code != 403 || p.Status != 403 || p.Title != "Forbidden" || p.Detail != "this key may only read" ||
+				w.Header().Get("Content-Type") != "application/problem+json" {
+				t.Errorf("POST %s with a read key as %s: got %d %s, want 403", target, name, w.Code, w.Body)
+			}
+		}
+		if w := call(h, "POST", target, push, "x-functions-key", readKey); w.Code != 202 {
+			t.Errorf("POST %s with both keys: got %d, want 202", target, w.Code)
+		}
+	}
+	if len(b.added) != 3 || d.again != 1 {
+		t.Errorf("%d events and %d deliveries, want those of the other key: 3 and 1", len(b.added), d.again)
+	}
+	// Without read keys, nobody has one.
+	h.config.ReadKeys = NewKeys(nil)
+	for _, key := range []string{readKey, ""} {
+		if w := call(h, "GET", "/targets", "", "Authorization", "Bearer "+key); w.Code != 401 {
+			t.Errorf("without read keys: got %d for %q, want 401", w.Code, key)
+		}
 	}
 }
 

@@ -35,6 +35,19 @@ func (k Keys) admit(r *http.Request) bool {
 	return found == 1
 }
 
+// refusal is why the key of r allows no answer, or nil. It takes the same time for every
+// key, of either kind.
+func (c *Config) refusal(r *http.Request) error {
+	all, read := c.Keys.admit(r), len(c.ReadKeys) > 0 && c.ReadKeys.admit(r)
+	switch {
+	case all, read && (r.Method == http.MethodGet || r.Method == http.MethodHead):
+		return nil
+	case read:
+		return errReadOnly
+	}
+	return errUnauthorized
+}
+
 func bearer(r *http.Request) string {
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	if !strings.EqualFold(scheme, "Bearer") {
