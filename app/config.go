@@ -38,6 +38,7 @@ type Config struct {
 	Actions      Actions   `envconfig:"WEBHOOK_ACTIONS" default:"push"`
 	Owner        Owner     `envconfig:"WEBHOOK_OWNER"`
 
+	CatchUp        CatchUp `envconfig:"CATCH_UP" default:"1h"`
 	Timeout        Timeout `envconfig:"WEBHOOK_TIMEOUT" default:"2m"`
 	Keys           Keys    `envconfig:"WEBHOOK_KEYS"`
 	ReadKeys       Keys    `envconfig:"READ_KEYS"`
@@ -279,6 +280,20 @@ func (t *Timeout) Decode(s string) error {
 		return fmt.Errorf("%s is not between %s and 30 days", d, minTimeout)
 	}
 	*t = Timeout(d)
+	return nil
+}
+
+// CatchUp is how far back ACR's log is read; 0 does not read it.
+type CatchUp time.Duration
+
+const minCatchUp, maxCatchUp = time.Minute, 24 * time.Hour
+
+func (c *CatchUp) Decode(s string) error {
+	d, err := time.ParseDuration(strings.TrimSpace(s))
+	if err != nil || d < 0 || d > maxCatchUp || d > 0 && d < minCatchUp {
+		return fmt.Errorf("%q is neither 0 nor a duration from %s to 24 hours, such as 1h", s, minCatchUp)
+	}
+	*c = CatchUp(d)
 	return nil
 }
 

@@ -43,7 +43,8 @@ func TestDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := Config{Port: 8080, AppPort: 3001, Regions: Regions{"westeurope", "eastus"}, Registration: true, Actions: Actions{"push"}, Timeout: Timeout(2 * time.Minute),
+	want := Config{Port: 8080, AppPort: 3001, Regions: Regions{"westeurope", "eastus"}, Registration: true, Actions: Actions{"push"},
+		CatchUp: CatchUp(time.Hour), Timeout: Timeout(2 * time.Minute),
 		Keys: Keys{"k1", "k2"}, StateStore: "statestore", ImageStore: "images", PubSub: "pubsub", Topic: "acr-notifications", WebhookTopic: "acr-webhooks", DaprGRPCPort: 50001}
 	if got, want := fmt.Sprintf("%#v", c), fmt.Sprintf("%#v", want); got != want {
 		t.Errorf("\n got %s\nwant %s", got, want)
@@ -67,7 +68,7 @@ func TestEmptyIsNotSet(t *testing.T) {
 func TestEverySettingIsRead(t *testing.T) {
 	const id = "/subscriptions/s/resourceGroups/g/providers/Microsoft.ContainerRegistry/registries/contoso"
 	environment(t, map[string]string{"REGISTRY_RESOURCE_ID": id, "PORT": "1", "APP_PORT": "2", "WEBHOOK_REGIONS": "eastus", "WEBHOOK_TIMEOUT": "1h",
-		"PUBLIC_URL": "https://h/p", "WEBHOOK_REGISTRATION": "off", "WEBHOOK_ACTIONS": "push, delete", "WEBHOOK_OWNER": "prod",
+		"CATCH_UP": "0", "PUBLIC_URL": "https://h/p", "WEBHOOK_REGISTRATION": "off", "WEBHOOK_ACTIONS": "push, delete", "WEBHOOK_OWNER": "prod",
 		"WEBHOOK_ALLOW_ANONYMOUS": "true", "WEBHOOK_KEYS": "k", "READ_KEYS": "r1, r2", "STATE_STORE": "s", "IMAGE_STORE": "i", "PUBSUB": "p", "TOPIC": "t", "WEBHOOK_TOPIC": "off", "SHUTDOWN_DELAY": "3s", "NOTIFY_TARGETS": `[{"name":"ops","type":"slack","url":"https://example.com/"}]`, "OTEL_EXPORTER_OTLP_ENDPOINT": "https://collector:4317", "DAPR_GRPC_PORT": "3"})
 	c, err := loadConfig()
 	if err != nil {
@@ -121,6 +122,10 @@ func TestWrongSettingsAreNamed(t *testing.T) {
 		{with("APP_PORT", "-1"), []string{"APP_PORT: "}},
 		{with("PORT", "3001"), []string{"APP_PORT: 3001 is PORT as well"}},
 		{with("DAPR_GRPC_PORT", "x"), []string{"DAPR_GRPC_PORT: "}},
+		{with("CATCH_UP", "long"), []string{`CATCH_UP: "long" is neither 0 nor a duration from 1m0s to 24 hours`}},
+		{with("CATCH_UP", "59s"), []string{"CATCH_UP: "}},
+		{with("CATCH_UP", "25h"), []string{"CATCH_UP: "}},
+		{with("CATCH_UP", "-1h"), []string{"CATCH_UP: "}},
 		{with("WEBHOOK_TIMEOUT", "soon"), []string{`WEBHOOK_TIMEOUT: "soon"`, "0:02:00"}},
 		{with("WEBHOOK_TIMEOUT", "500ms"), []string{"WEBHOOK_TIMEOUT: 500ms is not between 1s"}},
 		{with("WEBHOOK_TIMEOUT", "721h"), []string{"WEBHOOK_TIMEOUT: ", "30 days"}},

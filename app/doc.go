@@ -20,7 +20,8 @@
 //   - [allregions/app/intake]: from a webhook to its actor
 //   - [allregions/app/api]: HTTP; problem.go has the table of errors
 //   - [allregions/app/sidecar]: Dapr, which implements the ports and hosts the actors
-//   - [allregions/app/registry]: the expected regions, and the registry's webhooks
+//   - [allregions/app/registry]: the expected regions, and the actor that gives out the
+//     work on a registry: plan.go decides what is due, and who does it
 //   - [allregions/app/target] and [allregions/app/delivery]: one attempt, and the actor
 //     that makes them
 //   - [allregions/app/telemetry]: metrics and traces, for which the others have hooks

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	azurearm "github.com/Azure/azure-sdk-for-go/sdk/azcore/arm"
 	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
 
 	"allregions/app/api"
@@ -16,6 +17,7 @@ import (
 	"allregions/app/intake"
 	"allregions/app/notification"
 	"allregions/app/registry"
+	"allregions/app/replication"
 	"allregions/app/sidecar"
 	"allregions/app/target"
 	"allregions/app/telemetry"
@@ -44,10 +46,6 @@ func now() time.Time { return time.Now().Round(0) }
 
 func (w wiring) service(ctx context.Context) (*service, error) {
 	states := w.dapr.Records(string(w.config.StateStore), "")
-	regions, eventLog, err := w.connect(ctx, states)
-	if err != nil {
-		return nil, err
-	}
 	index := catalog.NewIndex(states, w.log)
 	client := &notification.Client{
 		Actors:  w.dapr.Actors(notification.ActorType),
@@ -55,16 +53,20 @@ func (w wiring) service(ctx context.Context) (*service, error) {
 		Index:   index,
 	}
 	in := w.intake(client)
+	acr, err := w.connect(ctx, found{in})
+	if err != nil {
+		return nil, err
+	}
 	out, deliveries := w.deliveries(client)
 	public := api.New(api.Config{
 		Intake:     in,
 		Statuses:   client,
 		Deliveries: out,
-		Regions:    regions,
+		Regions:    acr.regions,
 		Keys:       api.NewKeys(w.config.Keys),
 		ReadKeys:   api.NewKeys(w.config.ReadKeys),
 		Ready: func(ctx context.Context) error {
-			_, err := regions.Expected(ctx)
+			_, err := acr.regions.Expected(ctx)
 			return errors.Join(w.dapr.Ready(ctx), err)
 		},
 		Received:   w.telemetry.Received,
@@ -72,38 +74,85 @@ func (w wiring) service(ctx context.Context) (*service, error) {
 		Propagator: w.telemetry.Propagator,
 		Log:        w.log,
 	})
-	actors := []sidecar.Actor{w.notifications(index, eventLog, public.Concluded), deliveries}
+	actors := append(acr.actor, w.notifications(index, acr, public.Concluded), deliveries)
 	host := sidecar.NewHost(w.log, w.telemetry.Propagator, actors, w.subscriptions(in, out), w.dapr.Broker)
 	return &service{public: public, host: host, index: index}, nil
 }
 
-// connect takes the regions from the fixed list, or, with a registry, from Azure,
-// and then keeps the registry's webhooks as they must be, until ctx ends. The event
-// log is nil without a registry.
-func (w wiring) connect(ctx context.Context, saved *sidecar.Records) (api.Regions, notification.EventLog, error) {
+// connected is what the service has of its registry. Without one, the regions are a fixed
+// list, and the rest is nil.
+type connected struct {
+	regions  api.Regions
+	eventLog notification.EventLog
+	replicas func([]replication.Region) map[replication.Region]string
+	actor    []sidecar.Actor
+}
+
+// connect takes the regions from the fixed list, or, with a registry, takes part in the
+// work on it until ctx ends.
+func (w wiring) connect(ctx context.Context, in registry.Intake) (connected, error) {
 	fixed := registry.Static(w.config.Regions)
-	if w.config.Registry.ID == nil {
+	id := w.config.Registry.ID
+	if id == nil {
 		w.log.Info("the registry's regions", "regions", w.config.Regions, "from", "WEBHOOK_REGIONS")
-		return fixed, nil, nil
+		return connected{regions: fixed}, nil
 	}
 	arm, err := azureRegistry(w.config.Registry)
 	if err != nil {
-		return nil, nil, err
+		return connected{}, err
 	}
-	discovery := registry.NewDiscovery(arm, saved, fixed, time.Now, w.log)
-	go discovery.Run(ctx)
-
+	actors := w.dapr.Actors(registry.ActorType)
+	records := w.dapr.Records(string(w.config.StateStore), registry.ActorType+"-")
+	view := &registry.View{Name: id.Name, Records: records, Fallback: fixed, Observer: w.telemetry, Now: now, Log: w.log}
+	worker := registry.NewWorker(view, instance(w.config.Port), actors, arm)
 	webhooks, why, ok := w.config.webhooks()
 	if !ok {
 		w.log.Info("the registry's webhooks are left alone", "why", why)
-	} else {
-		registration, err := registry.NewRegistration(arm, webhooks, w.log)
-		if err != nil {
-			return nil, nil, err
-		}
-		go registration.Run(ctx, discovery.Expected, time.Now)
+	} else if worker.Webhooks, err = registry.NewRegistration(arm, webhooks, w.log); err != nil {
+		return connected{}, err
 	}
-	return discovery, registry.NewEventLog(arm, webhooks.Owner, time.Now, w.log), nil
+	eventLog := registry.NewEventLog(arm, webhooks.Owner, time.Now, w.log)
+	if w.config.CatchUp > 0 {
+		sweeper := &registry.Sweeper{Log: eventLog, Intake: in, CatchUp: time.Duration(w.config.CatchUp), Timeout: time.Duration(w.config.Timeout), Disagreed: w.telemetry.Disagreed}
+		worker.Sweep = sweeper.Sweep
+	}
+	a := &registry.Actor{Records: records, Reminders: actors, Wake: func(string) { worker.Wake() }, Now: now, Log: w.log}
+	go view.Follow(ctx)
+	go worker.Run(ctx)
+	return connected{
+		regions:  worker,
+		replicas: view.Replicas,
+		eventLog: eventLog,
+		actor:    []sidecar.Actor{{Type: registry.ActorType, Methods: a.Methods(), Remind: a.Remind}},
+	}, nil
+}
+
+// found brings what ACR's log has to the notifications, as if it were a webhook.
+type found struct{ in *intake.Intake }
+
+func (f found) Regions(ctx context.Context, id string) (regions []replication.Region, err error) {
+	if !notification.ValidID(id) {
+		return nil, nil
+	}
+	st, err := f.in.Client.Status(ctx, id)
+	if errors.Is(err, notification.ErrNotFound) {
+		return nil, nil
+	}
+	for _, r := range st.Regions {
+		regions = append(regions, r.Region)
+	}
+	return regions, err
+}
+
+func (f found) Give(ctx context.Context, e replication.Event, expected []replication.Region) (refused, err error) {
+	if !notification.ValidID(e.ID) {
+		return errors.New("its id can be none of a notification"), nil
+	}
+	_, err = f.in.Add(ctx, e, expected)
+	if r, ok := errors.AsType[*notification.RefusedError](err); ok {
+		return r, nil
+	}
+	return nil, err
 }
 
 func azureRegistry(id ResourceID) (*registry.ARM, error) {
@@ -111,7 +160,7 @@ func azureRegistry(id ResourceID) (*registry.ARM, error) {
 	if err != nil {
 		return nil, fmt.Errorf("identity: %w", err)
 	}
-	return registry.NewARM(id.ID, credential, nil)
+	return registry.NewARM(id.ID, credential, azurearm.ClientOptions{})
 }
 
 func (w wiring) topic(name Name) *sidecar.Topic {
@@ -126,14 +175,16 @@ func (w wiring) intake(client *notification.Client) *intake.Intake {
 	return in
 }
 
-func (w wiring) notifications(index *catalog.Index, eventLog notification.EventLog, concluded func(id string)) sidecar.Actor {
+func (w wiring) notifications(index *catalog.Index, acr connected, concluded func(id string)) sidecar.Actor {
 	actors := w.dapr.Actors(notification.ActorType)
 	a := &notification.Actor{
 		Records:   w.dapr.Records(string(w.config.ImageStore), ""),
 		Reminders: actors,
 		Topic:     w.topic(w.config.Topic),
 		Index:     index,
-		EventLog:  eventLog,
+		EventLog:  acr.eventLog,
+		Finder:    index,
+		Replicas:  acr.replicas,
 		Timeout:   time.Duration(w.config.Timeout),
 		Concluded: concluded,
 		Observer:  w.telemetry,

@@ -20,6 +20,7 @@ import (
 	"allregions/app/delivery"
 	"allregions/app/intake"
 	"allregions/app/notification"
+	"allregions/app/registry"
 	"allregions/app/replication"
 	"allregions/app/target"
 )
@@ -51,10 +52,11 @@ type Deliveries interface {
 
 // Regions knows which regions a notification that begins now waits for. Recheck asks
 // again, if that can bring news, and tells whether a region that was not expected now
-// is.
+// is. Registries is what is known of them, without asking anybody.
 type Regions interface {
 	Expected(ctx context.Context) ([]replication.Region, error)
 	Recheck(ctx context.Context, region replication.Region) bool
+	Registries() []registry.Status
 }
 
 // Config is what a Handler needs.
@@ -65,6 +67,11 @@ type Config struct {
 	Regions    Regions
 	Keys       Keys
 	ReadKeys   Keys // of callers who may only GET; unlike Keys, none let nobody in
+
+	// Activity is what came from each region in the last day, and DeadLetters what could
+	// never be delivered; nil where that is not known.
+	Activity    func(context.Context) (map[replication.Region]Activity, error)
+	DeadLetters func(context.Context) (DeadLetters, error)
 
 	// Ready returns nil while webhooks can be taken. Its error goes to the log, and
 	// not to the caller of /readyz, who needs no key.
@@ -106,6 +113,7 @@ func New(c Config) *Handler {
 	h.route("GET", "/notifications/{id}/deliveries", h.withKey(h.listDeliveries))
 	h.route("POST", "/notifications/{id}/deliveries/{target}", h.withKey(h.deliverAgain))
 	h.route("GET", "/targets", h.withKey(h.targets))
+	h.route("GET", "/regions", h.withKey(h.regions))
 	h.route("GET", "/images/{repository...}", h.withKey(h.image))
 
 	h.route("GET", "/healthz", h.withoutKey(h.alive))

@@ -21,6 +21,7 @@ import (
 	"allregions/app/delivery"
 	"allregions/app/intake"
 	"allregions/app/notification"
+	"allregions/app/registry"
 	"allregions/app/replication"
 	"allregions/app/target"
 )
@@ -60,6 +61,7 @@ type regions []replication.Region
 
 func (r regions) Expected(context.Context) ([]replication.Region, error) { return r, nil }
 func (r regions) Recheck(context.Context, replication.Region) bool       { return false }
+func (r regions) Registries() []registry.Status                          { return registry.Static(r).Registries() }
 
 const key1, key2, readKey = "first-key", "second-key", "read-key"
 
@@ -463,6 +465,7 @@ func (f addFunc) Add(ctx context.Context, e replication.Event, expected []replic
 
 // learning expects a new region once it has looked again.
 type learning struct {
+	regions
 	known  regions
 	looked []replication.Region
 	news   replication.Region

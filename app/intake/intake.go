@@ -64,18 +64,21 @@ type Result struct {
 	Queued              bool // it is safe, but not in its notification yet
 }
 
-// Add sends e to its notification, or to the queue. A nil error means that the state
+// Add sends e to its notification, or to the queue. An event that comes from ACR's log was
+// accepted when it says; any other one is accepted now. A nil error means that the state
 // store or the broker has the event. A notification.RefusedError is final; any other
 // error means that both ways failed.
 func (i *Intake) Add(ctx context.Context, e replication.Event, expected []replication.Region) (Result, error) {
-	e.ReceivedAt = i.Now() // accepted now, however long the actor takes
+	if e.Via != replication.ViaEventLog {
+		e.ReceivedAt = i.Now() // however long the actor takes
+	}
 	actorCtx, cancel := i.actorContext(ctx)
 	defer cancel()
 	result, err := i.Client.Add(actorCtx, e, expected)
 	if err == nil || refused(err) || i.Queue == nil {
 		return Result{Result: result}, err
 	}
-	e.Via = replication.ViaQueue
+	e.Via = cmp.Or(e.Via, replication.ViaQueue)
 	// The queue has a time of its own, and a caller that has gone does not end it.
 	queueCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), queueTimeout)
 	defer cancel()

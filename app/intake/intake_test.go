@@ -151,6 +151,42 @@ func TestQueueAndBack(t *testing.T) {
 	})
 }
 
+// What ACR's log had was accepted when ACR fired it, on either way.
+func TestFromTheEventLog(t *testing.T) {
+	for _, queued := range []bool{false, true} {
+		t.Run(fmt.Sprint("queued ", queued), func(t *testing.T) {
+			w := newWorld()
+			w.Now = t0.Add(time.Hour)
+			i, queue, _ := w.intake(w)
+			if queued {
+				i.Client.Actors = away{fake.Err}
+			}
+			for n, r := range plan.Expected {
+				e := event(r)
+				e.Via, e.ReceivedAt = replication.ViaEventLog, t0.Add(time.Duration(n)*time.Second)
+				if result, err := i.Add(t.Context(), e, plan.Expected); err != nil || result.Queued != queued {
+					t.Fatal(result, err)
+				}
+			}
+			i.Client.Actors = w
+			for _, e := range queue.events {
+				if err := i.Deliver(t.Context(), []byte(e)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			st := w.status(t)
+			if st.Status != replication.Replicated || !st.StartedAt.Equal(t0) || *st.DurationMS != 2000 {
+				t.Errorf("%+v", st)
+			}
+			for _, r := range st.Regions {
+				if r.Via != replication.ViaEventLog {
+					t.Errorf("%+v", r)
+				}
+			}
+		})
+	}
+}
+
 // What is in the queue when a new version starts must be read by that version.
 func TestMessage(t *testing.T) {
 	i, queue, _ := newWorld().intake(away{fake.Err})

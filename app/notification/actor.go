@@ -112,7 +112,13 @@ type Actor struct {
 	Index     Index
 
 	EventLog EventLog      // read before a notification times out; nil for none
+	Finder   Finder        // asked about the image of a notification that has timed out; nil for none
 	Timeout  time.Duration // how long a new notification waits for its regions
+
+	// Replicas, if not nil, is what Azure says of the replicas in these regions, as far as
+	// it is known. It must not block: a notification that times out says it of those
+	// that are missing.
+	Replicas func([]replication.Region) map[replication.Region]string
 
 	// Concluded, if not nil, is called with the id of each notification for which this
 	// process saved an outcome. It must not block.
@@ -163,7 +169,7 @@ func (a *Actor) addEvent(ctx context.Context, e replication.Event, plan replicat
 	r := before.record
 	r.State, d = replication.Add(before.State, e, plan, now)
 	if d.Changed {
-		r.State = r.Traced(before.State, traceOf(ctx))
+		r.State = a.annotated(ctx, before.State, r.State)
 		if r.Reminder, err = a.setReminder(ctx, before.record, r.State, now); err != nil { // 2
 			return turn, d, err
 		}
@@ -181,6 +187,14 @@ func (a *Actor) addEvent(ctx context.Context, e replication.Event, plan replicat
 		}
 	}
 	return turn, d, err
+}
+
+// annotated returns s with what belongs to the outcomes that before has not.
+func (a *Actor) annotated(ctx context.Context, before, s replication.State) replication.State {
+	if a.Replicas != nil {
+		s = s.Explained(before, a.Replicas)
+	}
+	return s.Traced(before, traceOf(ctx))
 }
 
 // setReminder registers the reminder of a record that is to be saved with this state,
@@ -252,7 +266,7 @@ func (a *Actor) remind(ctx context.Context, id, name string) (d replication.Deci
 	r := before.record
 	r.State, d = a.decideDue(ctx, before.State, now)
 	if d.Changed {
-		r.State = r.Traced(before.State, traceOf(ctx))
+		r.State = a.annotated(ctx, before.State, r.State)
 		if err := a.save(ctx, before, r, d); err != nil { // 3
 			return d, err
 		}
@@ -262,6 +276,9 @@ func (a *Actor) remind(ctx context.Context, id, name string) (d replication.Deci
 		level = slog.LevelInfo
 	}
 	a.logDecision(ctx, level, id, d, byReminder)
+	if slices.ContainsFunc(d.New, func(o replication.Outcome) bool { return o.Status == replication.TimedOut }) {
+		a.logOther(ctx, r.State)
+	}
 	if r.Status() != replication.Collecting {
 		a.logUnfinished(ctx, id, a.followReminder(ctx, len(before.Unpublished()), r))
 	}
@@ -301,6 +318,31 @@ func (a *Actor) addFired(ctx context.Context, s replication.State, now time.Time
 		a.logDecision(ctx, slog.LevelInfo, id, d, slog.String("region", string(e.Region)), byReminder)
 	}
 	return s
+}
+
+// logOther says if the missing regions of a notification that has timed out are in another
+// one of the same image, which has none of its regions: ACR may not give a push one id.
+func (a *Actor) logOther(ctx context.Context, s replication.State) {
+	if a.Finder == nil {
+		return
+	}
+	id, err := a.Finder.Find(ctx, catalog.Image{Repository: s.First.Repository, Digest: s.First.Digest, Tag: s.First.Tag})
+	if err != nil || id == "" || id == s.First.ID {
+		return // the timeout itself is there for all to see
+	}
+	other, err := a.load(ctx, id)
+	if err != nil || other.First.Digest != s.First.Digest || other.First.Action != s.First.Action {
+		return
+	}
+	var regions []replication.Region
+	for _, arrival := range other.Arrivals {
+		if !slices.Contains(s.Missing(), arrival.Region) {
+			return
+		}
+		regions = append(regions, arrival.Region)
+	}
+	a.Log.LogAttrs(ctx, slog.LevelError, "the missing regions are in another notification of the same image",
+		slog.String("notification", s.First.ID), slog.String("other", id), slog.Any("regions", regions))
 }
 
 // followReminder does 5 to 7 for the reminder's turn, of which unfinished outcomes were

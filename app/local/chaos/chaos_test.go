@@ -91,6 +91,9 @@ func TestChaos(t *testing.T) {
 			t.Errorf("no notification is %s", outcome)
 		}
 	}
+	if report.Swept == 0 {
+		t.Error("nothing came from ACR's log")
+	}
 	if report.Reminded == 0 {
 		t.Error("no reminder decided anything")
 	}

@@ -28,7 +28,7 @@ type Report struct {
 	TargetHits map[string]int // attempts at the target that were hit, by trouble
 	Restarts   map[string]int // processes that ended by themselves, by name
 
-	Unknown   int // pushes of which no event was kept
+	Swept     int // events that came from ACR's log
 	Published int // messages on the topic
 	Reminded  int // outcomes that a reminder brought about
 
@@ -43,19 +43,21 @@ type Report struct {
 // newReport returns what the record alone shows.
 func newReport(r Record) *Report {
 	report := &Report{Answers: map[string]int{}, Outcomes: map[string]int{}, Published: len(r.Events)}
-	pushed := map[string]bool{}
 	for _, p := range r.Posts {
 		answer := "none"
 		if p.Status > 0 {
 			answer = strconv.Itoa(p.Status)
 		}
 		report.Answers[answer]++
-		pushed[p.ID] = true
 	}
 	for _, st := range r.Statuses {
 		report.Outcomes[st.Status]++
+		for _, region := range st.Regions {
+			if region.Via == "event-log" {
+				report.Swept++
+			}
+		}
 	}
-	report.Unknown = len(pushed) - len(r.Statuses)
 	all, calm := r.FalseTimeouts()
 	report.FalseTimeouts, report.Unexplained = len(all), len(calm)
 	return report

@@ -28,7 +28,7 @@ func statusAt(id, status string, concluded time.Time, regions ...string) Status 
 		if status == "recovered" && i == len(testAll)-1 {
 			at = concluded
 		}
-		st.Regions = append(st.Regions, RegionStatus{region, at})
+		st.Regions = append(st.Regions, RegionStatus{Region: region, ReceivedAt: at})
 	}
 	for _, region := range testAll {
 		if !slices.Contains(regions, region) {
@@ -60,14 +60,14 @@ func post(id, region string, status int) Post {
 }
 
 // kept is a run in which every promise was kept: a push that is replicated, one
-// that timed out, one that recovered, one that was refused, and one of which an
-// event is kept although that was not promised.
+// that timed out, one that recovered, and one that was refused, and found in ACR's log.
 func kept() Record {
 	full, two := testAll, testAll[:2]
 	replicated := statusAt("full", "replicated", second(2), full...)
 	timedOut := statusAt("short", "timedOut", second(9), two...)
 	before, recovered := statusAt("late", "timedOut", second(8), two...), statusAt("late", "recovered", second(12), full...)
-	unpromised := statusAt("unpromised", "timedOut", second(8.5), "eastus")
+	refused := statusAt("refused", "timedOut", second(8.5), two...)
+	refused.Regions[1].Via = "event-log"
 	r := Record{
 		Regions: testAll,
 		Posts: []Post{ // the ninth came after the deadline
@@ -75,14 +75,13 @@ func kept() Record {
 			post("short", full[0], 202), post("short", full[1], 202),
 			post("late", full[0], 202), post("late", full[1], 202), post("late", full[2], 202),
 			post("refused", full[0], 503), post("refused", full[1], 0),
-			post("unpromised", full[0], 503), post("unpromised", full[1], 0),
 		},
-		Events: []string{publish(replicated), publish(before), publish(replicated), publish(unpromised), publish(timedOut), publish(recovered), publish(before)},
+		Events: []string{publish(replicated), publish(before), publish(replicated), publish(refused), publish(timedOut), publish(recovered), publish(before)},
 		Statuses: map[string]Status{
-			"full": replicated, "short": timedOut, "late": recovered, "unpromised": unpromised,
+			"full": replicated, "short": timedOut, "late": recovered, "refused": refused,
 		},
 		Received: map[string][]string{
-			"full/replicated": {"a", "a"}, "short/timedOut": {"b"}, "late/timedOut": {"c"}, "late/recovered": {"d"}, "unpromised/timedOut": {"e"},
+			"full/replicated": {"a", "a"}, "short/timedOut": {"b"}, "late/timedOut": {"c"}, "late/recovered": {"d"}, "refused/timedOut": {"e"},
 		},
 	}
 	r.Posts[8].Answered = second(12)
@@ -107,11 +106,17 @@ func TestVerify(t *testing.T) {
 		"an accepted event is not in it": {"short", Lost, func(r *Record) {
 			r.Posts = append(r.Posts, post("short", "japaneast", 202))
 		}},
-		"an accepted event, and no notification": {"refused", Lost, func(r *Record) {
-			r.Posts = append(r.Posts, post("refused", "japaneast", 200))
+		"an accepted event, and no notification": {"gone", Lost, func(r *Record) {
+			r.Posts = append(r.Posts, post("gone", "japaneast", 200))
 		}},
-		"a region that was not posted": {"unpromised", Invented, func(r *Record) {
-			r.Posts = slices.DeleteFunc(r.Posts, func(p Post) bool { return p.ID == "unpromised" && p.Region == "eastus" })
+		"a refused event is not in it": {"short", Unseen, func(r *Record) {
+			r.Posts = append(r.Posts, post("short", "japaneast", 503))
+		}},
+		"a refused event, and no notification": {"gone", Unseen, func(r *Record) {
+			r.Posts = append(r.Posts, post("gone", "japaneast", 0))
+		}},
+		"a region that was not posted": {"refused", Invented, func(r *Record) {
+			r.Posts = slices.DeleteFunc(r.Posts, func(p Post) bool { return p.ID == "refused" && p.Region == "eastus" })
 		}},
 		"a notification that was not posted": {"ghost", Invented, func(r *Record) {
 			r.Statuses["ghost"] = statusAt("ghost", "collecting", time.Time{}, "eastus")
@@ -134,7 +139,7 @@ func TestVerify(t *testing.T) {
 		"collecting after an outcome": {"short", Disagreeing, func(r *Record) {
 			r.Statuses["short"] = statusAt("short", "collecting", time.Time{}, testAll[:2]...)
 		}},
-		"an outcome, and no notification": {"unpromised", Disagreeing, func(r *Record) { delete(r.Statuses, "unpromised") }},
+		"an outcome, and no notification": {"refused", Disagreeing, func(r *Record) { delete(r.Statuses, "refused") }},
 		"replicated and timed out": {"full", Contradicted, func(r *Record) {
 			r.Events = append(r.Events, publish(statusAt("full", "timedOut", deadline, testAll[:2]...)))
 		}},
@@ -280,13 +285,13 @@ func TestRefusal(t *testing.T) {
 
 func TestReport(t *testing.T) {
 	report := newReport(kept())
-	if report.Published != 7 || report.Unknown != 1 {
-		t.Errorf("%d published, %d unknown", report.Published, report.Unknown)
+	if report.Published != 7 || report.Swept != 1 {
+		t.Errorf("%d published, %d swept", report.Published, report.Swept)
 	}
 	if want := map[string]int{"replicated": 1, "timedOut": 2, "recovered": 1}; !maps.Equal(report.Outcomes, want) {
 		t.Errorf("%v", report.Outcomes)
 	}
-	if want := map[string]int{"202": 8, "200": 1, "503": 2, "none": 2}; !maps.Equal(report.Answers, want) {
+	if want := map[string]int{"202": 8, "200": 1, "503": 1, "none": 1}; !maps.Equal(report.Answers, want) {
 		t.Errorf("%v", report.Answers)
 	}
 }

@@ -77,7 +77,7 @@ var others = map[string][]string{
 	"github.com/dapr/":                   {"sidecar", "local/dapr"},
 	"google.golang.org/grpc":             {"sidecar", "local/dapr"},
 	"github.com/kelseyhightower/":        {""},
-	"github.com/Azure/":                  {"", "registry"},
+	"github.com/Azure/":                  {"", "registry", "local/acr"},
 	"go.yaml.in/yaml/v3":                 {"target", "local/cosmos"},
 	"github.com/google/cel-go/":          {"target"},
 	"github.com/cloudevents/":            {"intake", "notification", "delivery", "target"},
