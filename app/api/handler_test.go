@@ -596,6 +596,70 @@ func TestRequireReplicated(t *testing.T) {
 	}
 }
 
+// A question about some of the regions is decided when these are in. What another
+// region does changes nothing.
+func TestRequireSomeRegions(t *testing.T) {
+	const west, east, japan = "westeurope", "eastus", "japaneast"
+	for _, tt := range []struct {
+		name, regions string
+		status        replication.Status
+		in            []replication.Region
+		action        string
+		require       bool
+		want          int
+		shows         string
+		waits         bool
+	}{
+		{"they are in", west, replication.Collecting, []replication.Region{west}, "push", true, 200, `"status":"collecting"`, false},
+		{"notation", "East+US,West-Europe", replication.Collecting, []replication.Region{west, east}, "push", true, 200, `"status":"collecting"`, false},
+		{"one is not in", west + "," + east, replication.Collecting, []replication.Region{west}, "push", true, 503, `"missing":["eastus"]`, true},
+		{"another one timed out", west, replication.TimedOut, []replication.Region{west, east}, "push", true, 200, `"status":"timedOut"`, false},
+		{"it timed out", japan, replication.TimedOut, []replication.Region{west, east}, "push", true, 409, `"status":"timedOut"`, false},
+		{"all are in", japan, replication.Recovered, []replication.Region{west, east, japan}, "push", true, 200, `"status":"recovered"`, false},
+		{"a delete", west, replication.Collecting, []replication.Region{west}, "delete", true, 409, `"action":"delete"`, false},
+		{"without a requirement", west, replication.Collecting, []replication.Region{west}, "push", false, 200, `"status":"collecting"`, false},
+		{"without a requirement, not in", japan, replication.Collecting, []replication.Region{west}, "push", false, 200, `"status":"collecting"`, true},
+		{"one that is not expected", "mars," + west, replication.Collecting, []replication.Region{west}, "push", true, 400, `region \"mars\" is not expected; expected: westeurope, eastus, japaneast`, false},
+		{"one that is not expected, decided", west + ",mars", replication.Replicated, []replication.Region{west, east, japan}, "push", true, 400, `region \"mars\" is not expected`, false},
+		{"none", ",", replication.Collecting, nil, "push", true, 400, "regions must be names of regions, comma separated: region 1 of 2 is empty", false},
+		{"one twice", west + "," + west, replication.Collecting, nil, "push", true, 400, "region westeurope is there twice", false},
+		{"before the first webhook", west, "", nil, "push", true, 503, `"missing":[]`, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				st := notification.Status{ID: "a", Action: tt.action, Status: tt.status}
+				for _, region := range tt.in {
+					st.Regions = append(st.Regions, notification.RegionStatus{Region: region})
+				}
+				for _, region := range []replication.Region{west, east, japan} {
+					if !slices.Contains(tt.in, region) {
+						st.Missing = append(st.Missing, region)
+					}
+				}
+				var err error
+				if tt.status == "" {
+					err = notification.ErrNotFound
+				}
+				h := newHandler(&backend{
+					status: func(context.Context, string) (notification.Status, error) { return st, err },
+					find:   func(context.Context, catalog.Image) (notification.Status, error) { return st, err },
+				}, io.Discard)
+				require := ""
+				if tt.require {
+					require = "&require=replicated"
+				}
+				for _, target := range []string{"/notifications/a?", "/images/shop/cart?tag=v1&"} {
+					begin := time.Now()
+					w := call(h, "GET", target+"wait=5s&regions="+tt.regions+require, "")
+					if w.Code != tt.want || !strings.Contains(w.Body.String(), tt.shows) || (time.Since(begin) > 0) != tt.waits {
+						t.Errorf("%s: got %d after %s: %s; want %d with %s, after a wait: %t", target, w.Code, time.Since(begin), w.Body, tt.want, tt.shows, tt.waits)
+					}
+				}
+			})
+		})
+	}
+}
+
 func testRequire(t *testing.T, status replication.Status, action, wait string, want int, missing string) {
 	st := notification.Status{ID: "a", Action: action, Status: status, Missing: []replication.Region{"eastus", "japaneast"}}
 	var err error
