@@ -620,6 +620,7 @@ func TestRequireSomeRegions(t *testing.T) {
 		{"without a requirement", west, replication.Collecting, []replication.Region{west}, "push", false, 200, `"status":"collecting"`, false},
 		{"without a requirement, not in", japan, replication.Collecting, []replication.Region{west}, "push", false, 200, `"status":"collecting"`, true},
 		{"one that is not expected", "mars," + west, replication.Collecting, []replication.Region{west}, "push", true, 400, `region \"mars\" is not expected; expected: westeurope, eastus, japaneast`, false},
+		{"one that is not expected, another one is not in", "mars," + east, replication.Collecting, []replication.Region{west}, "push", true, 400, `region \"mars\" is not expected`, false},
 		{"one that is not expected, decided", west + ",mars", replication.Replicated, []replication.Region{west, east, japan}, "push", true, 400, `region \"mars\" is not expected`, false},
 		{"none", ",", replication.Collecting, nil, "push", true, 400, "regions must be names of regions, comma separated: region 1 of 2 is empty", false},
 		{"one twice", west + "," + west, replication.Collecting, nil, "push", true, 400, "region westeurope is there twice", false},
