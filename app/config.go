@@ -45,6 +45,7 @@ type Config struct {
 	AllowAnonymous bool    `envconfig:"WEBHOOK_ALLOW_ANONYMOUS" default:"false"`
 
 	ShutdownDelay time.Duration `envconfig:"SHUTDOWN_DELAY" default:"0s"`
+	Peer          PeerURL       `envconfig:"PEER_URL"`
 
 	// Components of Dapr, and topics.
 	StateStore   Name `envconfig:"STATE_STORE" default:"statestore"`
@@ -71,6 +72,9 @@ func loadConfig() (Config, error) {
 	errs := unknownSettings(os.Environ(), settingNames[Config]())
 	if err := process(&c); err != nil {
 		return c, errors.Join(append(errs, err)...)
+	}
+	if c.Peer.URL == nil {
+		c.Peer = containerAppURL(os.Getenv("CONTAINER_APP_NAME"), os.Getenv("CONTAINER_APP_ENV_DNS_SUFFIX"))
 	}
 	if c.Port == c.AppPort {
 		errs = append(errs, fmt.Errorf("APP_PORT: %d is PORT as well; the sidecar's listener must be another one", c.AppPort))
@@ -205,6 +209,25 @@ func (p *PublicURL) Decode(s string) (err error) {
 		return errors.New("not a URL such as https://allregions.example.com: https, a host, perhaps a path, and nothing else")
 	}
 	return nil
+}
+
+// PeerURL is the address of all replicas together; without a URL, unknown.
+type PeerURL struct{ URL *url.URL }
+
+func (p *PeerURL) Decode(s string) (err error) {
+	if p.URL, err = parseURL(s, "http", "https"); err != nil {
+		return errors.New("not a URL such as https://allregions.example.com: https or http, a host, perhaps a path, and nothing else")
+	}
+	return nil
+}
+
+// containerAppURL is where an app's own requests to itself go: Container Apps sets these
+// variables.
+func containerAppURL(app, suffix string) PeerURL {
+	if app == "" || suffix == "" {
+		return PeerURL{}
+	}
+	return PeerURL{&url.URL{Scheme: "https", Host: app + "." + suffix}}
 }
 
 // parseURL parses an address of a server. Its error does not quote s, which is a secret

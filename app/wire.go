@@ -36,9 +36,9 @@ type wiring struct {
 
 // service is what serve runs.
 type service struct {
-	public *api.Handler  // for the public listener
-	host   *sidecar.Host // for the sidecar's
-	index  *catalog.Index
+	public  *api.Handler  // for the public listener
+	host    *sidecar.Host // for the sidecar's
+	catalog catalog.Catalog
 }
 
 // now is wall time, without the monotonic clock: other processes compare it.
@@ -46,25 +46,35 @@ func now() time.Time { return time.Now().Round(0) }
 
 func (w wiring) service(ctx context.Context) (*service, error) {
 	states := w.dapr.Records(string(w.config.StateStore), "")
-	index := catalog.NewIndex(states, w.log)
+	listed := w.catalog(states)
 	client := &notification.Client{
 		Actors:  w.dapr.Actors(notification.ActorType),
 		Records: w.dapr.Records(string(w.config.ImageStore), ""),
-		Index:   index,
+		Index:   listed.Index,
 	}
-	in := w.intake(client)
-	acr, err := w.connect(ctx, found{in})
+	in := w.intake(client, states)
+	acr, err := w.connect(found{in})
 	if err != nil {
 		return nil, err
 	}
+	in.Regions = acr.regions
+	for _, run := range acr.run {
+		go run(ctx)
+	}
 	out, deliveries := w.deliveries(client)
 	public := api.New(api.Config{
+		Peer:       w.peer(),
 		Intake:     in,
 		Statuses:   client,
+		List:       listed.List,
 		Deliveries: out,
 		Regions:    acr.regions,
-		Keys:       api.NewKeys(w.config.Keys),
-		ReadKeys:   api.NewKeys(w.config.ReadKeys),
+		Activity: func(ctx context.Context) (map[replication.Region]catalog.Activity, error) {
+			return listed.List.Activity(ctx, now())
+		},
+		DeadLetters: in.DeadLetters.Summary,
+		Keys:        api.NewKeys(w.config.Keys),
+		ReadKeys:    api.NewKeys(w.config.ReadKeys),
 		Ready: func(ctx context.Context) error {
 			_, err := acr.regions.Expected(ctx)
 			return errors.Join(w.dapr.Ready(ctx), err)
@@ -74,9 +84,11 @@ func (w wiring) service(ctx context.Context) (*service, error) {
 		Propagator: w.telemetry.Propagator,
 		Log:        w.log,
 	})
-	actors := append(acr.actor, w.notifications(index, acr, public.Concluded), deliveries)
+	notifications := w.notifications(listed, acr, public.Concluded)
+	actors := append(acr.actor, w.recent(notifications), deliveries,
+		sidecar.Actor{Type: notification.ActorType, Methods: notifications.Methods(), Remind: notifications.Remind})
 	host := sidecar.NewHost(w.log, w.telemetry.Propagator, actors, w.subscriptions(in, out), w.dapr.Broker)
-	return &service{public: public, host: host, index: index}, nil
+	return &service{public: public, host: host, catalog: listed}, nil
 }
 
 // connected is what the service has of its registry. Without one, the regions are a fixed
@@ -86,11 +98,12 @@ type connected struct {
 	eventLog notification.EventLog
 	replicas func([]replication.Region) map[replication.Region]string
 	actor    []sidecar.Actor
+	run      []func(context.Context) // what goes on until its context ends
 }
 
 // connect takes the regions from the fixed list, or, with a registry, takes part in the
-// work on it until ctx ends.
-func (w wiring) connect(ctx context.Context, in registry.Intake) (connected, error) {
+// work on it.
+func (w wiring) connect(in registry.Intake) (connected, error) {
 	fixed := registry.Static(w.config.Regions)
 	id := w.config.Registry.ID
 	if id == nil {
@@ -117,12 +130,11 @@ func (w wiring) connect(ctx context.Context, in registry.Intake) (connected, err
 		worker.Sweep = sweeper.Sweep
 	}
 	a := &registry.Actor{Records: records, Reminders: actors, Wake: func(string) { worker.Wake() }, Now: now, Log: w.log}
-	go view.Follow(ctx)
-	go worker.Run(ctx)
 	return connected{
 		regions:  worker,
 		replicas: view.Replicas,
 		eventLog: eventLog,
+		run:      []func(context.Context){view.Follow, worker.Run},
 		actor:    []sidecar.Actor{{Type: registry.ActorType, Methods: a.Methods(), Remind: a.Remind}},
 	}, nil
 }
@@ -167,23 +179,56 @@ func (w wiring) topic(name Name) *sidecar.Topic {
 	return w.dapr.Topic(string(w.config.PubSub), string(name))
 }
 
-func (w wiring) intake(client *notification.Client) *intake.Intake {
-	in := &intake.Intake{Client: client, Delivered: w.telemetry.Delivered, Now: now, Log: w.log}
+func (w wiring) intake(client *notification.Client, states *sidecar.Records) *intake.Intake {
+	in := &intake.Intake{Client: client, DeadLetters: &intake.DeadLetters{Records: states},
+		Delivered: w.telemetry.Delivered, Now: now, Log: w.log}
 	if w.config.WebhookTopic != off {
 		in.Queue, in.Dead = w.topic(w.config.WebhookTopic), w.topic(w.config.WebhookTopic+deadLetters)
 	}
 	return in
 }
 
-func (w wiring) notifications(index *catalog.Index, acr connected, concluded func(id string)) sidecar.Actor {
+// recentPrefix is that of the keys of the list's windows.
+const recentPrefix = catalog.RecentType + "-"
+
+func (w wiring) catalog(states *sidecar.Records) catalog.Catalog {
+	return catalog.Catalog{
+		Index: catalog.NewIndex(states, w.log),
+		List:  catalog.NewList(w.dapr.Actors(catalog.RecentType), w.dapr.Records(string(w.config.StateStore), recentPrefix), w.log),
+	}
+}
+
+// recent is the actor of the list's windows.
+func (w wiring) recent(notifications catalog.Notifications) sidecar.Actor {
+	a := &catalog.Recent{
+		Records:       w.dapr.Records(string(w.config.StateStore), recentPrefix),
+		Reminders:     w.dapr.Actors(catalog.RecentType),
+		Notifications: notifications,
+		Observer:      w.telemetry,
+		Now:           now,
+		Log:           w.log,
+	}
+	return sidecar.Actor{Type: catalog.RecentType, Methods: a.Methods(), Remind: a.Remind}
+}
+
+// peer is nil if no address of the other replicas is known.
+func (w wiring) peer() api.Peer {
+	if w.config.Peer.URL == nil {
+		return nil
+	}
+	w.log.Info("while the sidecar refuses connections webhooks go to another replica", "peer", w.config.Peer.URL.String())
+	return &intake.Peer{URL: w.config.Peer.URL, Sidecar: w.dapr, Handed: w.telemetry.Handed, Log: w.log}
+}
+
+func (w wiring) notifications(listed catalog.Catalog, acr connected, concluded func(id string)) *notification.Actor {
 	actors := w.dapr.Actors(notification.ActorType)
-	a := &notification.Actor{
+	return &notification.Actor{
 		Records:   w.dapr.Records(string(w.config.ImageStore), ""),
 		Reminders: actors,
 		Topic:     w.topic(w.config.Topic),
-		Index:     index,
+		Catalog:   listed,
 		EventLog:  acr.eventLog,
-		Finder:    index,
+		Finder:    listed.Index,
 		Replicas:  acr.replicas,
 		Timeout:   time.Duration(w.config.Timeout),
 		Concluded: concluded,
@@ -192,7 +237,6 @@ func (w wiring) notifications(index *catalog.Index, acr connected, concluded fun
 		Now:       now,
 		Log:       w.log,
 	}
-	return sidecar.Actor{Type: notification.ActorType, Methods: a.Methods(), Remind: a.Remind}
 }
 
 // deliveries is what brings outcomes to the targets, and its actor.

@@ -63,23 +63,25 @@ type Regions interface {
 type Config struct {
 	Intake     Intake
 	Statuses   Statuses
+	List       List
 	Deliveries Deliveries
 	Regions    Regions
 	Keys       Keys
 	ReadKeys   Keys // of callers who may only GET; unlike Keys, none let nobody in
+	Peer       Peer // nil for none
 
 	// Activity is what came from each region in the last day, and DeadLetters what could
 	// never be delivered; nil where that is not known.
-	Activity    func(context.Context) (map[replication.Region]Activity, error)
-	DeadLetters func(context.Context) (DeadLetters, error)
+	Activity    func(context.Context) (map[replication.Region]catalog.Activity, error)
+	DeadLetters func(context.Context) (intake.DeadSummary, error)
 
 	// Ready returns nil while webhooks can be taken. Its error goes to the log, and
 	// not to the caller of /readyz, who needs no key.
 	Ready func(context.Context) error
 
-	// Received, if set, is called for each webhook that has a key and can be read:
-	// with the decision of its notification or one of intake's results, and with the
-	// region if it is expected. It must not block.
+	// Received, if set, is called for each webhook that has a key and can be read, and
+	// that no other replica has answered: with the decision of its notification or one
+	// of intake's results, and with the region if it is expected. It must not block.
 	Received func(region replication.Region, result string)
 
 	// Tracer, if set, traces requests that have a key. Propagator then reads the
@@ -109,6 +111,7 @@ func New(c Config) *Handler {
 	h.route("POST", "/api/ImagePush", h.withKey(h.receive))
 	h.route("POST", "/images/push", h.withKey(h.receive))
 
+	h.route("GET", "/notifications", h.withKey(h.list))
 	h.route("GET", "/notifications/{id}", h.withKey(h.status))
 	h.route("GET", "/notifications/{id}/deliveries", h.withKey(h.listDeliveries))
 	h.route("POST", "/notifications/{id}/deliveries/{target}", h.withKey(h.deliverAgain))

@@ -327,7 +327,7 @@ func TestEverythingNeedsAKey(t *testing.T) {
 	h := newHandler(&backend{result: started()}, io.Discard)
 	for target, method := range map[string]string{
 		"/webhooks/acr?region=eastus": "POST", "/api/ImagePush?region=eastus": "POST", "/images/push?region=eastus": "POST",
-		"/notifications/a": "GET", "/notifications/a?wait=1s": "GET", "/images/shop/cart?tag=v1": "GET", "/images/push?tag=v1": "GET",
+		"/notifications": "GET", "/notifications/a": "GET", "/notifications/a?wait=1s": "GET", "/images/shop/cart?tag=v1": "GET", "/images/push?tag=v1": "GET",
 	} {
 		t.Run(method+" "+target, func(t *testing.T) {
 			r := httptest.NewRequest(method, target, unreadable{t})

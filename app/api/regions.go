@@ -6,29 +6,9 @@ import (
 	"net/http"
 	"time"
 
+	"allregions/app/catalog"
 	"allregions/app/registry"
 )
-
-// Activity is what came from a region in the last day.
-type Activity struct {
-	LastEvent   time.Time     // when the newest one was accepted; zero for none
-	Median, P95 time.Duration // from the first event of a notification to the region's
-	Count       int           // of the notifications in them
-	Missed      int           // notifications that timed out without the region
-}
-
-// DeadLetters are the events that could never be delivered.
-type DeadLetters struct {
-	Count int         `json:"count"`
-	Last  *DeadLetter `json:"last,omitempty"`
-}
-
-// DeadLetter is one of them.
-type DeadLetter struct {
-	At     time.Time `json:"at"`
-	Event  string    `json:"event"`
-	Reason string    `json:"reason"`
-}
 
 // registryAnswer is a registry with what came from its regions.
 type registryAnswer struct {
@@ -63,15 +43,14 @@ func (h *Handler) regions(_ http.ResponseWriter, r *http.Request) (int, any, err
 	for _, s := range h.config.Regions.Registries() {
 		answer := registryAnswer{s, []regionAnswer{}}
 		for _, region := range s.Regions {
-			answer.Regions = append(answer.Regions, activity[region.Region].of(region))
+			answer.Regions = append(answer.Regions, withActivity(region, activity[region.Region]))
 		}
 		registries = append(registries, answer)
 	}
 	return http.StatusOK, map[string]any{"registries": registries, "deadLetters": dead}, nil
 }
 
-// of is the region with its activity.
-func (a Activity) of(region registry.RegionStatus) regionAnswer {
+func withActivity(region registry.RegionStatus, a catalog.Activity) regionAnswer {
 	answer := regionAnswer{RegionStatus: region, LastEvent: a.LastEvent, Missed: a.Missed}
 	if a.Count > 0 {
 		answer.LatencyMS = &latency{a.Median.Milliseconds(), a.P95.Milliseconds(), a.Count}

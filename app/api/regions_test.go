@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"allregions/app/catalog"
+	"allregions/app/intake"
 	"allregions/app/registry"
 	"allregions/app/replication"
 )
@@ -28,11 +30,11 @@ func TestRegions(t *testing.T) {
 	full := registry.Status{Name: "contoso", LoginServer: "contoso.azurecr.io", Source: "azure", Read: &registry.Reading{At: at},
 		Regions: []registry.RegionStatus{{Region: "westeurope", Expected: true, Replica: "Succeeded", Webhook: &registry.WebhookStatus{Name: "w", Registered: true, CheckedAt: at}},
 			{Region: "eastus", Replica: "Creating"}}, Sweep: registry.SweepStatus{Enabled: true, At: at, Found: 3}}
-	activity := func(context.Context) (map[replication.Region]Activity, error) {
-		return map[replication.Region]Activity{"westeurope": {LastEvent: at, Median: 1234 * time.Millisecond, P95: 5 * time.Second, Count: 17, Missed: 2}}, nil
+	activity := func(context.Context) (map[replication.Region]catalog.Activity, error) {
+		return map[replication.Region]catalog.Activity{"westeurope": {LastEvent: at, Median: 1234 * time.Millisecond, P95: 5 * time.Second, Count: 17, Missed: 2}}, nil
 	}
-	dead := func(context.Context) (DeadLetters, error) {
-		return DeadLetters{1, &DeadLetter{at, "a", "no such region"}}, nil
+	dead := func(context.Context) (intake.DeadSummary, error) {
+		return intake.DeadSummary{Count: 1, Last: &intake.DeadLetter{At: at, Event: "a", Reason: "no such region"}}, nil
 	}
 	for _, tt := range []struct {
 		name   string
@@ -49,8 +51,8 @@ func TestRegions(t *testing.T) {
 			"deadLetters":{"count":1,"last":{"at":"2026-11-27T08:00:00Z","event":"a","reason":"no such region"}}}`},
 		{"what cannot be read", func(c *Config) {
 			c.Regions = known{status: registry.Status{Regions: []registry.RegionStatus{}}}
-			c.Activity = func(context.Context) (map[replication.Region]Activity, error) { return nil, errors.New("away") }
-			c.DeadLetters = func(context.Context) (DeadLetters, error) { return DeadLetters{}, errors.New("away") }
+			c.Activity = func(context.Context) (map[replication.Region]catalog.Activity, error) { return nil, errors.New("away") }
+			c.DeadLetters = func(context.Context) (intake.DeadSummary, error) { return intake.DeadSummary{}, errors.New("away") }
 		}, `{"registries":[{"name":"","loginServer":"","source":"","regions":[],"sweep":{"enabled":false,"found":0,"error":""}}],"deadLetters":{"count":0}}`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -2,10 +2,12 @@ package notification
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
 
+	"allregions/app/actor"
 	"allregions/app/replication"
 )
 
@@ -151,7 +153,15 @@ type document struct {
 	Repository any `json:"repository,omitempty"`
 	Status
 
-	Actor storedRecord `json:"actor"`
+	Actor any `json:"actor"` // a storedRecord, or its JSON
+}
+
+// ownPart is what the actor loads of a document. It has all the fields, so that one that
+// it does not know stands out.
+type ownPart struct {
+	Format, ID, Timestamp, Action, LoginServer, Image, Tag, Digest, MediaType, Size, Status, StartedAt, Deadline,
+	ConcludedAt, DurationMS, Regions, Missing, Mismatch actor.Skipped
+	Actor storedRecord
 }
 
 // storedRecord is a record in the store. Its types have the fields of the domain's, and
@@ -166,6 +176,7 @@ type storedRecord struct {
 	Mismatch  bool                 `json:"mismatch,omitempty"`
 	Outcomes  []storedOutcome      `json:"outcomes,omitempty"`
 	Reminder  string               `json:"reminder"`
+	Saves     int                  `json:"saves"`
 }
 
 type storedArrival struct {
@@ -189,7 +200,7 @@ type storedOutcome struct {
 
 func storedOf(r record) storedRecord {
 	s := storedRecord{First: storedEvent(r.First), Expected: r.Expected, StartedAt: r.StartedAt, Deadline: r.Deadline,
-		Due: r.Due, Mismatch: r.Mismatch, Reminder: r.Reminder}
+		Due: r.Due, Mismatch: r.Mismatch, Reminder: r.Reminder, Saves: r.Saves}
 	for _, a := range r.Arrivals {
 		s.Arrivals = append(s.Arrivals, storedArrival(a))
 	}
@@ -200,7 +211,7 @@ func storedOf(r record) storedRecord {
 }
 
 func (s storedRecord) record() record {
-	r := record{Reminder: s.Reminder, State: replication.State{First: replication.Event(s.First), Expected: s.Expected,
+	r := record{Reminder: s.Reminder, Saves: s.Saves, State: replication.State{First: replication.Event(s.First), Expected: s.Expected,
 		StartedAt: s.StartedAt, Deadline: s.Deadline, Due: s.Due, Mismatch: s.Mismatch}}
 	for _, a := range s.Arrivals {
 		r.Arrivals = append(r.Arrivals, replication.Arrival(a))
@@ -219,17 +230,38 @@ type record struct {
 	// Reminder is the name of the reminder that does what a crash leaves undone. There
 	// may be others, of attempts that failed.
 	Reminder string
+
+	// Saves is how often the record was saved, this time included.
+	Saves int
+
+	// What a newer version has added to the document, and to what is the actor's own.
+	// What is in lists, such as arrivals, has no such fields.
+	top, own actor.Fields
 }
 
 func (r record) encode() ([]byte, error) {
+	if extend != nil {
+		r.top, r.own = extend(r.top), extend(r.own)
+	}
 	st := statusOf(r.State)
 	timestamp := r.First.Time
 	if timestamp.IsZero() {
 		timestamp = r.StartedAt
 	}
-	return json.Marshal(document{Format: format, ID: st.ID, Timestamp: timestamp, Action: st.Action,
-		LoginServer: st.Registry, Image: st.Repository, Status: st, Actor: storedOf(r)})
+	d := document{Format: format, ID: st.ID, Timestamp: timestamp, Action: st.Action,
+		LoginServer: st.Registry, Image: st.Repository, Status: st, Actor: storedOf(r)}
+	if r.own != nil {
+		own, err := actor.Marshal(d.Actor, r.own)
+		if err != nil {
+			return nil, err
+		}
+		d.Actor = json.RawMessage(own)
+	}
+	return actor.Marshal(d, r.top)
 }
+
+// extend, if not nil, is what a newer version adds; see next.go.
+var extend func(actor.Fields) actor.Fields
 
 // decodeRecord reads what encode wrote; no data is the zero record. A record that
 // breaks the rules of a State is an error.
@@ -237,12 +269,27 @@ func decodeRecord(data []byte) (record, error) {
 	if len(data) == 0 {
 		return record{}, nil
 	}
-	var stored struct {
-		Actor storedRecord `json:"actor"`
-	}
-	if err := json.Unmarshal(data, &stored); err != nil {
+	var d ownPart
+	all, err := actor.Unmarshal(data, &d)
+	if err != nil {
 		return record{}, fmt.Errorf("decode record: %w", err)
 	}
-	r := stored.Actor.record()
+	r := d.Actor.record()
+	if !all {
+		if r.top, r.own, err = unknown(data); err != nil {
+			return record{}, fmt.Errorf("decode record: %w", err)
+		}
+	}
 	return r, r.Check()
+}
+
+// unknown are the fields of a document that this version does not know.
+func unknown(data []byte) (top, own actor.Fields, err error) {
+	var d struct {
+		Actor json.RawMessage `json:"actor"`
+	}
+	err1 := json.Unmarshal(data, &d)
+	top, err2 := actor.Unknown[document](data)
+	own, err3 := actor.Unknown[storedRecord](d.Actor)
+	return top, own, errors.Join(err1, err2, err3)
 }

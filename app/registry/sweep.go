@@ -105,7 +105,7 @@ func (r sweepRecord) carry(readings []logReading, from, now time.Time) sweepReco
 		}
 		logs[l.webhook] = m
 	}
-	r.Since, r.Logs = cmp.Or(r.Since, now), logs
+	r.Since, r.Logs = cmp.Or(r.Since, now.Truncate(time.Second)), logs // ACR dates what was answered to the second
 	return r
 }
 

@@ -93,7 +93,7 @@ func TestOrderOfASweep(t *testing.T) {
 }
 
 func TestMarks(t *testing.T) {
-	r := sweepRecord{Found: 7}.carry([]logReading{{webhook: "a", whole: true, began: t0}, {webhook: "b", began: t0}}, t0, t0)
+	r := sweepRecord{Found: 7}.carry([]logReading{{webhook: "a", whole: true, began: t0}, {webhook: "b", began: t0}}, t0, t0.Add(999*time.Millisecond))
 	if r.Since != t0 || r.Logs["a"].At != t0 || !r.Logs["b"].At.IsZero() || r.Found != 7 {
 		t.Errorf("%+v", r)
 	}

@@ -73,7 +73,7 @@ func (w *Worker) Duties() Duties { return Duties{Webhooks: w.Webhooks != nil, Sw
 // exists; and then when it is woken, or when work is due for so long that the reminder must
 // be lost, until ctx ends.
 func (w *Worker) Run(ctx context.Context) {
-	for pause := startPause; w.work(ctx) != nil && ctx.Err() == nil; pause = min(2*pause, viewInterval) {
+	for pause := startPause; w.work(ctx) != nil && ctx.Err() == nil; pause = min(pause+startPause/4, viewInterval) {
 		select {
 		case <-ctx.Done():
 		case <-time.After(pause):

@@ -9,6 +9,7 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 
+	"allregions/app/catalog"
 	"allregions/app/replication"
 	"allregions/app/target"
 )
@@ -17,7 +18,7 @@ import (
 // else that callers choose: results, outcomes and ways are a few words, regions are
 // expected ones, targets those in the settings.
 type Metrics struct {
-	events, started, notifications, missing, recoveries, attempts, failures, disagreements metric.Int64Counter
+	events, started, notifications, missing, recoveries, attempts, failures, disagreements, unlisted, hops metric.Int64Counter
 
 	open         metric.Int64UpDownCounter
 	age          metric.Float64Gauge
@@ -59,7 +60,9 @@ func newMetrics(m metric.Meter) (*Metrics, error) {
 		age:           age,
 		latency:       histogram("allregions.replication.latency", "From a notification's first event to that of the region", latencyBounds),
 		lag:           histogram("allregions.publish.lag", "From the decision of an outcome until the broker had it", lagBounds),
-		recoveries:    counter("allregions.reminder.recoveries", "{operation}", "What a turn could not finish and a reminder did"),
+		recoveries:    counter("allregions.reminder.recoveries", "{operation}", "What a turn could not finish and a reminder did, or a reminder and the list"),
+		unlisted:      counter("allregions.list.dropped", "{notification}", "Notifications for which the list had no room"),
+		hops:          counter("allregions.hops", "{webhook}", "Webhooks handed to another replica, by what became of them"),
 		attempts:      counter("allregions.delivery.attempts", "{attempt}", "Attempts to tell a target of an outcome"),
 		disagreements: counter("allregions.ids.disagreements", "{push}", "Pushes to which ACR gave several ids, found in its event log"),
 	}
@@ -74,6 +77,8 @@ func newMetrics(m metric.Meter) (*Metrics, error) {
 	}
 	s.count(s.recoveries, 0, attribute.String("work", "publish"))
 	s.count(s.disagreements, 0)
+	s.count(s.recoveries, 0, attribute.String("work", "reminder"))
+	s.Dropped(catalog.Dropped{})
 	return s, nil
 }
 
@@ -96,6 +101,9 @@ func (s *Metrics) Received(region replication.Region, result string) {
 func (s *Metrics) Delivered(region replication.Region, result string) {
 	s.event(region, result, replication.ViaQueue)
 }
+
+// Handed is for intake.Peer.
+func (s *Metrics) Handed(result string) { s.count(s.hops, 1, attribute.String("result", result)) }
 
 // Saved, Published and Repeated are for notification.Actor.
 func (s *Metrics) Saved(before, after replication.State) {
@@ -133,8 +141,17 @@ func (s *Metrics) Published(_ replication.Outcome, lag time.Duration) {
 	s.lag.Record(context.Background(), lag.Seconds())
 }
 
-// Repeated: see Saved. Publishing is the only work that a reminder repeats.
+// Repeated: see Saved. Publishing is the only work that a notification's reminder repeats.
 func (s *Metrics) Repeated() { s.count(s.recoveries, 1, attribute.String("work", "publish")) }
+
+// Dropped and Rescued are for catalog.Recent.
+func (s *Metrics) Dropped(d catalog.Dropped) {
+	s.count(s.unlisted, int64(d.Concluded), attribute.String("state", "concluded"))
+	s.count(s.unlisted, int64(d.Open), attribute.String("state", "open"))
+}
+
+// Rescued: see Dropped.
+func (s *Metrics) Rescued() { s.count(s.recoveries, 1, attribute.String("work", "reminder")) }
 
 // Attempted is for target.Set.
 func (s *Metrics) Attempted(name string, v target.Verdict) {

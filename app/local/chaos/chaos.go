@@ -137,8 +137,8 @@ func (r *run) fire(ctx context.Context, shots []shot) []Post {
 		}
 		wg.Go(func() {
 			s.push.At = time.Now()
-			status, _, _ := r.registry(s.replica).Fire(ctx, s.push, s.region)
-			posts[i] = Post{ID: s.push.ID, Region: s.region, Replica: s.replica, Answered: time.Now(), Status: status}
+			status, _, err := r.registry(s.replica).Fire(ctx, s.push, s.region)
+			posts[i] = Post{ID: s.push.ID, Region: s.region, Replica: s.replica, Answered: time.Now(), Status: status, Unanswered: unanswered(err)}
 		})
 	}
 	wg.Wait()

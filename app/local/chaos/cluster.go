@@ -27,8 +27,10 @@ type cluster struct {
 	store  *store
 	target *target
 	azure  *acr.Azure
-	logger *log.Logger
-	ended  counter // processes that ended by themselves, by name
+	// balancer is where replicas hand webhooks over.
+	balancer *balancer
+	logger   *log.Logger
+	ended    counter // processes that ended by themselves, by name
 }
 
 // startCluster starts everything. It returns when webhooks can be posted, or
@@ -44,10 +46,14 @@ func startCluster(ctx context.Context, dir string, o Options, logger *log.Logger
 	for _, region := range o.Regions {
 		c.azure.AddWebhook(region)
 	}
+	if c.balancer, err = newBalancer(); err != nil {
+		return nil, err
+	}
 	c.Stack, err = stack.Start(ctx, stack.Options{
 		Azure: c.azure,
 		Dir:   dir, Replicas: replicas, Regions: o.Regions, Timeout: o.Timeout, Key: "chaos", Redis: true, Cosmos: true,
-		Settings: map[string]string{"WEBHOOK_TOPIC": "acr-webhooks", "SHUTDOWN_DELAY": "1s", "NOTIFY_TARGETS": c.target.settings()},
+		Settings: map[string]string{"WEBHOOK_TOPIC": "acr-webhooks", "SHUTDOWN_DELAY": shutdownDelay.String(),
+			"NOTIFY_TARGETS": c.target.settings(), "PEER_URL": c.balancer.url()},
 		Front: func(proxy *cosmos.Proxy) http.Handler {
 			c.store = newStore(proxy, source(o.Seed, storeStream))
 			return c.store
@@ -62,9 +68,10 @@ func startCluster(ctx context.Context, dir string, o Options, logger *log.Logger
 	if err != nil {
 		c.target.server.Close()
 		c.azure.Close()
+		c.balancer.close()
 		return nil, err
 	}
-	return c, nil
+	return c, c.balancer.watch(c.Replicas)
 }
 
 // swept waits for the first sweep of ACR's log: what was fired before it stays unseen.
@@ -91,6 +98,7 @@ func (c *cluster) note(name, state string) {
 
 // kill ends everything at once. What is in the directory stays.
 func (c *cluster) kill() {
+	c.balancer.close()
 	c.Kill()
 	c.target.server.Close()
 	c.azure.Close()

@@ -2,12 +2,15 @@ package chaos
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"reflect"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"allregions/app/local/stack"
@@ -20,7 +23,8 @@ type Report struct {
 	Settled time.Duration // from the end of the last fault until everything was finished
 
 	Pushes     map[string]int // by kind
-	Answers    map[string]int // to posts, by status, or none
+	Answers    map[string]int // to posts, by status, or why there was none: nobody is there, or he is killed or frozen
+	Refused    string         // the share of webhooks that had a 503
 	Refusals   map[string]int // webhooks that had a 503, by reason
 	Outcomes   map[string]int // notifications by status
 	Faults     map[string]int // by kind
@@ -44,12 +48,12 @@ type Report struct {
 func newReport(r Record) *Report {
 	report := &Report{Answers: map[string]int{}, Outcomes: map[string]int{}, Published: len(r.Events)}
 	for _, p := range r.Posts {
-		answer := "none"
 		if p.Status > 0 {
-			answer = strconv.Itoa(p.Status)
+			p.Unanswered = strconv.Itoa(p.Status)
 		}
-		report.Answers[answer]++
+		report.Answers[p.Unanswered]++
 	}
+	report.Refused = fmt.Sprintf("%.1f %%", 100*float64(report.Answers["503"])/float64(max(1, len(r.Posts))))
 	for _, st := range r.Statuses {
 		report.Outcomes[st.Status]++
 		for _, region := range st.Regions {
@@ -89,6 +93,19 @@ func (r *run) readLogs(report *Report) error {
 	return nil
 }
 
+// unanswered names the reason why a webhook had no answer.
+func unanswered(err error) string {
+	switch {
+	case err == nil:
+		return ""
+	case errors.Is(err, context.DeadlineExceeded):
+		return "no answer in time"
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "nobody listens"
+	}
+	return "connection lost"
+}
+
 // refusal names the reason of a 503 in one of a few ways. What the queue says
 // decides: an event is refused only when that fails, too.
 func refusal(err string) string {
@@ -96,12 +113,14 @@ func refusal(err string) string {
 		err = queue
 	}
 	switch {
+	case strings.Contains(err, "no other replica"):
+		return "sidecar away, and no other replica"
+	case strings.Contains(err, "redis streams: "):
+		return "broker away"
 	case strings.Contains(err, "connection refused"), strings.Contains(err, "code = Unavailable"):
 		return "sidecar away"
 	case strings.Contains(err, "DeadlineExceeded"), strings.Contains(err, "deadline exceeded"):
 		return "broker silent"
-	case strings.Contains(err, "error from publish"), strings.Contains(err, "error when publish"), strings.Contains(err, "error when publishing"):
-		return "broker away"
 	}
 	return "other"
 }

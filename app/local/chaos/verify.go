@@ -16,6 +16,8 @@ type Post struct {
 	Replica  int
 	Answered time.Time // or given up
 	Status   int       // 0 without an answer
+
+	Unanswered string // why there is no answer
 }
 
 // Accepted tells whether the service has promised to keep the event. Without the promise

@@ -56,7 +56,11 @@ func publish(st Status, change ...func(map[string]any)) string {
 }
 
 func post(id, region string, status int) Post {
-	return Post{ID: id, Region: region, Status: status, Answered: second(2)}
+	p := Post{ID: id, Region: region, Status: status, Answered: second(2)}
+	if status == 0 {
+		p.Unanswered = "connection lost"
+	}
+	return p
 }
 
 // kept is a run in which every promise was kept: a push that is replicated, one
@@ -272,9 +276,11 @@ func TestFalseTimeouts(t *testing.T) {
 
 func TestRefusal(t *testing.T) {
 	for err, want := range map[string]string{
-		"actor a: rpc error: code = DeadlineExceeded desc = context deadline exceeded\nqueue: rpc error: code = Unavailable desc = connection error":          "sidecar away",
-		"actor a: rpc error: code = Unavailable desc = x\nqueue: rpc error: code = DeadlineExceeded desc = context deadline exceeded":                         "broker silent",
-		"actor a: rpc error: code = Unavailable desc = x\nqueue: error publishing event: rpc error: code = Internal desc = redis streams: error from publish": "broker away",
+		"actor a: rpc error: code = DeadlineExceeded desc = context deadline exceeded\nqueue: rpc error: code = Unavailable desc = connection error":                                          "sidecar away",
+		"actor a: rpc error: code = Unavailable desc = x\nqueue: rpc error: code = DeadlineExceeded desc = context deadline exceeded":                                                         "broker silent",
+		"actor a: rpc error: code = Unavailable desc = x\nqueue: error publishing event: rpc error: code = Internal desc = redis streams: error from publish":                                 "broker away",
+		"actor a: rpc error: code = DeadlineExceeded desc = x\nqueue: rpc error: code = Internal desc = redis streams: error from publish: dial tcp 127.0.0.1:1: connect: connection refused": "broker away",
+		"no other replica has taken the webhook in 45 tries: answered 503 application/problem+json":                                                                                           "sidecar away, and no other replica",
 		"expected regions: nobody knows": "other",
 	} {
 		if got := refusal(err); got != want {
@@ -291,7 +297,7 @@ func TestReport(t *testing.T) {
 	if want := map[string]int{"replicated": 1, "timedOut": 2, "recovered": 1}; !maps.Equal(report.Outcomes, want) {
 		t.Errorf("%v", report.Outcomes)
 	}
-	if want := map[string]int{"202": 8, "200": 1, "503": 1, "none": 1}; !maps.Equal(report.Answers, want) {
-		t.Errorf("%v", report.Answers)
+	if want := map[string]int{"202": 8, "200": 1, "503": 1, "connection lost": 1}; !maps.Equal(report.Answers, want) || report.Refused != "9.1 %" {
+		t.Errorf("%v, refused %s", report.Answers, report.Refused)
 	}
 }

@@ -82,7 +82,7 @@ var others = map[string][]string{
 	"github.com/google/cel-go/":          {"target"},
 	"github.com/cloudevents/":            {"intake", "notification", "delivery", "target"},
 	"go.opentelemetry.io/":               {"telemetry", "notification", "notification/conformance", "sidecar", "api"},
-	"net/http":                           {"", "telemetry", "api", "page", "target", "sidecar", "local", "local/acr", "local/chaos", "local/cosmos", "local/load", "local/process", "local/stack"},
+	"net/http":                           {"", "telemetry", "api", "page", "intake", "target", "sidecar", "local", "local/acr", "local/chaos", "local/cosmos", "local/load", "local/process", "local/stack"},
 	"os":                                 {"", "sidecar", "local", "local/chaos", "local/cosmos", "local/dapr", "local/load", "local/process", "local/stack"},
 }
 

@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -57,6 +56,7 @@ func TestAzure(t *testing.T) {
 // A push whose webhooks were all lost while the service was down is there within two minutes
 // after the service is, or after ARM, which does not give out its log at first.
 func TestSweep(t *testing.T) {
+	t.Parallel()
 	events := newSubscriber()
 	deployed := make(chan string, 100)
 	deployer := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
@@ -91,10 +91,9 @@ func TestSweep(t *testing.T) {
 	if code, _, err := r.Fire(t.Context(), refused, regions[0]); err == nil {
 		t.Fatal(code)
 	}
-	var throttled atomic.Pointer[time.Time]
 	const patience = 20 * time.Second
 	azure.Answer(func(call string) (int, time.Duration) {
-		if strings.HasPrefix(call, "listEvents") && throttled.CompareAndSwap(nil, new(time.Now())) {
+		if strings.HasPrefix(call, "listEvents") {
 			return http.StatusTooManyRequests, patience
 		}
 		return 0, 0
@@ -102,12 +101,15 @@ func TestSweep(t *testing.T) {
 	if err := s.Release(ServiceProcess); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 90*time.Second, "a reading is throttled", func() bool { return throttled.Load() != nil })
+	eventually(t, soon, "the service is ready", func() bool { return ready(s) == nil })
+	eventually(t, 90*time.Second, "a sweep is throttled", func() bool { return strings.Contains(getRegions(t, s.URL, s.Key).Sweep.Error, "429") })
+	throttled := time.Now()
+	azure.Answer(nil)
 	e := events.wait(t, lost.ID, 1, patience+2*time.Minute)
 	if e.Data.Status != "replicated" || len(e.Data.Regions) != len(regions) || e.Data.Regions[0].Via != "event-log" {
 		t.Errorf("%+v", e.Data)
 	}
-	if took := time.Since(*throttled.Load()); took < patience {
+	if took := time.Since(throttled); took < patience {
 		t.Errorf("ARM wanted to be left alone for %v, and was not for %v", patience, took)
 	}
 	if e := events.wait(t, refused.ID, 1, 2*time.Minute); e.Data.Status != "timedOut" || len(e.Data.Missing) != len(regions)-1 {
@@ -134,6 +136,7 @@ func TestSweep(t *testing.T) {
 
 // With CATCH_UP=0 nobody reads ACR's log for pushes that nobody has heard of.
 func TestSweepIsOff(t *testing.T) {
+	t.Parallel()
 	events := newSubscriber()
 	s, r, azure := startAzure(t, Options{Timeout: time.Minute, Events: events.take, Settings: map[string]string{"CATCH_UP": "0"}})
 	p := acr.NewPush("shop/cart", "v1")

@@ -22,6 +22,7 @@ type registryStatus struct {
 	Sweep                     struct {
 		Enabled bool
 		Found   int
+		Error   string
 	}
 	IDs struct {
 		Disagree struct{ Events []struct{ ID, Region string } }
