@@ -74,6 +74,7 @@ func (w wiring) service(ctx context.Context) (*service, error) {
 		},
 		DeadLetters: in.DeadLetters.Summary,
 		Keys:        api.NewKeys(w.config.Keys),
+		ReadKeys:    api.NewKeys(w.config.ReadKeys),
 		Ready: func(ctx context.Context) error {
 			_, err := acr.regions.Expected(ctx)
 			return errors.Join(w.dapr.Ready(ctx), err)
@@ -263,7 +264,12 @@ func (w wiring) deliveries(client *notification.Client) (*delivery.Dispatcher, s
 		Random:    rand.Float64,
 		Log:       w.log,
 	}
-	return out, sidecar.Actor{Type: delivery.ActorType, Methods: a.Methods(), Remind: a.Remind}
+	return out, sidecar.Actor{
+		Type:        delivery.ActorType,
+		Methods:     a.Methods(),
+		Remind:      a.Remind,
+		TurnTimeout: targets.Longest() + 10*time.Second, // the attempt is a part of the turn
+	}
 }
 
 func (w wiring) subscriptions(in *intake.Intake, out *delivery.Dispatcher) []sidecar.Subscription {
