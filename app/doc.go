@@ -23,7 +23,9 @@
 //   - [allregions/app/api]: HTTP; problem.go has the table of errors
 //   - [allregions/app/page]: what people see in a browser
 //   - [allregions/app/sidecar]: Dapr, which implements the ports and hosts the actors
-//   - [allregions/app/registry]: the expected regions, and the registry's webhooks
+//   - [allregions/app/registry]: the expected regions, and the actor that gives out the
+//     work on a registry: plan.go decides what is due, and who does it; sweep.go, which
+//     of the events in ACR's log are looked up
 //   - [allregions/app/target] and [allregions/app/delivery]: one attempt, and the actor
 //     that makes them
 //   - [allregions/app/telemetry]: metrics and traces, for which the others have hooks

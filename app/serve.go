@@ -48,7 +48,7 @@ func serve(ctx context.Context, config Config, log *slog.Logger) error {
 	go func() { failed <- public.Serve(publicListener) }()
 	go func() { failed <- private.Serve(privateListener) }()
 	log.Info("listening", "port", config.Port, "appPort", config.AppPort,
-		"timeout", time.Duration(config.Timeout).String(), "keys", len(config.Keys))
+		"timeout", time.Duration(config.Timeout).String(), "keys", len(config.Keys), "readKeys", len(config.ReadKeys))
 	if len(config.Keys) == 0 {
 		log.Warn("everybody may post events and read statuses: WEBHOOK_ALLOW_ANONYMOUS is set")
 	}
@@ -113,10 +113,13 @@ func newPublicServer(h http.Handler, log *slog.Logger) *http.Server {
 	}
 }
 
-// newPrivateServer is for 127.0.0.1 alone: it asks for no key.
-func newPrivateServer(dapr, metrics http.Handler) *http.Server {
+// newPrivateServer is for 127.0.0.1 alone: it asks for no key. No message that is held
+// holds up its end.
+func newPrivateServer(dapr *sidecar.Host, metrics http.Handler) *http.Server {
 	mux := http.NewServeMux()
 	mux.Handle("/", dapr)
 	mux.Handle("GET /metrics", metrics)
-	return &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	server.RegisterOnShutdown(dapr.Release)
+	return server
 }

@@ -21,6 +21,7 @@ import (
 	"allregions/app/intake"
 	"allregions/app/notification"
 	"allregions/app/page"
+	"allregions/app/registry"
 	"allregions/app/replication"
 	"allregions/app/target"
 )
@@ -52,10 +53,11 @@ type Deliveries interface {
 
 // Regions knows which regions a notification that begins now waits for. Recheck asks
 // again, if that can bring news, and tells whether a region that was not expected now
-// is.
+// is. Registries is what is known of them, without asking anybody.
 type Regions interface {
 	Expected(ctx context.Context) ([]replication.Region, error)
 	Recheck(ctx context.Context, region replication.Region) bool
+	Registries() []registry.Status
 }
 
 // Config is what a Handler needs.
@@ -66,6 +68,13 @@ type Config struct {
 	Deliveries Deliveries
 	Regions    Regions
 	Keys       Keys
+	ReadKeys   Keys // of callers who may only GET; unlike Keys, none let nobody in
+	Peer       Peer // nil for none
+
+	// Activity is what came from each region in the last day, and DeadLetters what could
+	// never be delivered; nil where that is not known.
+	Activity    func(context.Context) (map[replication.Region]catalog.Activity, error)
+	DeadLetters func(context.Context) (intake.DeadSummary, error)
 
 	// Page, if set, is what browsers see.
 	Page *page.Handler
@@ -74,9 +83,9 @@ type Config struct {
 	// not to the caller of /readyz, who needs no key.
 	Ready func(context.Context) error
 
-	// Received, if set, is called for each webhook that has a key and can be read:
-	// with the decision of its notification or one of intake's results, and with the
-	// region if it is expected. It must not block.
+	// Received, if set, is called for each webhook that has a key and can be read, and
+	// that no other replica has answered: with the decision of its notification or one
+	// of intake's results, and with the region if it is expected. It must not block.
 	Received func(region replication.Region, result string)
 
 	// Tracer, if set, traces requests that have a key. Propagator then reads the
@@ -114,6 +123,7 @@ func New(c Config) *Handler {
 	h.route("GET", "/notifications/{id}/deliveries", h.withKey(h.listDeliveries))
 	h.route("POST", "/notifications/{id}/deliveries/{target}", h.withKey(h.deliverAgain))
 	h.route("GET", "/targets", h.withKey(h.targets))
+	h.route("GET", "/regions", h.orPage(h.withKey(h.regions)))
 	h.route("GET", "/images/{repository...}", h.withKey(h.image))
 
 	h.route("GET", "/healthz", h.withoutKey(h.alive))
@@ -172,8 +182,8 @@ type endpoint func(w http.ResponseWriter, r *http.Request) (status int, body any
 
 func (h *Handler) withKey(e endpoint) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		if !h.config.Keys.admit(r) {
-			h.fail(w, r, errUnauthorized)
+		if err := h.config.refusal(r); err != nil {
+			h.fail(w, r, err)
 			return
 		}
 		h.traced(w, r, e)

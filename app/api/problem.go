@@ -22,6 +22,7 @@ import (
 // are refusals, too; everything else is a failure behind the handler.
 var (
 	errUnauthorized     = errors.New("a valid key is required")
+	errReadOnly         = errors.New("this key may only read")
 	errNoRoute          = errors.New("there is nothing at this path")
 	errMethodNotAllowed = errors.New("the path does not answer this method")
 	errTooLarge         = errors.New("the body is larger than 64 KiB")
@@ -81,6 +82,7 @@ func newStatuses() []statusRow {
 	refused, notReady := &actor.Throttle{Every: time.Second}, &actor.Throttle{Every: time.Second}
 	return []statusRow{
 		{is: is(errUnauthorized), status: http.StatusUnauthorized, throttle: refused},
+		{is: is(errReadOnly), status: http.StatusForbidden},
 		{is: is(errNoRoute), status: http.StatusNotFound, throttle: refused},
 		{is: is(notification.ErrNotFound), status: http.StatusNotFound},
 		{is: is(delivery.ErrNone), status: http.StatusNotFound},
@@ -90,6 +92,7 @@ func newStatuses() []statusRow {
 		{is: isA[*notification.RefusedError], status: http.StatusBadRequest},
 		{is: is(errStopping), status: http.StatusServiceUnavailable, retryAfter: "5"},
 		{is: is(errNoStreams), status: http.StatusServiceUnavailable, retryAfter: "5", level: slog.LevelWarn},
+		{is: is(errHop), status: http.StatusServiceUnavailable, retryAfter: "1", msg: "not taken over"},
 		{is: isA[undecided], status: http.StatusServiceUnavailable, retryAfter: "1", level: slog.LevelDebug, msg: "undecided"},
 		{is: isA[unready], status: http.StatusServiceUnavailable, detail: "webhooks cannot be taken now; the log of the service says why",
 			retryAfter: "1", level: slog.LevelWarn, msg: "not ready", throttle: notReady},

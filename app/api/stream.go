@@ -169,8 +169,8 @@ func (f *feed) page(query string, q catalog.Query, now time.Time) (listPage, err
 
 // stream answers the page of a query, and then what changes in the list, line by line.
 func (h *Handler) stream(w http.ResponseWriter, r *http.Request) {
-	if !h.config.Keys.admit(r) {
-		h.fail(w, r, errUnauthorized)
+	if err := h.config.refusal(r); err != nil {
+		h.fail(w, r, err)
 		return
 	}
 	now := time.Now()

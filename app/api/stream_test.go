@@ -280,13 +280,17 @@ func TestStreamRefuses(t *testing.T) {
 	if w := call(h, http.MethodGet, "/stream", ""); w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") == "" {
 		t.Errorf("without a store: %d %s", w.Code, w.Body)
 	}
+	h.feed.mu.Lock()
 	for range maxStreams {
-		h.feed.streams[make(chan []byte, 1)] = struct{}{}
+		h.feed.streams[make(chan []byte, maxBacklog)] = struct{}{}
 	}
+	h.feed.mu.Unlock()
 	if w := call(h, http.MethodGet, "/stream", ""); w.Code != http.StatusServiceUnavailable || !strings.Contains(w.Body.String(), "too many") {
 		t.Errorf("too many: %d %s", w.Code, w.Body)
 	}
+	h.feed.mu.Lock()
 	clear(h.feed.streams)
+	h.feed.mu.Unlock()
 }
 
 // A browser that a person uses gets the page, which has no data, at the address of a

@@ -16,8 +16,8 @@ import (
 
 const (
 	sendPause    = time.Second     // before a call to a window: what comes meanwhile goes together
-	maxSendPause = 4 * time.Second // the same, if calls take long
-	sendShare    = 40              // a pause is at least so many times as long as the call before it
+	maxSendPause = 3 * time.Second // the same, if calls take long
+	sendShare    = 20              // a pause is at least so many times as long as the call before it
 )
 
 // List is the list of notifications, as one replica writes and reads it. It sends what

@@ -101,8 +101,6 @@ func (a *Recent) Remind(ctx context.Context, id, name string) error {
 	case err != nil:
 	case name != w.Reminder:
 		done = actor.Orphaned(name, a.Now())
-	case w.Fires.IsZero():
-		done = true
 	default:
 		looked := a.look(ctx, &w)
 		if done = len(w.Watched) == 0 && w.overdue().IsZero(); done {

@@ -22,6 +22,7 @@ type look struct {
 	now  Listed
 	left bool
 	err  error
+	hang bool // until it is given up
 }
 
 // recents are the actors of the list, and everything outside them, in memory.
@@ -87,11 +88,13 @@ func (r *recents) Unregister(_ context.Context, id, name string) error {
 	return nil
 }
 
-func (r *recents) Look(_ context.Context, id string) (Listed, bool, error) {
-	r.store.mu.Lock()
-	defer r.store.mu.Unlock()
+func (r *recents) Look(ctx context.Context, id string) (Listed, bool, error) {
 	r.looked = append(r.looked, id)
 	l := r.found[id]
+	if l.hang {
+		<-ctx.Done()
+		return Listed{}, false, ctx.Err()
+	}
 	return l.now, l.left, l.err
 }
 
@@ -383,6 +386,23 @@ func TestWatchedUntilItIsPublished(t *testing.T) {
 	}
 }
 
+// A store that hangs ends the looks of a firing, in time to save what was seen.
+func TestLooksEndInTime(t *testing.T) {
+	bubble(t, "", func(t *testing.T) {
+		r := newRecents()
+		r.add(t, listing(1, 1, replication.Collecting), listing(2, 1, replication.Collecting), listing(3, 1, replication.Collecting))
+		r.found["n1"] = look{now: listing(1, 2, replication.TimedOut)}
+		r.found["n2"] = look{hang: true}
+		begin := time.Now()
+		if err := r.remind(t, t0.Add(time.Hour)); err != nil || time.Since(begin) != lookTimeout {
+			t.Errorf("%v after %v", err, time.Since(begin))
+		}
+		if got, want := r.listed(t, theWindow), []string{"n1 2", "n2 1", "n3 1"}; !slices.Equal(got, want) || len(r.looked) != 2 || len(r.window(t, theWindow).Watched) != 0 {
+			t.Errorf("listed %q, looked at %q, watches %q", got, r.looked, r.window(t, theWindow).Watched)
+		}
+	})
+}
+
 // A firing looks at a hundred, and the next one at others.
 func TestLooksAreBounded(t *testing.T) {
 	r := newRecents()
@@ -501,5 +521,12 @@ func TestWindowFormat(t *testing.T) {
 	}
 	if e := got.Entries[1]; e.Saves != 3 || string(e.New) != "4" || string(e.Status.New) != "5" {
 		t.Errorf("left alone: %+v", e)
+	}
+	// The sender is newer than the actor.
+	if _, err := r.actor().add(t.Context(), theWindow, []byte(`{"entries":[{"id":"n2","saves":4,"new":6,"status":{}}]}`)); err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(r.records[theWindow].value, &got); err != nil || string(got.Entries[1].New) != "6" {
+		t.Errorf("got %s, %v", r.records[theWindow].value, err)
 	}
 }

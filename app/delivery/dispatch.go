@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -24,6 +25,9 @@ var ErrNone = errors.New("no such delivery")
 type Notifications interface {
 	Status(ctx context.Context, id string) (notification.Status, error)
 	Original(ctx context.Context, id string) (string, error)
+
+	// Newer returns the notification of a newer push of the same tag; "" if there is none.
+	Newer(ctx context.Context, st notification.Status) (string, error)
 }
 
 // Dispatcher begins the deliveries of outcomes, and reads and restarts them.
@@ -75,6 +79,16 @@ func (d *Dispatcher) begin(ctx context.Context, t *target.Target, e target.Event
 		if m.Message.Original, err = d.Notifications.Original(ctx, e.Status.ID); err != nil && !errors.Is(err, notification.ErrNotFound) {
 			return err
 		}
+		// What comes from ACR's log may be old, and the target deploys what it gets.
+		if e.Status.Via(replication.ViaEventLog) {
+			if m.Newer, err = d.Notifications.Newer(ctx, e.Status); err != nil {
+				return err
+			}
+		}
+	}
+	if m.Newer != "" {
+		d.Log.LogAttrs(ctx, slog.LevelInfo, "delivery", slog.String("event", e.ID), slog.String("target", t.Name),
+			slog.String("decision", string(Superseded)), slog.String("newer", m.Newer))
 	}
 	if failure != nil {
 		d.Log.LogAttrs(ctx, slog.LevelError, "filter failed", slog.String("event", e.ID), slog.String("target", t.Name), slog.Any("err", failure))
@@ -84,7 +98,24 @@ func (d *Dispatcher) begin(ctx context.Context, t *target.Target, e target.Event
 	if err != nil {
 		return fmt.Errorf("encode message: %w", err)
 	}
-	_, err = d.invoke(ctx, e.ID, t.Name, methodStart, body)
+	return d.start(ctx, e.ID, t.Name, body)
+}
+
+// startTimeout is how long a delivery may take to begin.
+const startTimeout = 10 * time.Second
+
+// start begins a delivery. If the topic brings an event again, one may have begun, and
+// its actor be busy with an attempt: no other target waits for that.
+func (d *Dispatcher) start(ctx context.Context, eventID, name string, body []byte) error {
+	limited, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	_, err := d.invoke(limited, eventID, name, methodStart, body)
+	if err == nil || limited.Err() == nil {
+		return err
+	}
+	if s, _, failed := load(ctx, d.Records, ID(eventID, name)); failed == nil && s.Exists() {
+		return nil
+	}
 	return err
 }
 

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"allregions/app/actor"
@@ -35,6 +36,8 @@ type around struct {
 	statuses    map[string]notification.Status
 	original    string
 	originalErr error
+	newer       string
+	newerErr    error
 	started     []string          // "event target", in order
 	failed      []string          // likewise, of deliveries that begin as failed
 	messages    map[string]string // the request of the actor, by target
@@ -48,6 +51,10 @@ func (w *around) Status(_ context.Context, id string) (notification.Status, erro
 		return st, notification.ErrNotFound
 	}
 	return st, nil
+}
+
+func (w *around) Newer(context.Context, notification.Status) (string, error) {
+	return w.newer, w.newerErr
 }
 
 func (w *around) Original(context.Context, string) (string, error) { return w.original, w.originalErr }
@@ -253,6 +260,64 @@ func TestDispatchWithoutARecord(t *testing.T) {
 	}
 }
 
+// What ACR's log had may be older than what is deployed. Then a target that deploys gets
+// nothing, the delivery says why, and who wants it all the same can have it.
+func TestSuperseded(t *testing.T) {
+	away := errors.New("away")
+	swept := strings.Replace(outcome(notification.TypeRecovered, "recovered", "shop/cart"), `"tag":"v1"`,
+		`"tag":"v1","regions":[{"region":"westeurope"},{"region":"eastus","via":"event-log"}]`, 1)
+	for name, tt := range map[string]struct {
+		event, newer string
+		err          error
+		want         Phase
+		requests     int
+	}{
+		"swept, and a newer push is there": {swept, "n2", nil, Superseded, 2},
+		"swept, and the newest":            {swept, "", nil, Delivered, 3},
+		"the index is away":                {swept, "", away, "", 2},
+		"a webhook is not asked about":     {outcome(notification.TypeRecovered, "recovered", "shop/cart"), "n2", nil, Delivered, 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := &around{original: "{}", newer: tt.newer, newerErr: tt.err, statuses: map[string]notification.Status{"n1": {ID: "n1", Status: replication.Recovered}}}
+			d, log := newDispatcher(t, w)
+			outside := fake.New(time.Date(2026, 11, 22, 0, 33, 54, 0, time.UTC))
+			a := withActor(d, outside)
+			pass := func() {
+				for _, name := range []string{"everybody", "shop", "broken", "as-acr"} {
+					actorID := ID("n1/recovered", name)
+					for _, err := range outside.Pass(time.Minute, actorID, func(name string) error { return a.Remind(t.Context(), actorID, name) }) {
+						t.Error(err)
+					}
+				}
+			}
+			if err := d.Dispatch(t.Context(), []byte(tt.event)); !errors.Is(err, tt.err) {
+				t.Errorf("got %v, want %v", err, tt.err)
+			}
+			pass()
+			st, _, err := load(t.Context(), outside, ID("n1/recovered", "as-acr"))
+			if err != nil || st.Phase != tt.want || w.requests != tt.requests {
+				t.Fatalf("got %q, %v and %d requests, want %q and %d", st.Phase, err, w.requests, tt.want, tt.requests)
+			}
+			if tt.want != Superseded {
+				return
+			}
+			if st.Error != "notification n2 is of a newer push of the tag" || !strings.Contains(log.String(), "decision=superseded") {
+				t.Errorf("got %q, and the log is\n%s", st.Error, log)
+			}
+			failed := func(id string) bool { return strings.Contains(id, "as-acr/failed") }
+			if len(outside.Reminders) != 0 || slices.ContainsFunc(outside.Topic, failed) {
+				t.Errorf("left: reminders %v, topic %q", outside.Reminders, outside.Topic)
+			}
+			if st, err := d.Again(t.Context(), "n1", "as-acr"); err != nil || st.Phase != Pending {
+				t.Errorf("%+v, %v", st, err)
+			}
+			if pass(); w.requests != tt.requests+1 {
+				t.Errorf("sent %d, want %d", w.requests, tt.requests+1)
+			}
+		})
+	}
+}
+
 func TestList(t *testing.T) {
 	w := &around{statuses: map[string]notification.Status{
 		"n1": {ID: "n1", Status: replication.Recovered}, "n2": {ID: "n2", Status: replication.Collecting}}}
@@ -332,5 +397,47 @@ func TestAgain(t *testing.T) {
 	w.err = errors.New("no actors")
 	if _, err := d.Again(t.Context(), "n1", "shop"); !errors.Is(err, w.err) {
 		t.Errorf("no actors: %v", err)
+	}
+}
+
+// busy is the actors of deliveries of which one has an attempt under way, or does not
+// answer.
+type busy struct {
+	actor.Invoker
+	id string
+}
+
+func (b busy) Invoke(ctx context.Context, id, method string, body []byte) ([]byte, error) {
+	if id == b.id {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return b.Invoker.Invoke(ctx, id, method, body)
+}
+
+// An event that comes again, while a target has its time for it, is done when the other
+// deliveries have begun. Of a delivery that has not begun it is not done.
+func TestNoTargetWaitsForAnAttempt(t *testing.T) {
+	for _, begun := range []bool{true, false} {
+		t.Run(fmt.Sprint("begun: ", begun), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				d, _ := newDispatcher(t, &around{})
+				w := fake.New(time.Now())
+				withActor(d, w)
+				event := outcome(notification.TypeCompleted, "replicated", "shop/cart")
+				if begun {
+					begin(t, d, "everybody", Message{EventID: "n1/replicated", Event: event})
+				}
+				d.Actors = busy{d.Actors, ID("n1/replicated", "everybody")}
+				d.Targets = target.NewSet(d.Targets.All[:3], nil, time.Now)
+				start := time.Now()
+				if err := d.Dispatch(t.Context(), []byte(event)); (err == nil) != begun || time.Since(start) != startTimeout {
+					t.Errorf("got %v after %s, want an error: %t, after %s", err, time.Since(start), !begun, startTimeout)
+				}
+				if s, _, err := load(t.Context(), w, ID("n1/replicated", "shop")); err != nil || !s.Exists() {
+					t.Errorf("another target: %+v, %v; want a delivery", s, err)
+				}
+			})
+		})
 	}
 }

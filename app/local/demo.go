@@ -91,13 +91,13 @@ func demo(ctx context.Context, args []string) error {
 		<-s.Failed()
 		cancel(s.Err())
 	}()
-	fmt.Printf("Service at %[1]s, regions %[2]s, timeout %[3]s. See it: open %[1]s in a browser; the key is %[4]s.\nA simulated registry pushes images; each region's webhook fires when its replica has the image.\n\n",
-		s.URL, strings.Join(demoRegions, ", "), demoTimeout, s.Key)
+	fmt.Printf("Service at %[1]s, regions %[2]s, timeout %[3]s. In a browser: %[1]s, with the read key %[4]s.\nA simulated registry pushes images; each region's webhook fires when its replica has the image.\n\n",
+		s.URL, strings.Join(demoRegions, ", "), demoTimeout, o.ReadKey)
 	simulator := &acr.Registry{LoginServer: "contoso.azurecr.io", ServiceURL: s.URL, Key: s.Key}
 	if err := play(ctx, simulator, demoPushes(), facts, os.Stdout, slack); err != nil || !*hold {
 		return err
 	}
-	fmt.Printf("\nThe page stays at %s (key: %s) until Ctrl-C.\n", s.URL, s.Key)
+	fmt.Printf("\nThe page stays at %s (read key: %s) until Ctrl-C.\n", s.URL, o.ReadKey)
 	for {
 		select {
 		case <-facts: // an event that comes again

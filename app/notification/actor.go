@@ -69,6 +69,11 @@ const (
 	// CallTimeout is queued. A broker's first connection takes a second or two.
 	followTimeout = CallTimeout - 500*time.Millisecond
 
+	// settleTimeout bounds how long the reminder's turn waits until index and list are
+	// written, because events wait for that turn. The list takes a second, or a few under
+	// load.
+	settleTimeout = 5 * time.Second
+
 	// eventLogTimeout bounds the reading of ACR's event log. Nobody waits for the
 	// reminder's turn.
 	eventLogTimeout = 8 * time.Second
@@ -115,7 +120,13 @@ type Actor struct {
 	Catalog   Catalog
 
 	EventLog EventLog      // read before a notification times out; nil for none
+	Finder   Finder        // asked about the image of a notification that has timed out; nil for none
 	Timeout  time.Duration // how long a new notification waits for its regions
+
+	// Replicas, if not nil, is what Azure says of the replicas in these regions, as far as
+	// it is known. It must not block: a notification that times out says it of those
+	// that are missing.
+	Replicas func([]replication.Region) map[replication.Region]string
 
 	// Concluded, if not nil, is called with the id of each notification for which this
 	// process saved an outcome. It must not block.
@@ -167,7 +178,7 @@ func (a *Actor) addEvent(ctx context.Context, e replication.Event, plan replicat
 	r.State, d = replication.Add(before.State, e, plan, now)
 	if d.Changed {
 		r.Saves++
-		r.State = r.Traced(before.State, traceOf(ctx))
+		r.State = a.annotated(ctx, before.State, r.State)
 		if r.Reminder, err = a.setReminder(ctx, before.record, r.State, now); err != nil { // 2
 			return turn, d, err
 		}
@@ -193,6 +204,14 @@ func (a *Actor) addEvent(ctx context.Context, e replication.Event, plan replicat
 		}
 	}
 	return turn, d, err
+}
+
+// annotated returns s with what belongs to the outcomes that before has not.
+func (a *Actor) annotated(ctx context.Context, before, s replication.State) replication.State {
+	if a.Replicas != nil {
+		s = s.Explained(before, a.Replicas)
+	}
+	return s.Traced(before, traceOf(ctx))
 }
 
 // setReminder registers the reminder of a record that is to be saved with this state,
@@ -266,7 +285,7 @@ func (a *Actor) remind(ctx context.Context, id, name string) (d replication.Deci
 	r.State, d = a.decideDue(ctx, before.State, now)
 	if d.Changed || adopted {
 		r.Saves++
-		r.State = r.Traced(before.State, traceOf(ctx))
+		r.State = a.annotated(ctx, before.State, r.State)
 		if err := a.save(ctx, before, r, d); err != nil { // 3
 			return d, err
 		}
@@ -276,6 +295,9 @@ func (a *Actor) remind(ctx context.Context, id, name string) (d replication.Deci
 		level = slog.LevelInfo
 	}
 	a.logDecision(ctx, level, id, d, byReminder)
+	if slices.ContainsFunc(d.New, func(o replication.Outcome) bool { return o.Status == replication.TimedOut }) {
+		a.logOther(ctx, r.State)
+	}
 	if r.Status() != replication.Collecting {
 		a.logUnfinished(ctx, id, a.followReminder(ctx, len(before.Unpublished()), r))
 	}
@@ -317,6 +339,31 @@ func (a *Actor) addFired(ctx context.Context, s replication.State, now time.Time
 	return s
 }
 
+// logOther says if the missing regions of a notification that has timed out are in another
+// one of the same image, which has none of its regions: ACR may not give a push one id.
+func (a *Actor) logOther(ctx context.Context, s replication.State) {
+	if a.Finder == nil {
+		return
+	}
+	id, err := a.Finder.Find(ctx, catalog.Image{Repository: s.First.Repository, Digest: s.First.Digest, Tag: s.First.Tag})
+	if err != nil || id == "" || id == s.First.ID {
+		return // the timeout itself is there for all to see
+	}
+	other, err := a.load(ctx, id)
+	if err != nil || other.First.Digest != s.First.Digest || other.First.Action != s.First.Action {
+		return
+	}
+	var regions []replication.Region
+	for _, arrival := range other.Arrivals {
+		if !slices.Contains(s.Missing(), arrival.Region) {
+			return
+		}
+		regions = append(regions, arrival.Region)
+	}
+	a.Log.LogAttrs(ctx, slog.LevelError, "the missing regions are in another notification of the same image",
+		slog.String("notification", s.First.ID), slog.String("other", id), slog.Any("regions", regions))
+}
+
 // followReminder does 5 to 7 for the reminder's turn, of which unfinished outcomes were
 // decided by an earlier one. It saves that outcomes are published before the reminder
 // may go: a firing that finds them unpublished publishes them again.
@@ -335,7 +382,7 @@ func (a *Actor) followReminder(ctx context.Context, unfinished int, r record) er
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, followTimeout) // events wait
+	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
 	defer cancel()
 	return a.settle(ctx, r, settled)
 }

@@ -1461,6 +1461,22 @@ func TestFind(t *testing.T) {
 	if _, err := client.Find(t.Context(), catalog.Image{Repository: "shop/car", Tag: "tv1"}); !errors.Is(err, ErrNotFound) {
 		t.Errorf("another repository: %v", err)
 	}
+	// A newer push is one of the same tag, and no other.
+	for _, tt := range []struct{ id, want string }{{"old", "moved"}, {"moved", ""}, {"untagged", ""}} {
+		st, err := client.Status(t.Context(), tt.id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := client.Newer(t.Context(), st); err != nil || got != tt.want {
+			t.Errorf("newer than %s: %q, %v, want %q", tt.id, got, err, tt.want)
+		}
+		// The index may not have the notification yet.
+		st.ID, st.StartedAt = "newest", st.StartedAt.Add(time.Hour)
+		if got, err := client.Newer(t.Context(), st); err != nil || got != "" {
+			t.Errorf("newer than the newest: %q, %v", got, err)
+		}
+	}
+
 	// A record that has expired leaves an index that leads nowhere.
 	delete(w.Records, "untagged")
 	if got := find("sha256:cc", ""); got != "none" {
@@ -1625,6 +1641,51 @@ func TestEventLogIsAskedBeforeTheTimeout(t *testing.T) {
 				}
 				w.reminders(t, nil)
 			})
+		})
+	}
+}
+
+// Who gives each region an id of its own is told so when a notification times out.
+func TestOtherNotificationOfTheImage(t *testing.T) {
+	for name, tt := range map[string]struct {
+		region replication.Region // of the other one
+		digest string
+		fails  bool
+		want   bool
+	}{
+		"a missing region": {"japaneast", "sha256:aa", false, true},
+		"a region that is there: it is a push of its own": {"westeurope", "sha256:aa", false, false},
+		"another image":     {"japaneast", "sha256:bb", false, false},
+		"the store is away": {"japaneast", "sha256:aa", true, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld()
+			w.add(t, "westeurope")
+			w.Now = w.Now.Add(time.Second)
+			other := event(tt.region)
+			other.ID, other.Digest = "n2", tt.digest
+			w.addTo(t, w.actor(), other)
+			newest := catalog.Entries(catalog.Image{Repository: other.Repository, Tag: other.Tag}, other.ID, w.Now)
+			if err := w.World.Send(newest, catalog.Listed{})(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+
+			var log bytes.Buffer
+			a := w.actor()
+			a.Finder, a.Log = w, slog.New(slog.NewTextHandler(&log, nil))
+			w.Now = due
+			if tt.fails {
+				w.FailRead = func(n int, _ string) fake.Failure { return map[bool]fake.Failure{true: fake.Lost}[n > 1] }
+			}
+			if err := a.Remind(t.Context(), "n1", w.state(t).Reminder); err != nil && !tt.fails {
+				t.Error(err)
+			}
+			if got := strings.Contains(log.String(), "level=ERROR"); got != tt.want {
+				t.Errorf("told: %v, want %v:\n%s", got, tt.want, &log)
+			}
+			if want := `msg="the missing regions are in another notification of the same image" notification=n1 other=n2 regions=[japaneast]`; tt.want && !strings.Contains(log.String(), want) {
+				t.Errorf("no %s in\n%s", want, &log)
+			}
 		})
 	}
 }

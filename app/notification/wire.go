@@ -29,9 +29,10 @@ type Status struct {
 	ConcludedAt *time.Time         `json:"concludedAt,omitempty"` // of the newest outcome
 	DurationMS  *int64             `json:"durationMs,omitempty"`  // startedAt to concludedAt
 
-	Regions  []RegionStatus       `json:"regions"` // in order of arrival
-	Missing  []replication.Region `json:"missing"`
-	Mismatch bool                 `json:"mismatch"` // regions disagree on digest or tag
+	Regions  []RegionStatus                `json:"regions"` // in order of arrival
+	Missing  []replication.Region          `json:"missing"`
+	Replicas map[replication.Region]string `json:"replicas,omitempty"` // what Azure said of those that are missing, when it timed out
+	Mismatch bool                          `json:"mismatch"`           // regions disagree on digest or tag
 }
 
 // Concluded tells whether an outcome was reached.
@@ -52,6 +53,11 @@ func (s Status) Has(region replication.Region) bool {
 	return slices.ContainsFunc(s.Regions, func(r RegionStatus) bool { return r.Region == region })
 }
 
+// Via tells whether the event of a region came in this way.
+func (s Status) Via(via replication.Via) bool {
+	return slices.ContainsFunc(s.Regions, func(r RegionStatus) bool { return r.Via == via })
+}
+
 // RegionStatus is one region that has reported. Digest and Tag are given only
 // where they are not those of the notification.
 type RegionStatus struct {
@@ -69,7 +75,7 @@ func statusOf(s replication.State) Status {
 		Repository: s.First.Repository, Tag: s.First.Tag, Digest: s.First.Digest,
 		MediaType: s.First.MediaType, Size: s.First.Size,
 		Status: s.Status(), StartedAt: s.StartedAt, Deadline: s.Deadline,
-		Regions: []RegionStatus{}, Missing: s.Missing(), Mismatch: s.Mismatch,
+		Regions: []RegionStatus{}, Missing: s.Missing(), Replicas: s.Replicas(), Mismatch: s.Mismatch,
 	}
 	for _, a := range s.Arrivals {
 		r := RegionStatus{Region: a.Region, ReceivedAt: a.ReceivedAt, Via: a.Via}
@@ -154,7 +160,7 @@ type document struct {
 // it does not know stands out.
 type ownPart struct {
 	Format, ID, Timestamp, Action, LoginServer, Image, Tag, Digest, MediaType, Size, Status, StartedAt, Deadline,
-	ConcludedAt, DurationMS, Regions, Missing, Mismatch actor.Skipped
+	ConcludedAt, DurationMS, Regions, Missing, Replicas, Mismatch actor.Skipped
 	Actor storedRecord
 }
 
@@ -183,12 +189,13 @@ type storedArrival struct {
 }
 
 type storedOutcome struct {
-	Status    replication.Status `json:"status"`
-	At        time.Time          `json:"at"`
-	Arrivals  int                `json:"arrivals"`
-	Mismatch  bool               `json:"mismatch,omitempty"`
-	Published bool               `json:"published,omitempty"`
-	Trace     string             `json:"trace,omitempty"`
+	Status    replication.Status            `json:"status"`
+	At        time.Time                     `json:"at"`
+	Arrivals  int                           `json:"arrivals"`
+	Mismatch  bool                          `json:"mismatch,omitempty"`
+	Published bool                          `json:"published,omitempty"`
+	Replicas  map[replication.Region]string `json:"replicas,omitempty"`
+	Trace     string                        `json:"trace,omitempty"`
 }
 
 func storedOf(r record) storedRecord {

@@ -68,7 +68,7 @@ const text = (s, attributes) => el('bdi', attributes, visible(s));
 // ---- Words -------------------------------------------------------------------
 
 const statusWords = { collecting: 'Collecting', replicated: 'Replicated', timedOut: 'Timed out', recovered: 'Recovered' };
-const statusShapes = { collecting: 'waiting', replicated: 'in', timedOut: 'missing', recovered: 'in', pending: 'waiting', delivered: 'in', failed: 'missing' };
+const statusShapes = { collecting: 'waiting', replicated: 'in', timedOut: 'missing', recovered: 'in', pending: 'waiting', delivered: 'in', failed: 'missing', superseded: 'point' };
 const said = { replicated: 'is in all regions', timedOut: 'timed out with regions missing', recovered: 'is in all regions after all' };
 const ways = { '': 'by its webhook', queue: 'by the queue', 'event-log': 'from the event log of ACR' };
 
@@ -91,7 +91,7 @@ function when(time) {
 
 const nameOf = (s) => (s.repository || '(no repository)') + (s.tag ? ':' + s.tag : s.digest ? '@' + s.digest.slice(0, 19) + '…' : '');
 const shortDigest = (d) => (d.length > 24 ? d.slice(0, 19) + '…' : d);
-const state = (name) => el('span', { class: `status is-${name}` }, icon(statusShapes[name] ?? 'point'), statusWords[name] ?? name);
+const state = (name) => el('span', { class: `status is-${name}` }, icon(statusShapes[name] ?? 'point'), statusWords[name] ?? name[0].toUpperCase() + name.slice(1));
 
 // ---- What is known -----------------------------------------------------------
 

@@ -21,6 +21,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/data/azcosmos"
 
+	"allregions/app/intake"
 	"allregions/app/local/acr"
 	"allregions/app/local/cosmos"
 )
@@ -233,7 +234,7 @@ func testFlow(t *testing.T, o Options, stored func(t *testing.T, s *Stack, id st
 			}
 			done := make(chan answer, 1)
 			go func() {
-				st := get200(t, s, "/notifications/"+p.ID+"?wait=5m")
+				st := get200(t, s, "/notifications/"+p.ID+"?wait=230s")
 				done <- answer{st, time.Now()}
 			}()
 			fire(t, acrOf, p, "japaneast", http.StatusAccepted)
@@ -318,7 +319,7 @@ func testFlow(t *testing.T, o Options, stored func(t *testing.T, s *Stack, id st
 			defer client.CloseIdleConnections()
 			for range cap(ends) {
 				wg.Go(func() {
-					req, _ := http.NewRequestWithContext(ctx, http.MethodGet, s.URL+"/notifications/"+p.ID+"?wait=5m&require=replicated", nil)
+					req, _ := http.NewRequestWithContext(ctx, http.MethodGet, s.URL+"/notifications/"+p.ID+"?wait=230s&require=replicated", nil)
 					req.Header.Set("x-functions-key", s.Key)
 					resp, err := client.Do(req)
 					if err != nil {
@@ -353,7 +354,7 @@ func testFlow(t *testing.T, o Options, stored func(t *testing.T, s *Stack, id st
 				}
 			}
 			done := make(chan status, 1)
-			go func() { done <- get200(t, s, byDigest+"&wait=5m&require=replicated") }()
+			go func() { done <- get200(t, s, byDigest+"&wait=230s&require=replicated") }()
 			fire(t, acrOf, p, "eastus", http.StatusAccepted)
 			eventually(t, timeout, "while it collects, it says who is missing", func() bool { // the index is behind the answer
 				code, body := request(t, http.MethodGet, s.URL+byTag+"&require=replicated", s.Key)
@@ -634,6 +635,23 @@ func TestQueue(t *testing.T) {
 	if err := s.Process(SchedulerProcess).Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
+	// What cannot be delivered for a day is dead, and counted.
+	yesterday := acr.NewPush("shop/cart", "v0")
+	if err := s.dapr.Topic(PubSub, "acr-webhooks").Publish(t.Context(), "yesterday", queuedEvent(t, yesterday, 25*time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	letters := &intake.DeadLetters{Records: s.dapr.Records("statestore", "")}
+	counted := func(n int, event, reason string) {
+		eventually(t, soon, "the dead letter is counted", func() bool {
+			sum, err := letters.Summary(t.Context())
+			return err == nil && sum.Count == n && sum.Last.Event == event && strings.HasPrefix(sum.Last.Reason, reason+": ")
+		})
+	}
+	counted(1, yesterday.ID+"/eastus", "givenUp")
+	if event := <-dead; !strings.Contains(event, yesterday.ID) {
+		t.Errorf("dead is %s", event)
+	}
+
 	p := acr.NewPush("shop/cart", "v1")
 	code, body, err := r.Fire(t.Context(), p, regions[0])
 	if code != http.StatusAccepted || err != nil || !strings.Contains(string(body), `"queued":true`) {
@@ -665,4 +683,5 @@ func TestQueue(t *testing.T) {
 	case <-time.After(soon):
 		t.Error("nothing is dead")
 	}
+	counted(2, "x", "notOurs")
 }

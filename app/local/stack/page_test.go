@@ -226,8 +226,8 @@ func TestPage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const key = "page-key-3f9a"
-	s, registry := start(t, Options{Key: key, Timeout: 8 * time.Second, Settings: map[string]string{"NOTIFY_TARGETS": string(targets)},
+	const key, postKey = "read-key-3f9a", "post-key-77c1"
+	s, registry := start(t, Options{Key: postKey, ReadKey: key, Timeout: 8 * time.Second, Settings: map[string]string{"NOTIFY_TARGETS": string(targets)},
 		Ended: func(string, string) {}})
 	b := open(t, s.URL)
 	const fast = 3 * time.Second
@@ -319,11 +319,13 @@ func TestPage(t *testing.T) {
 	works.Store(true)
 	b.shows(fast, "[data-key=deliveries]", "Send again")
 	b.follow("[data-key=deliveries] button")
+	b.shows(fast, "dialog", "needs a webhook key")
+	b.enter("#post", postKey)
 	b.shows(soon, "[data-key=deliveries]", "Delivered")
 	b.visit("/notifications/none")
 	b.shows(fast, "main", "There is no such notification")
 	b.visit("/regions")
-	b.shows(fast, "main", "Regions")
+	b.shows(fast, "[data-key=japaneast]", "median", "95 % within", "Missed in the last day")
 	b.accessible("the regions")
 	b.shot("regions")
 
@@ -345,7 +347,7 @@ func TestPage(t *testing.T) {
 	})
 	b.shows(soon, pageRow(after), "shop/after:v1")
 
-	b.safe(key)
+	b.safe(key, postKey)
 	b.follow("#forget")
 	b.shows(fast, "main", "Which key?")
 	if got := eval[string](b, "sessionStorage.getItem('key') + document.body.innerText"); strings.Contains(got, key) || strings.Contains(got, "shop/") {
@@ -354,9 +356,9 @@ func TestPage(t *testing.T) {
 }
 
 // safe checks where the key went, and what the browser complained about.
-func (b *browser) safe(key string) {
+func (b *browser) safe(key, postKey string) {
 	b.t.Helper()
-	if got := eval[string](b, "document.cookie + JSON.stringify(localStorage)"); strings.Contains(got, key) || !strings.HasPrefix(got, "{") {
+	if got := eval[string](b, "document.cookie + JSON.stringify(localStorage)"); strings.Contains(got, key) || strings.Contains(got, postKey) || !strings.HasPrefix(got, "{") {
 		b.t.Errorf("the browser keeps %s", got)
 	}
 	if got := eval[string](b, "sessionStorage.getItem('key')"); got != key {
@@ -365,7 +367,7 @@ func (b *browser) safe(key string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, url := range b.asked {
-		if strings.Contains(url, key) || !strings.HasPrefix(url, b.url+"/") {
+		if strings.Contains(url, key) || strings.Contains(url, postKey) || !strings.HasPrefix(url, b.url+"/") {
 			b.t.Errorf("the page asked for %s", url)
 		}
 	}
