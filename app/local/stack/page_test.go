@@ -228,7 +228,8 @@ func TestPage(t *testing.T) {
 	}
 	const key, postKey = "read-key-3f9a", "post-key-77c1"
 	s, registry := start(t, Options{Key: postKey, ReadKey: key, Timeout: 8 * time.Second, Settings: map[string]string{"NOTIFY_TARGETS": string(targets)},
-		Ended: func(string, string) {}})
+		Replicas: 2, Ended: func(string, string) {}})
+	registry.ServiceURL = s.Replicas[1].URL // the page is that of the first
 	b := open(t, s.URL)
 	const fast = 3 * time.Second
 
@@ -253,7 +254,9 @@ func TestPage(t *testing.T) {
 	fire(t, registry, cart, "eastus", http.StatusAccepted)
 	b.until(fast, fmt.Sprintf("document.querySelector('%s') === window.kept", in(cart, "eastus", "in")))
 	fire(t, registry, cart, "japaneast", http.StatusAccepted)
+	fired := time.Now()
 	b.shows(fast, ".row"+pageRow(cart), "Replicated")
+	t.Logf("an outcome was on the page after %v", time.Since(fired))
 	b.shows(fast, "#announce", "shop/cart:v1.4.2 is in all regions")
 
 	// One of each other kind.
@@ -332,11 +335,11 @@ func TestPage(t *testing.T) {
 	// The service goes away and comes back.
 	b.visit("/")
 	b.shows(fast, "#connection", "Live")
-	if err := s.Hold(ServiceProcess, syscall.SIGTERM); err != nil {
+	if err := s.Hold(Numbered(ServiceProcess, 0), syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
 	b.shows(soon, "#connection", "Connection lost", "trying again")
-	if err := s.Release(ServiceProcess); err != nil {
+	if err := s.Release(Numbered(ServiceProcess, 0)); err != nil {
 		t.Fatal(err)
 	}
 	b.shows(soon, "#connection", "Live")
