@@ -182,7 +182,11 @@ func TestStream(t *testing.T) {
 		list.fail(errors.New("no store"))
 		s.expect(t, "error")
 		list.fail(nil)
+		begin = time.Now()
 		for name := "error"; name == "error"; name, _ = s.next(t) {
+		}
+		if took := time.Since(begin); took > 2*followInterval {
+			t.Errorf("that the list can be read again was said after %v", took)
 		}
 	})
 }
@@ -233,7 +237,7 @@ func TestStreamEnds(t *testing.T) {
 		defer s.close()
 		for name := "page"; name != ""; name, _ = s.next(t) {
 		}
-		if got := time.Since(begin); got < streamLife || got > 230*time.Second {
+		if got := time.Since(begin); got < streamLife || got > streamLife+streamSpread || streamLife+streamSpread > 230*time.Second {
 			t.Errorf("it ended after %v", got)
 		}
 		s = openStream(t, h, "")

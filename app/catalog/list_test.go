@@ -391,6 +391,8 @@ func TestQuery(t *testing.T) {
 		{"repository", Query{Repository: "shop/pay"}, []string{"repository"}},
 		{"part of a repository", Query{Repository: "shop"}, nil},
 		{"tag", Query{Tag: "v1"}, []string{"tag"}},
+		{"part of a name", Query{Search: "pay:v"}, []string{"repository"}},
+		{"part of no name", Query{Search: "pay:v1"}, nil},
 		{"region", Query{Missing: "uksouth"}, []string{"missing"}},
 		{"region that is there", Query{Missing: "westeurope"}, nil},
 		{"two", Query{Status: replication.TimedOut, Tag: "v1"}, []string{"tag"}},
