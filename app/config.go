@@ -38,11 +38,13 @@ type Config struct {
 	Actions      Actions   `envconfig:"WEBHOOK_ACTIONS" default:"push"`
 	Owner        Owner     `envconfig:"WEBHOOK_OWNER"`
 
+	CatchUp        CatchUp `envconfig:"CATCH_UP" default:"1h"`
 	Timeout        Timeout `envconfig:"WEBHOOK_TIMEOUT" default:"2m"`
 	Keys           Keys    `envconfig:"WEBHOOK_KEYS"`
 	AllowAnonymous bool    `envconfig:"WEBHOOK_ALLOW_ANONYMOUS" default:"false"`
 
 	ShutdownDelay time.Duration `envconfig:"SHUTDOWN_DELAY" default:"0s"`
+	Peer          PeerURL       `envconfig:"PEER_URL"`
 
 	// Components of Dapr, and topics.
 	StateStore   Name `envconfig:"STATE_STORE" default:"statestore"`
@@ -69,6 +71,9 @@ func loadConfig() (Config, error) {
 	errs := unknownSettings(os.Environ(), settingNames[Config]())
 	if err := process(&c); err != nil {
 		return c, errors.Join(append(errs, err)...)
+	}
+	if c.Peer.URL == nil {
+		c.Peer = containerAppURL(os.Getenv("CONTAINER_APP_NAME"), os.Getenv("CONTAINER_APP_ENV_DNS_SUFFIX"))
 	}
 	if c.Port == c.AppPort {
 		errs = append(errs, fmt.Errorf("APP_PORT: %d is PORT as well; the sidecar's listener must be another one", c.AppPort))
@@ -197,6 +202,25 @@ func (p *PublicURL) Decode(s string) (err error) {
 	return nil
 }
 
+// PeerURL is the address of all replicas together; without a URL, unknown.
+type PeerURL struct{ URL *url.URL }
+
+func (p *PeerURL) Decode(s string) (err error) {
+	if p.URL, err = parseURL(s, "http", "https"); err != nil {
+		return errors.New("not a URL such as https://allregions.example.com: https or http, a host, perhaps a path, and nothing else")
+	}
+	return nil
+}
+
+// containerAppURL is where an app's own requests to itself go: Container Apps sets these
+// variables.
+func containerAppURL(app, suffix string) PeerURL {
+	if app == "" || suffix == "" {
+		return PeerURL{}
+	}
+	return PeerURL{&url.URL{Scheme: "https", Host: app + "." + suffix}}
+}
+
 // parseURL parses an address of a server. Its error does not quote s, which is a secret
 // if somebody has put a password into it.
 func parseURL(s string, schemes ...string) (*url.URL, error) {
@@ -270,6 +294,20 @@ func (t *Timeout) Decode(s string) error {
 		return fmt.Errorf("%s is not between %s and 30 days", d, minTimeout)
 	}
 	*t = Timeout(d)
+	return nil
+}
+
+// CatchUp is how far back ACR's log is read; 0 does not read it.
+type CatchUp time.Duration
+
+const minCatchUp, maxCatchUp = time.Minute, 24 * time.Hour
+
+func (c *CatchUp) Decode(s string) error {
+	d, err := time.ParseDuration(strings.TrimSpace(s))
+	if err != nil || d < 0 || d > maxCatchUp || d > 0 && d < minCatchUp {
+		return fmt.Errorf("%q is neither 0 nor a duration from %s to 24 hours, such as 1h", s, minCatchUp)
+	}
+	*c = CatchUp(d)
 	return nil
 }
 

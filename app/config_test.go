@@ -43,7 +43,8 @@ func TestDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := Config{Port: 8080, AppPort: 3001, Regions: Regions{"westeurope", "eastus"}, Registration: true, Actions: Actions{"push"}, Timeout: Timeout(2 * time.Minute),
+	want := Config{Port: 8080, AppPort: 3001, Regions: Regions{"westeurope", "eastus"}, Registration: true, Actions: Actions{"push"},
+		CatchUp: CatchUp(time.Hour), Timeout: Timeout(2 * time.Minute),
 		Keys: Keys{"k1", "k2"}, StateStore: "statestore", ImageStore: "images", PubSub: "pubsub", Topic: "acr-notifications", WebhookTopic: "acr-webhooks", DaprGRPCPort: 50001}
 	if got, want := fmt.Sprintf("%#v", c), fmt.Sprintf("%#v", want); got != want {
 		t.Errorf("\n got %s\nwant %s", got, want)
@@ -67,8 +68,8 @@ func TestEmptyIsNotSet(t *testing.T) {
 func TestEverySettingIsRead(t *testing.T) {
 	const id = "/subscriptions/s/resourceGroups/g/providers/Microsoft.ContainerRegistry/registries/contoso"
 	environment(t, map[string]string{"REGISTRY_RESOURCE_ID": id, "PORT": "1", "APP_PORT": "2", "WEBHOOK_REGIONS": "eastus", "WEBHOOK_TIMEOUT": "1h",
-		"PUBLIC_URL": "https://h/p", "WEBHOOK_REGISTRATION": "off", "WEBHOOK_ACTIONS": "push, delete", "WEBHOOK_OWNER": "prod",
-		"WEBHOOK_ALLOW_ANONYMOUS": "true", "STATE_STORE": "s", "IMAGE_STORE": "i", "PUBSUB": "p", "TOPIC": "t", "WEBHOOK_TOPIC": "off", "SHUTDOWN_DELAY": "3s", "NOTIFY_TARGETS": `[{"name":"ops","type":"slack","url":"https://example.com/"}]`, "OTEL_EXPORTER_OTLP_ENDPOINT": "https://collector:4317", "DAPR_GRPC_PORT": "3"})
+		"CATCH_UP": "0", "PUBLIC_URL": "https://h/p", "WEBHOOK_REGISTRATION": "off", "WEBHOOK_ACTIONS": "push, delete", "WEBHOOK_OWNER": "prod",
+		"WEBHOOK_ALLOW_ANONYMOUS": "true", "STATE_STORE": "s", "IMAGE_STORE": "i", "PUBSUB": "p", "TOPIC": "t", "WEBHOOK_TOPIC": "off", "SHUTDOWN_DELAY": "3s", "PEER_URL": "http://127.0.0.1:9/p", "NOTIFY_TARGETS": `[{"name":"ops","type":"slack","url":"https://example.com/"}]`, "OTEL_EXPORTER_OTLP_ENDPOINT": "https://collector:4317", "DAPR_GRPC_PORT": "3"})
 	c, err := loadConfig()
 	if err != nil {
 		t.Fatal(err)
@@ -85,11 +86,36 @@ func TestEverySettingIsRead(t *testing.T) {
 	if c.OTLP.URL == nil || c.OTLP.URL.String() != "https://collector:4317" {
 		t.Errorf("collector %v", c.OTLP.URL)
 	}
-	c.Registry, c.PublicURL, c.Targets, c.OTLP = ResourceID{}, PublicURL{}, nil, Collector{}
+	if c.Peer.URL == nil || c.Peer.URL.String() != "http://127.0.0.1:9/p" {
+		t.Errorf("peer %v", c.Peer.URL)
+	}
+	c.Registry, c.PublicURL, c.Targets, c.OTLP, c.Peer = ResourceID{}, PublicURL{}, nil, Collector{}, PeerURL{}
 	want := Config{Port: 1, AppPort: 2, Regions: Regions(registry.Static{"eastus"}), Actions: Actions{"push", "delete"}, Owner: "prod", Timeout: Timeout(time.Hour), AllowAnonymous: true,
 		ShutdownDelay: 3 * time.Second, StateStore: "s", ImageStore: "i", PubSub: "p", Topic: "t", WebhookTopic: off, DaprGRPCPort: 3}
 	if got, want := fmt.Sprintf("%#v", c), fmt.Sprintf("%#v", want); got != want {
 		t.Errorf("\n got %s\nwant %s", got, want)
+	}
+}
+
+// On Container Apps the app reaches itself by a name that follows from two variables.
+// A setting wins, and one variable alone is no name.
+func TestPeerURL(t *testing.T) {
+	for _, tt := range []struct{ app, suffix, setting, want string }{
+		{"", "", "", "<nil>"},
+		{"allregions", "", "", "<nil>"},
+		{"", "blue-1.westeurope.azurecontainerapps.io", "", "<nil>"},
+		{"allregions", "blue-1.westeurope.azurecontainerapps.io", " ", "https://allregions.blue-1.westeurope.azurecontainerapps.io"},
+		{"allregions", "blue-1.westeurope.azurecontainerapps.io", "http://localhost:1", "http://localhost:1"},
+	} {
+		t.Run(tt.want, func(t *testing.T) {
+			environment(t, with("PEER_URL", tt.setting))
+			t.Setenv("CONTAINER_APP_NAME", tt.app)
+			t.Setenv("CONTAINER_APP_ENV_DNS_SUFFIX", tt.suffix)
+			c, err := loadConfig()
+			if got := fmt.Sprint(c.Peer.URL); err != nil || got != tt.want {
+				t.Errorf("got %s, %v, want %s", got, err, tt.want)
+			}
+		})
 	}
 }
 
@@ -121,6 +147,10 @@ func TestWrongSettingsAreNamed(t *testing.T) {
 		{with("APP_PORT", "-1"), []string{"APP_PORT: "}},
 		{with("PORT", "3001"), []string{"APP_PORT: 3001 is PORT as well"}},
 		{with("DAPR_GRPC_PORT", "x"), []string{"DAPR_GRPC_PORT: "}},
+		{with("CATCH_UP", "long"), []string{`CATCH_UP: "long" is neither 0 nor a duration from 1m0s to 24 hours`}},
+		{with("CATCH_UP", "59s"), []string{"CATCH_UP: "}},
+		{with("CATCH_UP", "25h"), []string{"CATCH_UP: "}},
+		{with("CATCH_UP", "-1h"), []string{"CATCH_UP: "}},
 		{with("WEBHOOK_TIMEOUT", "soon"), []string{`WEBHOOK_TIMEOUT: "soon"`, "0:02:00"}},
 		{with("WEBHOOK_TIMEOUT", "500ms"), []string{"WEBHOOK_TIMEOUT: 500ms is not between 1s"}},
 		{with("WEBHOOK_TIMEOUT", "721h"), []string{"WEBHOOK_TIMEOUT: ", "30 days"}},
@@ -142,6 +172,10 @@ func TestWrongSettingsAreNamed(t *testing.T) {
 		{with("PUBLIC_URL", "https://allregions.example.com?code=s3cr3t"), []string{"PUBLIC_URL: not a URL"}},
 		{with("PUBLIC_URL", "https://s3cr3t\x7f"), []string{"PUBLIC_URL: not a URL"}},
 		{with("PUBLIC_URL", "https://h/"+strings.Repeat("x", 250)), []string{"PUBLIC_URL: not a URL"}},
+		{with("PEER_URL", "allregions.internal"), []string{"PEER_URL: not a URL such as https://allregions.example.com"}},
+		{with("PEER_URL", "ftp://allregions.internal"), []string{"PEER_URL: not a URL"}},
+		{with("PEER_URL", "https://user:s3cr3t@allregions.internal"), []string{"PEER_URL: not a URL"}},
+		{with("PEER_URL", "https://allregions.internal?code=s3cr3t"), []string{"PEER_URL: not a URL"}},
 		{with("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4317"), []string{"OTEL_EXPORTER_OTLP_ENDPOINT: not a URL such as http://localhost:4317"}},
 		{with("OTEL_EXPORTER_OTLP_ENDPOINT", "grpc://collector:4317"), []string{"OTEL_EXPORTER_OTLP_ENDPOINT: not a URL"}},
 		{with("OTEL_EXPORTER_OTLP_ENDPOINT", "http://"), []string{"OTEL_EXPORTER_OTLP_ENDPOINT: not a URL"}},

@@ -80,7 +80,7 @@ func drain(s *service, public, private *http.Server, log *slog.Logger) error {
 		return errors.Join(public.Close(), private.Close())
 	}
 	s.host.Wait()
-	return errors.Join(err, s.index.Flush(ctx))
+	return errors.Join(err, s.catalog.Flush(ctx))
 }
 
 // instance tells this process from its like: on Container Apps each replica has a
@@ -113,10 +113,13 @@ func newPublicServer(h http.Handler, log *slog.Logger) *http.Server {
 	}
 }
 
-// newPrivateServer is for 127.0.0.1 alone: it asks for no key.
-func newPrivateServer(dapr, metrics http.Handler) *http.Server {
+// newPrivateServer is for 127.0.0.1 alone: it asks for no key. No message that is held
+// holds up its end.
+func newPrivateServer(dapr *sidecar.Host, metrics http.Handler) *http.Server {
 	mux := http.NewServeMux()
 	mux.Handle("/", dapr)
 	mux.Handle("GET /metrics", metrics)
-	return &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	server.RegisterOnShutdown(dapr.Release)
+	return server
 }

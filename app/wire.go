@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	azurearm "github.com/Azure/azure-sdk-for-go/sdk/azcore/arm"
 	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
 
 	"allregions/app/api"
@@ -16,6 +17,7 @@ import (
 	"allregions/app/intake"
 	"allregions/app/notification"
 	"allregions/app/registry"
+	"allregions/app/replication"
 	"allregions/app/sidecar"
 	"allregions/app/target"
 	"allregions/app/telemetry"
@@ -34,9 +36,9 @@ type wiring struct {
 
 // service is what serve runs.
 type service struct {
-	public *api.Handler  // for the public listener
-	host   *sidecar.Host // for the sidecar's
-	index  *catalog.Index
+	public  *api.Handler  // for the public listener
+	host    *sidecar.Host // for the sidecar's
+	catalog catalog.Catalog
 }
 
 // now is wall time, without the monotonic clock: other processes compare it.
@@ -44,26 +46,36 @@ func now() time.Time { return time.Now().Round(0) }
 
 func (w wiring) service(ctx context.Context) (*service, error) {
 	states := w.dapr.Records(string(w.config.StateStore), "")
-	regions, eventLog, err := w.connect(ctx, states)
-	if err != nil {
-		return nil, err
-	}
-	index := catalog.NewIndex(states, w.log)
+	listed := w.catalog(states)
 	client := &notification.Client{
 		Actors:  w.dapr.Actors(notification.ActorType),
 		Records: w.dapr.Records(string(w.config.ImageStore), ""),
-		Index:   index,
+		Index:   listed.Index,
 	}
-	in := w.intake(client)
+	in := w.intake(client, states)
+	acr, err := w.connect(found{in})
+	if err != nil {
+		return nil, err
+	}
+	in.Regions = acr.regions
+	for _, run := range acr.run {
+		go run(ctx)
+	}
 	out, deliveries := w.deliveries(client)
 	public := api.New(api.Config{
+		Peer:       w.peer(),
 		Intake:     in,
 		Statuses:   client,
+		List:       listed.List,
 		Deliveries: out,
-		Regions:    regions,
-		Keys:       api.NewKeys(w.config.Keys),
+		Regions:    acr.regions,
+		Activity: func(ctx context.Context) (map[replication.Region]catalog.Activity, error) {
+			return listed.List.Activity(ctx, now())
+		},
+		DeadLetters: in.DeadLetters.Summary,
+		Keys:        api.NewKeys(w.config.Keys),
 		Ready: func(ctx context.Context) error {
-			_, err := regions.Expected(ctx)
+			_, err := acr.regions.Expected(ctx)
 			return errors.Join(w.dapr.Ready(ctx), err)
 		},
 		Received:   w.telemetry.Received,
@@ -71,38 +83,87 @@ func (w wiring) service(ctx context.Context) (*service, error) {
 		Propagator: w.telemetry.Propagator,
 		Log:        w.log,
 	})
-	actors := []sidecar.Actor{w.notifications(index, eventLog, public.Concluded), deliveries}
+	notifications := w.notifications(listed, acr, public.Concluded)
+	actors := append(acr.actor, w.recent(notifications), deliveries,
+		sidecar.Actor{Type: notification.ActorType, Methods: notifications.Methods(), Remind: notifications.Remind})
 	host := sidecar.NewHost(w.log, w.telemetry.Propagator, actors, w.subscriptions(in, out), w.dapr.Broker)
-	return &service{public: public, host: host, index: index}, nil
+	return &service{public: public, host: host, catalog: listed}, nil
 }
 
-// connect takes the regions from the fixed list, or, with a registry, from Azure,
-// and then keeps the registry's webhooks as they must be, until ctx ends. The event
-// log is nil without a registry.
-func (w wiring) connect(ctx context.Context, saved *sidecar.Records) (api.Regions, notification.EventLog, error) {
+// connected is what the service has of its registry. Without one, the regions are a fixed
+// list, and the rest is nil.
+type connected struct {
+	regions  api.Regions
+	eventLog notification.EventLog
+	replicas func([]replication.Region) map[replication.Region]string
+	actor    []sidecar.Actor
+	run      []func(context.Context) // what goes on until its context ends
+}
+
+// connect takes the regions from the fixed list, or, with a registry, takes part in the
+// work on it.
+func (w wiring) connect(in registry.Intake) (connected, error) {
 	fixed := registry.Static(w.config.Regions)
-	if w.config.Registry.ID == nil {
+	id := w.config.Registry.ID
+	if id == nil {
 		w.log.Info("the registry's regions", "regions", w.config.Regions, "from", "WEBHOOK_REGIONS")
-		return fixed, nil, nil
+		return connected{regions: fixed}, nil
 	}
 	arm, err := azureRegistry(w.config.Registry)
 	if err != nil {
-		return nil, nil, err
+		return connected{}, err
 	}
-	discovery := registry.NewDiscovery(arm, saved, fixed, time.Now, w.log)
-	go discovery.Run(ctx)
-
+	actors := w.dapr.Actors(registry.ActorType)
+	records := w.dapr.Records(string(w.config.StateStore), registry.ActorType+"-")
+	view := &registry.View{Name: id.Name, Records: records, Fallback: fixed, Observer: w.telemetry, Now: now, Log: w.log}
+	worker := registry.NewWorker(view, instance(w.config.Port), actors, arm)
 	webhooks, why, ok := w.config.webhooks()
 	if !ok {
 		w.log.Info("the registry's webhooks are left alone", "why", why)
-	} else {
-		registration, err := registry.NewRegistration(arm, webhooks, w.log)
-		if err != nil {
-			return nil, nil, err
-		}
-		go registration.Run(ctx, discovery.Expected, time.Now)
+	} else if worker.Webhooks, err = registry.NewRegistration(arm, webhooks, w.log); err != nil {
+		return connected{}, err
 	}
-	return discovery, registry.NewEventLog(arm, webhooks.Owner, time.Now, w.log), nil
+	eventLog := registry.NewEventLog(arm, webhooks.Owner, time.Now, w.log)
+	if w.config.CatchUp > 0 {
+		sweeper := &registry.Sweeper{Log: eventLog, Intake: in, CatchUp: time.Duration(w.config.CatchUp), Timeout: time.Duration(w.config.Timeout), Disagreed: w.telemetry.Disagreed}
+		worker.Sweep = sweeper.Sweep
+	}
+	a := &registry.Actor{Records: records, Reminders: actors, Wake: func(string) { worker.Wake() }, Now: now, Log: w.log}
+	return connected{
+		regions:  worker,
+		replicas: view.Replicas,
+		eventLog: eventLog,
+		run:      []func(context.Context){view.Follow, worker.Run},
+		actor:    []sidecar.Actor{{Type: registry.ActorType, Methods: a.Methods(), Remind: a.Remind}},
+	}, nil
+}
+
+// found brings what ACR's log has to the notifications, as if it were a webhook.
+type found struct{ in *intake.Intake }
+
+func (f found) Regions(ctx context.Context, id string) (regions []replication.Region, err error) {
+	if !notification.ValidID(id) {
+		return nil, nil
+	}
+	st, err := f.in.Client.Status(ctx, id)
+	if errors.Is(err, notification.ErrNotFound) {
+		return nil, nil
+	}
+	for _, r := range st.Regions {
+		regions = append(regions, r.Region)
+	}
+	return regions, err
+}
+
+func (f found) Give(ctx context.Context, e replication.Event, expected []replication.Region) (refused, err error) {
+	if !notification.ValidID(e.ID) {
+		return errors.New("its id can be none of a notification"), nil
+	}
+	_, err = f.in.Add(ctx, e, expected)
+	if r, ok := errors.AsType[*notification.RefusedError](err); ok {
+		return r, nil
+	}
+	return nil, err
 }
 
 func azureRegistry(id ResourceID) (*registry.ARM, error) {
@@ -110,29 +171,64 @@ func azureRegistry(id ResourceID) (*registry.ARM, error) {
 	if err != nil {
 		return nil, fmt.Errorf("identity: %w", err)
 	}
-	return registry.NewARM(id.ID, credential, nil)
+	return registry.NewARM(id.ID, credential, azurearm.ClientOptions{})
 }
 
 func (w wiring) topic(name Name) *sidecar.Topic {
 	return w.dapr.Topic(string(w.config.PubSub), string(name))
 }
 
-func (w wiring) intake(client *notification.Client) *intake.Intake {
-	in := &intake.Intake{Client: client, Delivered: w.telemetry.Delivered, Now: now, Log: w.log}
+func (w wiring) intake(client *notification.Client, states *sidecar.Records) *intake.Intake {
+	in := &intake.Intake{Client: client, DeadLetters: &intake.DeadLetters{Records: states},
+		Delivered: w.telemetry.Delivered, Now: now, Log: w.log}
 	if w.config.WebhookTopic != off {
 		in.Queue, in.Dead = w.topic(w.config.WebhookTopic), w.topic(w.config.WebhookTopic+deadLetters)
 	}
 	return in
 }
 
-func (w wiring) notifications(index *catalog.Index, eventLog notification.EventLog, concluded func(id string)) sidecar.Actor {
+// recentPrefix is that of the keys of the list's windows.
+const recentPrefix = catalog.RecentType + "-"
+
+func (w wiring) catalog(states *sidecar.Records) catalog.Catalog {
+	return catalog.Catalog{
+		Index: catalog.NewIndex(states, w.log),
+		List:  catalog.NewList(w.dapr.Actors(catalog.RecentType), w.dapr.Records(string(w.config.StateStore), recentPrefix), w.log),
+	}
+}
+
+// recent is the actor of the list's windows.
+func (w wiring) recent(notifications catalog.Notifications) sidecar.Actor {
+	a := &catalog.Recent{
+		Records:       w.dapr.Records(string(w.config.StateStore), recentPrefix),
+		Reminders:     w.dapr.Actors(catalog.RecentType),
+		Notifications: notifications,
+		Observer:      w.telemetry,
+		Now:           now,
+		Log:           w.log,
+	}
+	return sidecar.Actor{Type: catalog.RecentType, Methods: a.Methods(), Remind: a.Remind}
+}
+
+// peer is nil if no address of the other replicas is known.
+func (w wiring) peer() api.Peer {
+	if w.config.Peer.URL == nil {
+		return nil
+	}
+	w.log.Info("while the sidecar refuses connections webhooks go to another replica", "peer", w.config.Peer.URL.String())
+	return &intake.Peer{URL: w.config.Peer.URL, Sidecar: w.dapr, Handed: w.telemetry.Handed, Log: w.log}
+}
+
+func (w wiring) notifications(listed catalog.Catalog, acr connected, concluded func(id string)) *notification.Actor {
 	actors := w.dapr.Actors(notification.ActorType)
-	a := &notification.Actor{
+	return &notification.Actor{
 		Records:   w.dapr.Records(string(w.config.ImageStore), ""),
 		Reminders: actors,
 		Topic:     w.topic(w.config.Topic),
-		Index:     index,
-		EventLog:  eventLog,
+		Catalog:   listed,
+		EventLog:  acr.eventLog,
+		Finder:    listed.Index,
+		Replicas:  acr.replicas,
 		Timeout:   time.Duration(w.config.Timeout),
 		Concluded: concluded,
 		Observer:  w.telemetry,
@@ -140,7 +236,6 @@ func (w wiring) notifications(index *catalog.Index, eventLog notification.EventL
 		Now:       now,
 		Log:       w.log,
 	}
-	return sidecar.Actor{Type: notification.ActorType, Methods: a.Methods(), Remind: a.Remind}
 }
 
 // deliveries is what brings outcomes to the targets, and its actor.

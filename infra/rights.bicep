@@ -14,7 +14,7 @@ resource role 'Microsoft.Authorization/roleDefinitions@2022-04-01' = {
   name: guid(registry.id, owner)
   properties: {
     roleName: 'Allregions webhook registration (${owner})'
-    description: 'Read the regions of a container registry; read and write its webhooks and read what they did.'
+    description: 'Read the regions of a container registry; read, write and ping its webhooks, and read what they did.'
     type: 'CustomRole'
     assignableScopes: [resourceGroup().id]
     permissions: [
@@ -26,6 +26,7 @@ resource role 'Microsoft.Authorization/roleDefinitions@2022-04-01' = {
           'Microsoft.ContainerRegistry/registries/webhooks/write'
           'Microsoft.ContainerRegistry/registries/webhooks/getCallbackConfig/action'
           'Microsoft.ContainerRegistry/registries/webhooks/listEvents/action'
+          'Microsoft.ContainerRegistry/registries/webhooks/ping/action'
           'Microsoft.ContainerRegistry/registries/webhooks/operationStatuses/read'
         ]
       }

@@ -80,7 +80,9 @@ resource waiting 'Microsoft.ServiceBus/namespaces/topics@2026-01-01' = {
   }
 }
 
-// An event that expired would be lost without a word: it goes to the dead letters.
+// The service tries an event for a day, fewer than 1,800 times (app/intake/retry.go), and
+// then makes it a dead letter of its own. An event that expired would be lost without a
+// word: it goes to the subscription's dead letters.
 resource delivered 'Microsoft.ServiceBus/namespaces/topics/subscriptions@2026-01-01' = {
   parent: waiting
   name: appId

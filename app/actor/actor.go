@@ -75,6 +75,10 @@ type Turn struct {
 	// Its context outlives the caller's. A crash may prevent it: a later turn must be
 	// able to repeat what it does.
 	After func(context.Context)
+
+	// Settle, if not nil, runs behind After, and the actor's next turn does not wait for
+	// it. As of After, nobody may rely on it.
+	Settle func(context.Context)
 }
 
 // Method is a method of an actor: each call of it is a turn.

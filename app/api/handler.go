@@ -20,6 +20,7 @@ import (
 	"allregions/app/delivery"
 	"allregions/app/intake"
 	"allregions/app/notification"
+	"allregions/app/registry"
 	"allregions/app/replication"
 	"allregions/app/target"
 )
@@ -51,27 +52,35 @@ type Deliveries interface {
 
 // Regions knows which regions a notification that begins now waits for. Recheck asks
 // again, if that can bring news, and tells whether a region that was not expected now
-// is.
+// is. Registries is what is known of them, without asking anybody.
 type Regions interface {
 	Expected(ctx context.Context) ([]replication.Region, error)
 	Recheck(ctx context.Context, region replication.Region) bool
+	Registries() []registry.Status
 }
 
 // Config is what a Handler needs.
 type Config struct {
 	Intake     Intake
 	Statuses   Statuses
+	List       List
 	Deliveries Deliveries
 	Regions    Regions
 	Keys       Keys
+	Peer       Peer // nil for none
+
+	// Activity is what came from each region in the last day, and DeadLetters what could
+	// never be delivered; nil where that is not known.
+	Activity    func(context.Context) (map[replication.Region]catalog.Activity, error)
+	DeadLetters func(context.Context) (intake.DeadSummary, error)
 
 	// Ready returns nil while webhooks can be taken. Its error goes to the log, and
 	// not to the caller of /readyz, who needs no key.
 	Ready func(context.Context) error
 
-	// Received, if set, is called for each webhook that has a key and can be read:
-	// with the decision of its notification or one of intake's results, and with the
-	// region if it is expected. It must not block.
+	// Received, if set, is called for each webhook that has a key and can be read, and
+	// that no other replica has answered: with the decision of its notification or one
+	// of intake's results, and with the region if it is expected. It must not block.
 	Received func(region replication.Region, result string)
 
 	// Tracer, if set, traces requests that have a key. Propagator then reads the
@@ -101,10 +110,12 @@ func New(c Config) *Handler {
 	h.route("POST", "/api/ImagePush", h.withKey(h.receive))
 	h.route("POST", "/images/push", h.withKey(h.receive))
 
+	h.route("GET", "/notifications", h.withKey(h.list))
 	h.route("GET", "/notifications/{id}", h.withKey(h.status))
 	h.route("GET", "/notifications/{id}/deliveries", h.withKey(h.listDeliveries))
 	h.route("POST", "/notifications/{id}/deliveries/{target}", h.withKey(h.deliverAgain))
 	h.route("GET", "/targets", h.withKey(h.targets))
+	h.route("GET", "/regions", h.withKey(h.regions))
 	h.route("GET", "/images/{repository...}", h.withKey(h.image))
 
 	h.route("GET", "/healthz", h.withoutKey(h.alive))

@@ -21,6 +21,7 @@ import (
 	"allregions/app/delivery"
 	"allregions/app/intake"
 	"allregions/app/notification"
+	"allregions/app/registry"
 	"allregions/app/replication"
 	"allregions/app/target"
 )
@@ -60,6 +61,7 @@ type regions []replication.Region
 
 func (r regions) Expected(context.Context) ([]replication.Region, error) { return r, nil }
 func (r regions) Recheck(context.Context, replication.Region) bool       { return false }
+func (r regions) Registries() []registry.Status                          { return registry.Static(r).Registries() }
 
 const key1, key2 = "first-key", "second-key"
 
@@ -283,7 +285,7 @@ func TestEverythingNeedsAKey(t *testing.T) {
 	h := newHandler(&backend{result: started()}, io.Discard)
 	for target, method := range map[string]string{
 		"/webhooks/acr?region=eastus": "POST", "/api/ImagePush?region=eastus": "POST", "/images/push?region=eastus": "POST",
-		"/notifications/a": "GET", "/notifications/a?wait=1s": "GET", "/images/shop/cart?tag=v1": "GET", "/images/push?tag=v1": "GET",
+		"/notifications": "GET", "/notifications/a": "GET", "/notifications/a?wait=1s": "GET", "/images/shop/cart?tag=v1": "GET", "/images/push?tag=v1": "GET",
 	} {
 		t.Run(method+" "+target, func(t *testing.T) {
 			r := httptest.NewRequest(method, target, unreadable{t})
@@ -421,6 +423,7 @@ func (f addFunc) Add(ctx context.Context, e replication.Event, expected []replic
 
 // learning expects a new region once it has looked again.
 type learning struct {
+	regions
 	known  regions
 	looked []replication.Region
 	news   replication.Region

@@ -218,7 +218,7 @@ func FuzzParsePayload(f *testing.F) {
 func announce(t *testing.T, e replication.Event) {
 	t.Helper()
 	w := fake.New(time.Date(2026, 11, 17, 16, 52, 1, 0, time.UTC))
-	a := &notification.Actor{Records: w, Reminders: w, Topic: w, Index: w, Timeout: time.Minute,
+	a := &notification.Actor{Records: w, Reminders: w, Topic: w, Catalog: w, Timeout: time.Minute,
 		Now: func() time.Time { return w.Now }, Log: slog.New(slog.DiscardHandler)}
 	client := &notification.Client{Actors: turns(a.Methods()), Records: w}
 	if r, err := client.Add(t.Context(), e, []replication.Region{e.Region}); err != nil || r.Reason != replication.Completed {
@@ -254,6 +254,7 @@ func (m turns) Invoke(ctx context.Context, id, method string, body []byte) ([]by
 	turn, err := m[method](ctx, id, body)
 	if err == nil && turn.After != nil {
 		turn.After(ctx)
+		turn.Settle(ctx)
 	}
 	return turn.Reply, err
 }

@@ -89,6 +89,7 @@ func newStatuses() []statusRow {
 		{is: isA[badRequest], status: http.StatusBadRequest},
 		{is: isA[*notification.RefusedError], status: http.StatusBadRequest},
 		{is: is(errStopping), status: http.StatusServiceUnavailable, retryAfter: "5"},
+		{is: is(errHop), status: http.StatusServiceUnavailable, retryAfter: "1", msg: "not taken over"},
 		{is: isA[undecided], status: http.StatusServiceUnavailable, retryAfter: "1", level: slog.LevelDebug, msg: "undecided"},
 		{is: isA[unready], status: http.StatusServiceUnavailable, detail: "webhooks cannot be taken now; the log of the service says why",
 			retryAfter: "1", level: slog.LevelWarn, msg: "not ready", throttle: notReady},

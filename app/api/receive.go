@@ -17,9 +17,10 @@ import (
 const (
 	maxBody = 64 << 10 // bytes of a webhook's body; ACR's are below 2 KiB
 
-	// receiveTimeout is for everything behind a webhook: the answer is there within
-	// 4.5 s. ACR gives up after 5.
+	// ACR gives up after 5 s. receiveTimeout is for everything behind a webhook here;
+	// answerTimeout is for that and for other replicas together.
 	receiveTimeout = 4300 * time.Millisecond
+	answerTimeout  = 4500 * time.Millisecond
 )
 
 // receive takes a webhook: it answers 202 to news, 200 to a repeat, 204 to a ping.
@@ -39,20 +40,38 @@ func (h *Handler) receive(w http.ResponseWriter, r *http.Request) (int, any, err
 		return http.StatusNoContent, nil, nil
 	}
 	// A caller that hangs up now must not take the event with it.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), receiveTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), answerTimeout)
 	defer cancel()
-	e, result, err := h.accept(ctx, r, p, body)
+	status, answer, err := h.take(ctx, r, p, body)
 	if err != nil {
 		return 0, nil, err
 	}
-	w.Header().Set("Location", "/notifications/"+e.ID)
-	switch {
-	case result.Queued:
-		return http.StatusAccepted, queued{ID: e.ID, Queued: true}, nil
-	case result.New():
-		return http.StatusAccepted, result.Status, nil
+	w.Header().Set("Location", "/notifications/"+p.ID)
+	return status, answer, nil
+}
+
+// take gives the webhook to its notification, or, if the sidecar refuses connections, to
+// another replica.
+func (h *Handler) take(ctx context.Context, r *http.Request, p payload, body []byte) (status int, answer any, err error) {
+	if h.mustGo(nil) {
+		return h.handOver(ctx, r, p.ID, body)
 	}
-	return http.StatusOK, result.Status, nil
+	a, err := h.accept(ctx, r, p, body)
+	if err != nil && h.mustGo(err) {
+		return h.handOver(ctx, r, p.ID, body)
+	}
+	if !isFailure(err) || !hasHopped(r) { // the replica that it came from goes on, and reports
+		h.report(a, err)
+	}
+	switch {
+	case err != nil:
+		return 0, nil, err
+	case a.result.Queued:
+		return http.StatusAccepted, queued{ID: a.event.ID, Queued: true}, nil
+	case a.result.New():
+		return http.StatusAccepted, a.result.Status, nil
+	}
+	return http.StatusOK, a.result.Status, nil
 }
 
 // queued is the answer to an event that is safe, but not in its notification yet.
@@ -61,53 +80,65 @@ type queued struct {
 	Queued bool   `json:"queued"`
 }
 
+// accepted is what is known of a webhook so far.
+type accepted struct {
+	event    replication.Event
+	expected []replication.Region
+	result   intake.Result
+}
+
 // accept makes p an event, and gives it to the intake.
-func (h *Handler) accept(ctx context.Context, r *http.Request, p payload, body []byte) (e replication.Event, result intake.Result, err error) {
-	var expected []replication.Region
-	defer func() { h.report(e, result, err, expected) }()
-	if expected, err = h.config.Regions.Expected(ctx); err != nil {
-		return e, result, fmt.Errorf("expected regions: %w", err)
+func (h *Handler) accept(ctx context.Context, r *http.Request, p payload, body []byte) (a accepted, err error) {
+	ctx, cancel := context.WithTimeout(ctx, patience(r))
+	defer cancel()
+	if a.expected, err = h.config.Regions.Expected(ctx); err != nil {
+		return a, fmt.Errorf("expected regions: %w", err)
 	}
-	region, err := parseRegion(r, expected)
+	region, err := parseRegion(r, a.expected)
 	if err != nil {
-		return e, result, badRequest{err}
+		return a, badRequest{err}
 	}
-	if e, err = p.event(region); err != nil {
-		return e, result, badRequest{err}
+	if a.event, err = p.event(region); err != nil {
+		return a, badRequest{err}
 	}
-	e.Original = string(body)
-	annotate(ctx, e.ID, region)
-	result, err = h.config.Intake.Add(ctx, e, expected)
+	a.event.Original = string(body)
+	annotate(ctx, a.event.ID, region)
+	a.result, err = h.config.Intake.Add(ctx, a.event, a.expected)
 	if !isA[*notification.RefusedError](err) || !h.config.Regions.Recheck(ctx, region) {
-		return e, result, err
+		return a, err
 	}
 	// It is the first webhook of a new replica, and ACR does not repeat it.
-	if expected, err = h.config.Regions.Expected(ctx); err != nil {
-		return e, result, fmt.Errorf("expected regions: %w", err)
+	if a.expected, err = h.config.Regions.Expected(ctx); err != nil {
+		return a, fmt.Errorf("expected regions: %w", err)
 	}
-	result, err = h.config.Intake.Add(ctx, e, expected)
-	return e, result, err
+	a.result, err = h.config.Intake.Add(ctx, a.event, a.expected)
+	return a, err
 }
 
 // report calls Received. Its region is empty if the caller may have made it up: nobody
 // has checked the region of a queued event.
-func (h *Handler) report(e replication.Event, result intake.Result, err error, expected []replication.Region) {
+func (h *Handler) report(a accepted, err error) {
 	if h.config.Received == nil {
 		return
 	}
-	region, name := e.Region, string(result.Reason)
-	if !slices.Contains(expected, region) && (err != nil || result.Queued) {
+	region, name := a.event.Region, string(a.result.Reason)
+	if !slices.Contains(a.expected, region) && (err != nil || a.result.Queued) {
 		region = ""
 	}
 	switch {
-	case isA[badRequest](err), isA[*notification.RefusedError](err):
-		name = intake.ResultRefused
-	case err != nil:
+	case isFailure(err):
 		name = intake.ResultFailed
-	case result.Queued:
+	case err != nil:
+		name = intake.ResultRefused
+	case a.result.Queued:
 		name = intake.ResultQueued
 	}
 	h.config.Received(region, name)
+}
+
+// isFailure tells whether the fault is not the webhook's.
+func isFailure(err error) bool {
+	return err != nil && !isA[badRequest](err) && !isA[*notification.RefusedError](err)
 }
 
 // parseRegion returns the region that the URL names. It may be left out where

@@ -1,9 +1,19 @@
-// Package catalog finds notifications by the image that they are about.
+// Package catalog finds notifications: by the image that they are about, by when they
+// began, and those that are overdue.
 //
 // An index leads from each name of an image, its digest and its tag, to the newest
 // notification about it. Each replica writes it behind the webhooks' answers. A name
 // that many pushes share, such as a tag that moves all the time, costs one write in
 // each pause, however many pushes there are.
+//
+// A list has what began lately: an actor Recent for each ten minutes of UTC, whose record
+// is a window of the list. Each replica sends what is new to it behind the webhooks'
+// answers, in batches, with the number of times that a notification was saved: of two
+// entries the later one stands, whoever sends it last. Readers compute the windows' keys,
+// and read the records. What has no room in its window is left out of the list.
+//
+// Recent is also the second net: a notification that it lists as open long after it was
+// due may have lost its reminder, and has it registered again.
 package catalog
 
 import (
@@ -103,30 +113,44 @@ type Index struct {
 	running sync.WaitGroup // what Flush waits for
 
 	mu      sync.Mutex
-	pending map[string]*write // by key, present while it is written: the newest entry that waits, or nil
-	known   map[string]Entry  // by key: what this replica has seen stored
+	pending map[string]*write[Entry] // by key, present while it is written: the newest entry that waits, or nil
+	known   map[string]Entry         // by key: what this replica has seen stored
 }
 
-// write is an entry on its way. Those who wait for it share it.
-type write struct {
-	entry Entry
+// write is something on its way to the store. Those who wait for it share it.
+type write[T any] struct {
+	entry T
 	done  chan struct{} // closed when the entry, or a newer one, is stored, or has failed
 	err   error
 }
 
-func (w *write) wait(ctx context.Context) error {
+func (w *write[T]) wait(ctx context.Context) error {
 	select {
 	case <-w.done:
 		return w.err
 	case <-ctx.Done():
-		return fmt.Errorf("index: %w", context.Cause(ctx))
+		return fmt.Errorf("catalog: %w", context.Cause(ctx))
 	}
+}
+
+// refuse returns a write that has failed.
+func refuse[T any](err error) *write[T] {
+	w := &write[T]{done: make(chan struct{}), err: err}
+	close(w.done)
+	return w
+}
+
+// ended returns when what runs has ended, or with an error when ctx ends.
+func ended(ctx context.Context, running *sync.WaitGroup) error {
+	all := &write[struct{}]{done: make(chan struct{})}
+	go func() { running.Wait(); close(all.done) }()
+	return all.wait(ctx)
 }
 
 // NewIndex returns the index in records.
 func NewIndex(records actor.Records, log *slog.Logger) *Index {
 	return &Index{records: records, log: log, failures: actor.Throttle{Every: retryPause}, slots: make(chan struct{}, atATime),
-		pending: map[string]*write{}, known: map[string]Entry{}}
+		pending: map[string]*write[Entry]{}, known: map[string]Entry{}}
 }
 
 // Send has the entries written soon. It does not wait; settled does: its nil error
@@ -136,7 +160,7 @@ func NewIndex(records actor.Records, log *slog.Logger) *Index {
 func (x *Index) Send(entries []Entry) (settled func(context.Context) error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	var sent []*write
+	var sent []*write[Entry]
 	for _, e := range entries {
 		key := e.key()
 		if have, ok := x.known[key]; !ok || e.Newer(have) {
@@ -155,23 +179,18 @@ func (x *Index) Send(entries []Entry) (settled func(context.Context) error) {
 
 // Flush returns when everything is written, or with an error when ctx ends. Nothing may
 // be sent meanwhile.
-func (x *Index) Flush(ctx context.Context) error {
-	all := &write{done: make(chan struct{})}
-	go func() { x.running.Wait(); close(all.done) }()
-	return all.wait(ctx)
-}
+func (x *Index) Flush(ctx context.Context) error { return ended(ctx, &x.running) }
 
 // add makes e pending. The caller holds mu.
-func (x *Index) add(key string, e Entry) *write {
+func (x *Index) add(key string, e Entry) *write[Entry] {
 	w, running := x.pending[key]
 	switch {
 	case w != nil && e.Newer(w.entry):
 		w.entry = e
 	case !running && len(x.pending) >= maxPending:
-		w = &write{done: make(chan struct{}), err: errors.New("index: too many entries wait")}
-		close(w.done)
+		return refuse[Entry](errors.New("index: too many entries wait"))
 	case w == nil:
-		w = &write{entry: e, done: make(chan struct{})}
+		w = &write[Entry]{entry: e, done: make(chan struct{})}
 		x.pending[key] = w
 		if !running {
 			x.running.Go(func() { x.run(key) })

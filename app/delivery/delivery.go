@@ -68,6 +68,7 @@ type startMessage struct {
 	Target  string  `json:"target"`
 	Message Message `json:"message"`
 	Error   string  `json:"error,omitempty"` // why there is to be no attempt
+	Newer   string  `json:"newer,omitempty"` // the notification that supersedes this one
 }
 
 // Sender makes one attempt, in a time that leaves a turn enough to save it.
@@ -102,7 +103,7 @@ func (a *Actor) start(ctx context.Context, id string, body []byte) (actor.Turn, 
 	if m.Message.EventID == "" || ID(m.Message.EventID, m.Target) != id {
 		return actor.Turn{}, fmt.Errorf("start %s: the message is that of %q to %q", id, m.Message.EventID, m.Target)
 	}
-	return a.begin(ctx, id, false, func(State) State { return Begin(m.Target, m.Message, m.Error, a.Now()) })
+	return a.begin(ctx, id, false, func(State) State { return Begin(m.Target, m.Message, m.Error, a.Now()).supersededBy(m.Newer) })
 }
 
 // restart makes the next attempt due, if there is such a delivery.

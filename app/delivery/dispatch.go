@@ -24,6 +24,9 @@ var ErrNone = errors.New("no such delivery")
 type Notifications interface {
 	Status(ctx context.Context, id string) (notification.Status, error)
 	Original(ctx context.Context, id string) (string, error)
+
+	// Newer returns the notification of a newer push of the same tag; "" if there is none.
+	Newer(ctx context.Context, st notification.Status) (string, error)
 }
 
 // Dispatcher begins the deliveries of outcomes, and reads and restarts them.
@@ -75,6 +78,16 @@ func (d *Dispatcher) begin(ctx context.Context, t *target.Target, e target.Event
 		if m.Message.Original, err = d.Notifications.Original(ctx, e.Status.ID); err != nil && !errors.Is(err, notification.ErrNotFound) {
 			return err
 		}
+		// What comes from ACR's log may be old, and the target deploys what it gets.
+		if e.Status.Via(replication.ViaEventLog) {
+			if m.Newer, err = d.Notifications.Newer(ctx, e.Status); err != nil {
+				return err
+			}
+		}
+	}
+	if m.Newer != "" {
+		d.Log.LogAttrs(ctx, slog.LevelInfo, "delivery", slog.String("event", e.ID), slog.String("target", t.Name),
+			slog.String("decision", string(Superseded)), slog.String("newer", m.Newer))
 	}
 	if failure != nil {
 		d.Log.LogAttrs(ctx, slog.LevelError, "filter failed", slog.String("event", e.ID), slog.String("target", t.Name), slog.Any("err", failure))

@@ -35,6 +35,8 @@ type around struct {
 	statuses    map[string]notification.Status
 	original    string
 	originalErr error
+	newer       string
+	newerErr    error
 	started     []string          // "event target", in order
 	failed      []string          // likewise, of deliveries that begin as failed
 	messages    map[string]string // the request of the actor, by target
@@ -48,6 +50,10 @@ func (w *around) Status(_ context.Context, id string) (notification.Status, erro
 		return st, notification.ErrNotFound
 	}
 	return st, nil
+}
+
+func (w *around) Newer(context.Context, notification.Status) (string, error) {
+	return w.newer, w.newerErr
 }
 
 func (w *around) Original(context.Context, string) (string, error) { return w.original, w.originalErr }
@@ -250,6 +256,64 @@ func TestDispatchWithoutARecord(t *testing.T) {
 	}
 	if want := []string{"n1/replicated everybody", "n1/replicated shop", "n1/replicated as-acr"}; !slices.Equal(w.started, want) || strings.Contains(w.messages["as-acr"], "original") {
 		t.Errorf("started %q, want %q: %s", w.started, want, w.messages["as-acr"])
+	}
+}
+
+// What ACR's log had may be older than what is deployed. Then a target that deploys gets
+// nothing, the delivery says why, and who wants it all the same can have it.
+func TestSuperseded(t *testing.T) {
+	away := errors.New("away")
+	swept := strings.Replace(outcome(notification.TypeRecovered, "recovered", "shop/cart"), `"tag":"v1"`,
+		`"tag":"v1","regions":[{"region":"westeurope"},{"region":"eastus","via":"event-log"}]`, 1)
+	for name, tt := range map[string]struct {
+		event, newer string
+		err          error
+		want         Phase
+		requests     int
+	}{
+		"swept, and a newer push is there": {swept, "n2", nil, Superseded, 2},
+		"swept, and the newest":            {swept, "", nil, Delivered, 3},
+		"the index is away":                {swept, "", away, "", 2},
+		"a webhook is not asked about":     {outcome(notification.TypeRecovered, "recovered", "shop/cart"), "n2", nil, Delivered, 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := &around{original: "{}", newer: tt.newer, newerErr: tt.err, statuses: map[string]notification.Status{"n1": {ID: "n1", Status: replication.Recovered}}}
+			d, log := newDispatcher(t, w)
+			outside := fake.New(time.Date(2026, 11, 22, 0, 33, 54, 0, time.UTC))
+			a := withActor(d, outside)
+			pass := func() {
+				for _, name := range []string{"everybody", "shop", "broken", "as-acr"} {
+					actorID := ID("n1/recovered", name)
+					for _, err := range outside.Pass(time.Minute, actorID, func(name string) error { return a.Remind(t.Context(), actorID, name) }) {
+						t.Error(err)
+					}
+				}
+			}
+			if err := d.Dispatch(t.Context(), []byte(tt.event)); !errors.Is(err, tt.err) {
+				t.Errorf("got %v, want %v", err, tt.err)
+			}
+			pass()
+			st, _, err := load(t.Context(), outside, ID("n1/recovered", "as-acr"))
+			if err != nil || st.Phase != tt.want || w.requests != tt.requests {
+				t.Fatalf("got %q, %v and %d requests, want %q and %d", st.Phase, err, w.requests, tt.want, tt.requests)
+			}
+			if tt.want != Superseded {
+				return
+			}
+			if st.Error != "notification n2 is of a newer push of the tag" || !strings.Contains(log.String(), "decision=superseded") {
+				t.Errorf("got %q, and the log is\n%s", st.Error, log)
+			}
+			failed := func(id string) bool { return strings.Contains(id, "as-acr/failed") }
+			if len(outside.Reminders) != 0 || slices.ContainsFunc(outside.Topic, failed) {
+				t.Errorf("left: reminders %v, topic %q", outside.Reminders, outside.Topic)
+			}
+			if st, err := d.Again(t.Context(), "n1", "as-acr"); err != nil || st.Phase != Pending {
+				t.Errorf("%+v, %v", st, err)
+			}
+			if pass(); w.requests != tt.requests+1 {
+				t.Errorf("sent %d, want %d", w.requests, tt.requests+1)
+			}
+		})
 	}
 }
 

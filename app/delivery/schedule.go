@@ -12,9 +12,10 @@ type Phase string
 
 // The phases. All but Pending are final, until somebody restarts the delivery.
 const (
-	Pending   Phase = "pending"
-	Delivered Phase = "delivered"
-	Failed    Phase = "failed"
+	Pending    Phase = "pending"
+	Delivered  Phase = "delivered"
+	Failed     Phase = "failed"
+	Superseded Phase = "superseded" // there was no attempt, for there is a newer push of the tag
 )
 
 // Message is what a target gets. The event is text, and not JSON in JSON: a store
@@ -45,7 +46,7 @@ type State struct {
 	Tried     int       `json:"tried"`              // attempts since the beginning, or the last restart
 	Total     int       `json:"total"`              // attempts ever made
 	Attempts  []Attempt `json:"attempts,omitempty"` // the newest keptAttempts, oldest first
-	Error     string    `json:"error,omitempty"`    // why it failed before its first attempt; "" otherwise
+	Error     string    `json:"error,omitempty"`    // why there was no attempt; "" otherwise
 
 	// Reported tells whether its failure is known to be on the topic.
 	Reported bool `json:"reported,omitempty"`
@@ -58,12 +59,12 @@ type State struct {
 type Status struct {
 	Event     string     `json:"event"` // the CloudEvent's id
 	Target    string     `json:"target"`
-	Phase     Phase      `json:"status"` // pending, delivered, failed
+	Phase     Phase      `json:"status"` // pending, delivered, failed, superseded
 	CreatedAt time.Time  `json:"createdAt,omitzero"`
 	Total     int        `json:"attemptsMade"`
 	Attempts  []Attempt  `json:"attempts"` // the newest 30, oldest first
 	Next      *time.Time `json:"nextAttempt,omitempty"`
-	Error     string     `json:"error,omitempty"` // why it failed before its first attempt
+	Error     string     `json:"error,omitempty"` // why there was no attempt
 }
 
 // Exists tells whether there is such a delivery.
@@ -88,6 +89,14 @@ func Begin(name string, m Message, failure string, now time.Time) State {
 	s := State{Message: m, Target: name, CreatedAt: now.UTC(), Phase: Pending, Next: now.UTC(), Error: failure}
 	if failure != "" {
 		s.Phase = Failed
+	}
+	return s
+}
+
+// supersededBy is the delivery without an attempt, if there is a newer notification.
+func (s State) supersededBy(newer string) State {
+	if newer != "" {
+		s.Phase, s.Error = Superseded, "notification "+newer+" is of a newer push of the tag"
 	}
 	return s
 }

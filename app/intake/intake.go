@@ -41,6 +41,12 @@ const (
 	ResultDead    = "dead"    // it never can be
 )
 
+// Regions knows which regions are expected now; see api.Regions.
+type Regions interface {
+	Expected(ctx context.Context) ([]replication.Region, error)
+	Recheck(ctx context.Context, region replication.Region) bool
+}
+
 // Intake sends events to their actors, and to the queue if that fails.
 type Intake struct {
 	Client *notification.Client
@@ -48,6 +54,13 @@ type Intake struct {
 	// Queue is a durable topic whose messages come back through Deliver; nil for
 	// none. Dead takes what can never be delivered.
 	Queue, Dead actor.Topic
+
+	// DeadLetters counts those on Dead.
+	DeadLetters *DeadLetters
+
+	// Regions, if set, is asked about a region that a queued event's notification does not
+	// expect: it may be a new one.
+	Regions Regions
 
 	// Delivered, if set, is called after each delivery from the queue: with the
 	// notification's decision or one of the results above, and with the region if
@@ -64,18 +77,21 @@ type Result struct {
 	Queued              bool // it is safe, but not in its notification yet
 }
 
-// Add sends e to its notification, or to the queue. A nil error means that the state
+// Add sends e to its notification, or to the queue. An event that comes from ACR's log was
+// accepted when it says; any other one is accepted now. A nil error means that the state
 // store or the broker has the event. A notification.RefusedError is final; any other
 // error means that both ways failed.
 func (i *Intake) Add(ctx context.Context, e replication.Event, expected []replication.Region) (Result, error) {
-	e.ReceivedAt = i.Now() // accepted now, however long the actor takes
+	if e.Via != replication.ViaEventLog {
+		e.ReceivedAt = i.Now() // however long the actor takes
+	}
 	actorCtx, cancel := i.actorContext(ctx)
 	defer cancel()
 	result, err := i.Client.Add(actorCtx, e, expected)
 	if err == nil || refused(err) || i.Queue == nil {
 		return Result{Result: result}, err
 	}
-	e.Via = replication.ViaQueue
+	e.Via = cmp.Or(e.Via, replication.ViaQueue)
 	// The queue has a time of its own, and a caller that has gone does not end it.
 	queueCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), queueTimeout)
 	defer cancel()
@@ -100,17 +116,21 @@ func (i *Intake) actorContext(ctx context.Context) (context.Context, context.Can
 	return context.WithTimeout(ctx, timeout)
 }
 
-// Deliver takes a CloudEvent from the queue. After an error the message must come
-// again. A nil error means that the event is in its notification, or that the message
-// is a dead letter: it is no event of ours, or its region is not expected.
+// Deliver takes a CloudEvent from the queue. After an error the message must come again;
+// the error says when, in RetryAfter. A nil error means that the event is in its
+// notification, or that the message is a dead letter, and counted as one: see Reason.
 func (i *Intake) Deliver(ctx context.Context, message []byte) error {
-	ctx, cancel := context.WithTimeout(ctx, deliverTimeout)
-	defer cancel()
-	id, region, result, err := i.deliver(ctx, message)
+	m, err := parseQueued(message)
+	var region replication.Region
+	var result string
+	if err == nil {
+		region, result, err = i.deliver(ctx, m)
+	}
 	if err != nil {
-		err, result = fmt.Errorf("deliver %s: %w", id, err), ResultFailed
-	} else {
-		i.Log.LogAttrs(ctx, slog.LevelInfo, "delivered from the queue", slog.String("event", id), slog.String("result", result))
+		result, err = i.settle(ctx, m, message, err)
+	}
+	if err == nil {
+		i.Log.LogAttrs(ctx, slog.LevelInfo, "delivered from the queue", slog.String("event", m.id), slog.String("result", result))
 	}
 	if i.Delivered != nil {
 		i.Delivered(region, result)
@@ -118,33 +138,60 @@ func (i *Intake) Deliver(ctx context.Context, message []byte) error {
 	return err
 }
 
-// deliver returns the message's id, its region if that is expected, and what became of
-// it.
-func (i *Intake) deliver(ctx context.Context, message []byte) (id string, region replication.Region, result string, err error) {
-	var received struct {
+// queued is a message of the queue.
+type queued struct {
+	id       string // of the CloudEvent; made up if it has none
+	event    replication.Event
+	expected []replication.Region
+}
+
+func parseQueued(message []byte) (queued, error) {
+	var m struct {
 		ID   string               `json:"id"`
 		Type string               `json:"type"`
 		Data notification.Message `json:"data"`
 	}
-	if err := json.Unmarshal(message, &received); err != nil {
-		return "unknown", "", ResultDead, i.deadLetter(ctx, "unknown", message, fmt.Errorf("decode: %w", err))
+	if err := json.Unmarshal(message, &m); err != nil {
+		return queued{id: unknownID(message)}, notOurs{fmt.Errorf("decode: %w", err)}
 	}
-	id = cmp.Or(received.ID, "unknown")
-	e, expected := replication.Event(received.Data.Event), received.Data.Expected
-	if received.Type != TypeReceived || !notification.ValidID(e.ID) || e.Region == "" {
-		return id, "", ResultDead, i.deadLetter(ctx, id, message, fmt.Errorf("not an %s with an id and a region, but %q", TypeReceived, received.Type))
+	q := queued{cmp.Or(m.ID, unknownID(message)), replication.Event(m.Data.Event), m.Data.Expected}
+	if m.Type != TypeReceived || !notification.ValidID(q.event.ID) || q.event.Region == "" || q.event.ReceivedAt.IsZero() {
+		return q, notOurs{fmt.Errorf("not an %s with an id, a region and a time, but %q", TypeReceived, m.Type)}
 	}
-	added, err := i.Client.Add(ctx, e, expected)
-	if refused(err) {
-		return id, "", ResultDead, i.deadLetter(ctx, id, message, err)
+	return q, nil
+}
+
+// deliver returns the event's region if that is expected, and what became of it.
+func (i *Intake) deliver(ctx context.Context, m queued) (region replication.Region, result string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, deliverTimeout)
+	defer cancel()
+	added, err := i.Client.Add(ctx, m.event, m.expected)
+	if refused(err) && i.Regions != nil && i.Regions.Recheck(ctx, m.event.Region) {
+		if m.expected, err = i.Regions.Expected(ctx); err == nil {
+			added, err = i.Client.Add(ctx, m.event, m.expected)
+		}
 	}
-	if err == nil || slices.Contains(expected, e.Region) {
-		region = e.Region
+	if err == nil || slices.Contains(m.expected, m.event.Region) {
+		region = m.event.Region
 	}
 	if err == nil && added.Reason != replication.NotAwaited {
-		err = i.confirm(ctx, e)
+		err = i.confirm(ctx, m.event)
 	}
-	return id, region, string(added.Reason), err
+	return region, string(added.Reason), err
+}
+
+// settle makes a message that could not be delivered a dead letter, or one that comes
+// again.
+func (i *Intake) settle(ctx context.Context, m queued, message []byte, err error) (result string, _ error) {
+	age := i.Now().Sub(m.event.ReceivedAt)
+	fate := judge(fmt.Errorf("deliver %s: %w", m.id, err), age)
+	if fate.Pause > 0 {
+		return ResultFailed, fate
+	}
+	if err := i.bury(ctx, m.id, message, fate.String()); err != nil {
+		return ResultFailed, later(fmt.Errorf("dead letter %s: %w", m.id, err), age)
+	}
+	return ResultDead, nil
 }
 
 // confirm reads the record: its nil error means that e is in it. The queue has the last
@@ -161,8 +208,10 @@ func (i *Intake) confirm(ctx context.Context, e replication.Event) error {
 	return nil
 }
 
-func refused(err error) bool {
-	_, ok := errors.AsType[*notification.RefusedError](err)
+func refused(err error) bool { return isA[*notification.RefusedError](err) }
+
+func isA[E error](err error) bool {
+	_, ok := errors.AsType[E](err)
 	return ok
 }
 
@@ -172,12 +221,15 @@ type deadLetter struct {
 	Message string `json:"message"` // as it came
 }
 
-func (i *Intake) deadLetter(ctx context.Context, id string, message []byte, reason error) error {
-	i.Log.LogAttrs(ctx, slog.LevelError, "dead letter", slog.String("event", id), slog.Any("err", reason))
-	if err := publish(ctx, i.Dead, id, TypeDead, deadLetter{reason.Error(), string(message)}); err != nil {
-		return fmt.Errorf("dead letter: %w", err)
+// bury logs a dead letter, publishes and counts it.
+func (i *Intake) bury(ctx context.Context, id string, message []byte, reason string) error {
+	i.Log.LogAttrs(ctx, slog.LevelError, "dead letter", slog.String("event", id), slog.String("err", reason))
+	ctx, cancel := context.WithTimeout(ctx, deliverTimeout)
+	defer cancel()
+	if err := publish(ctx, i.Dead, id, TypeDead, deadLetter{reason, string(message)}); err != nil {
+		return err
 	}
-	return nil
+	return i.DeadLetters.Add(ctx, DeadLetter{At: i.Now(), Event: id, Reason: reason})
 }
 
 // publish puts a CloudEvent on a topic between parts of this service.

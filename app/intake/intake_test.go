@@ -35,7 +35,7 @@ type world struct{ *fake.World }
 func newWorld() world { return world{fake.New(t0)} }
 
 func (w world) actor() *notification.Actor {
-	return &notification.Actor{Records: w, Reminders: w, Topic: w, Index: w, Timeout: plan.Timeout,
+	return &notification.Actor{Records: w, Reminders: w, Topic: w, Catalog: w, Timeout: plan.Timeout,
 		Now: func() time.Time { return w.Now }, Log: slog.New(slog.DiscardHandler)}
 }
 
@@ -106,7 +106,7 @@ func (a away) Invoke(ctx context.Context, _, _ string, _ []byte) ([]byte, error)
 
 func (w world) intake(actors actor.Invoker) (*Intake, *memoryTopic, *memoryTopic) {
 	queue, dead := &memoryTopic{}, &memoryTopic{}
-	return &Intake{Client: &notification.Client{Actors: actors, Records: w}, Queue: queue, Dead: dead,
+	return &Intake{Client: &notification.Client{Actors: actors, Records: w}, Queue: queue, Dead: dead, DeadLetters: &DeadLetters{Records: fake.New(t0)},
 		Now: func() time.Time { return w.Now }, Log: slog.New(slog.DiscardHandler)}, queue, dead
 }
 
@@ -149,6 +149,42 @@ func TestQueueAndBack(t *testing.T) {
 			}
 		}
 	})
+}
+
+// What ACR's log had was accepted when ACR fired it, on either way.
+func TestFromTheEventLog(t *testing.T) {
+	for _, queued := range []bool{false, true} {
+		t.Run(fmt.Sprint("queued ", queued), func(t *testing.T) {
+			w := newWorld()
+			w.Now = t0.Add(time.Hour)
+			i, queue, _ := w.intake(w)
+			if queued {
+				i.Client.Actors = away{fake.Err}
+			}
+			for n, r := range plan.Expected {
+				e := event(r)
+				e.Via, e.ReceivedAt = replication.ViaEventLog, t0.Add(time.Duration(n)*time.Second)
+				if result, err := i.Add(t.Context(), e, plan.Expected); err != nil || result.Queued != queued {
+					t.Fatal(result, err)
+				}
+			}
+			i.Client.Actors = w
+			for _, e := range queue.events {
+				if err := i.Deliver(t.Context(), []byte(e)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			st := w.status(t)
+			if st.Status != replication.Replicated || !st.StartedAt.Equal(t0) || *st.DurationMS != 2000 {
+				t.Errorf("%+v", st)
+			}
+			for _, r := range st.Regions {
+				if r.Via != replication.ViaEventLog {
+					t.Errorf("%+v", r)
+				}
+			}
+		})
+	}
 }
 
 // What is in the queue when a new version starts must be read by that version.
@@ -292,7 +328,9 @@ func TestEveryWriteFailsWithAQueue(t *testing.T) {
 func received(t testing.TB) []byte {
 	t.Helper()
 	topic := &memoryTopic{}
-	if err := publish(t.Context(), topic, "n1/eastus", TypeReceived, notification.NewMessage(event("eastus"), plan.Expected)); err != nil {
+	e := event("eastus")
+	e.ReceivedAt = t0
+	if err := publish(t.Context(), topic, "n1/eastus", TypeReceived, notification.NewMessage(e, plan.Expected)); err != nil {
 		t.Fatal(err)
 	}
 	return []byte(topic.events[0])
@@ -305,7 +343,8 @@ func TestDeadLetters(t *testing.T) {
 		t.Fatal(err)
 	}
 	i.Client.Actors = w
-	for _, message := range []string{"", "{", "{}", strings.ReplaceAll(queue.events[0], "n1", "../n1"), `{"type":"acr.webhook.received","id":"x"}`,
+	timeless := strings.Replace(string(received(t)), `"receivedAt":"2026`, `"since":"2026`, 1)
+	for _, message := range []string{"", "{", "{}", timeless, strings.ReplaceAll(queue.events[0], "n1", "../n1"), `{"type":"acr.webhook.received","id":"x"}`,
 		strings.Replace(queue.events[0], TypeReceived, "com.example.other", 1), queue.events[0]} {
 		if err := i.Deliver(t.Context(), []byte(message)); err != nil {
 			t.Errorf("%q: %v", message, err)
@@ -321,7 +360,7 @@ func TestDeadLetters(t *testing.T) {
 			t.Errorf("%q: %+v, %v", message, e, err)
 		}
 	}
-	if len(dead.ids) != 7 || len(w.Writes) != 0 {
+	if len(dead.ids) != 8 || len(w.Writes) != 0 {
 		t.Errorf("%d dead, wrote %q", len(dead.ids), w.Writes)
 	}
 	// A dead letter that cannot be published comes again.
@@ -330,7 +369,7 @@ func TestDeadLetters(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	// One that can be delivered later does, too.
-	i.Client.Actors = away{fake.Err}
+	i.Client.Actors, dead.fail = away{fake.Err}, nil
 	good := received(t)
 	if err := i.Deliver(t.Context(), good); !errors.Is(err, fake.Err) {
 		t.Errorf("%v", err)
@@ -438,7 +477,7 @@ func TestDeliveryIsLogged(t *testing.T) {
 		t.Fatal(err)
 	}
 	in.Log = slog.New(slog.NewTextHandler(&log, nil))
-	if err := in.Deliver(t.Context(), []byte(queue.events[0])); err == nil || !strings.HasPrefix(err.Error(), "deliver n1/eastus: ") || log.Len() != 0 {
+	if err := in.Deliver(t.Context(), []byte(queue.events[0])); err == nil || !strings.HasPrefix(err.Error(), "notYet, again in 5s: deliver n1/eastus: ") || log.Len() != 0 {
 		t.Errorf("%v, and the log is %s", err, &log)
 	}
 	in.Client.Actors = w
@@ -449,7 +488,7 @@ func TestDeliveryIsLogged(t *testing.T) {
 		}
 	}
 	log.Reset()
-	if err := in.Deliver(t.Context(), []byte("{")); err != nil || !strings.Contains(log.String(), "event=unknown result=dead") {
+	if err := in.Deliver(t.Context(), []byte("{")); err != nil || !strings.Contains(log.String(), "event=unknown/021fb596db81e6d0 result=dead") {
 		t.Errorf("%v, and the log is %s", err, &log)
 	}
 }

@@ -9,7 +9,7 @@
 //  3. save the record, with new outcomes marked as unpublished
 //  4. reply: the event is safe
 //  5. publish what is unpublished, if this turn added an outcome
-//  6. if there is an outcome: wait until the index is written
+//  6. if all that is decided is published: wait until index and list are written
 //  7. and remove the reminder
 //
 // The turn of the reminder does 1, decides what the time decides, and does 3 and 5 to
@@ -23,7 +23,8 @@
 // A record names one reminder. The first event registers it, for when the notification
 // is due. An event that changes a record with an outcome registers another one, for
 // the old one may be on its way out. An outcome does not wait for a reminder that is
-// far ahead: the same one is registered again, sooner. See actor.Reminders for what
+// far ahead: the same one is registered again, sooner. A record that names none adopts
+// the one that fires. See actor.Reminders for what
 // may not be done inside a firing.
 //
 // Package conformance plays all of that through.
@@ -68,16 +69,23 @@ const (
 	// CallTimeout is queued. A broker's first connection takes a second or two.
 	followTimeout = CallTimeout - 500*time.Millisecond
 
+	// settleTimeout bounds how long the reminder's turn waits until index and list are
+	// written, because events wait for that turn. The list takes a second, or a few under
+	// load.
+	settleTimeout = 5 * time.Second
+
 	// eventLogTimeout bounds the reading of ACR's event log. Nobody waits for the
 	// reminder's turn.
 	eventLogTimeout = 8 * time.Second
 )
 
-// Index leads from images to notifications.
-type Index interface {
-	// Send has the entries written soon. The nil error of settled means that each leads
-	// to its notification or to a newer one, and survives a kill -9 of every process.
-	Send(entries []catalog.Entry) (settled func(context.Context) error)
+// Catalog finds notifications.
+type Catalog interface {
+	// Send has what is known of a notification written soon. The nil error of settled
+	// means that each entry of the index leads to the notification or to a newer one,
+	// that the list has this or what was saved later, and that both survive a kill -9 of
+	// every process.
+	Send(index []catalog.Entry, listed catalog.Listed) (settled func(context.Context) error)
 }
 
 // EventLog is ACR's own record of its webhooks.
@@ -109,10 +117,16 @@ type Actor struct {
 	Records   actor.Records
 	Reminders actor.Reminders
 	Topic     actor.Topic
-	Index     Index
+	Catalog   Catalog
 
 	EventLog EventLog      // read before a notification times out; nil for none
+	Finder   Finder        // asked about the image of a notification that has timed out; nil for none
 	Timeout  time.Duration // how long a new notification waits for its regions
+
+	// Replicas, if not nil, is what Azure says of the replicas in these regions, as far as
+	// it is known. It must not block: a notification that times out says it of those
+	// that are missing.
+	Replicas func([]replication.Region) map[replication.Region]string
 
 	// Concluded, if not nil, is called with the id of each notification for which this
 	// process saved an outcome. It must not block.
@@ -163,7 +177,8 @@ func (a *Actor) addEvent(ctx context.Context, e replication.Event, plan replicat
 	r := before.record
 	r.State, d = replication.Add(before.State, e, plan, now)
 	if d.Changed {
-		r.State = r.Traced(before.State, traceOf(ctx))
+		r.Saves++
+		r.State = a.annotated(ctx, before.State, r.State)
 		if r.Reminder, err = a.setReminder(ctx, before.record, r.State, now); err != nil { // 2
 			return turn, d, err
 		}
@@ -174,13 +189,29 @@ func (a *Actor) addEvent(ctx context.Context, e replication.Event, plan replicat
 	a.logDecision(ctx, slog.LevelInfo, e.ID, d, slog.String("region", string(e.Region)))
 	turn.Reply, err = encodeReply(r.State, d, plan) // 4
 	if err == nil && d.Changed {
+		var settle func(context.Context) error
 		turn.After = func(after context.Context) {
 			after, cancel := context.WithTimeout(trace.ContextWithSpan(after, trace.SpanFromContext(ctx)), followTimeout)
 			defer cancel()
-			a.logUnfinished(after, e.ID, a.followEvent(after, r, len(d.New) > 0))
+			var err error
+			settle, err = a.followEvent(after, r, len(d.New) > 0)
+			a.logUnfinished(after, e.ID, err)
+		}
+		turn.Settle = func(after context.Context) {
+			if settle != nil {
+				a.logUnfinished(after, e.ID, settle(after))
+			}
 		}
 	}
 	return turn, d, err
+}
+
+// annotated returns s with what belongs to the outcomes that before has not.
+func (a *Actor) annotated(ctx context.Context, before, s replication.State) replication.State {
+	if a.Replicas != nil {
+		s = s.Explained(before, a.Replicas)
+	}
+	return s.Traced(before, traceOf(ctx))
 }
 
 // setReminder registers the reminder of a record that is to be saved with this state,
@@ -188,7 +219,7 @@ func (a *Actor) addEvent(ctx context.Context, e replication.Event, plan replicat
 func (a *Actor) setReminder(ctx context.Context, before record, s replication.State, now time.Time) (name string, err error) {
 	name, due := actor.ReminderName(now, before.Reminder), now.Add(Soon)
 	collecting := s.Status() == replication.Collecting
-	if before.Exists() && before.Status() == replication.Collecting {
+	if before.Reminder != "" && before.Status() == replication.Collecting {
 		if collecting || s.Due.Sub(now) <= farAhead {
 			return before.Reminder, nil
 		}
@@ -203,24 +234,21 @@ func (a *Actor) setReminder(ctx context.Context, before record, s replication.St
 	return name, nil
 }
 
-// followEvent does 5 to 7 for the turn of an event. Its error is not the turn's: it
-// means that something is left for the reminder. A turn that adds no outcome publishes
-// nothing, so that a broker that is down costs each webhook nothing.
-func (a *Actor) followEvent(ctx context.Context, r record, publish bool) error {
-	settled := a.Index.Send(entries(r.State))
-	if r.Status() == replication.Collecting {
-		return nil
-	}
+// followEvent does 5 for the turn of an event, and returns what does 6 and 7, if it is
+// time for that. Its error is not the turn's: it means that something is left for the
+// reminder. A turn that adds no outcome publishes nothing, so that a broker that is down
+// costs each webhook nothing.
+func (a *Actor) followEvent(ctx context.Context, r record, publish bool) (settle func(context.Context) error, err error) {
+	settled := a.Catalog.Send(entries(r.State), listed(r))
 	if publish {
-		var err error
 		if r.State, err = a.publishAll(ctx, r.State); err != nil { // 5
-			return err
+			return nil, err
 		}
 	}
-	if len(r.Unpublished()) > 0 {
-		return nil
+	if r.unfinished() {
+		return nil, nil
 	}
-	return a.settle(ctx, r, settled)
+	return func(ctx context.Context) error { return a.settle(ctx, r, settled) }, nil
 }
 
 // Remind is the turn of the reminder with that name: it decides what is due, and
@@ -243,16 +271,21 @@ func (a *Actor) remind(ctx context.Context, id, name string) (d replication.Deci
 		return d, err
 	}
 	now := a.Now()
-	if name != before.Reminder {
+	r := before.record
+	adopted := r.unfinished() && r.Reminder == ""
+	if adopted {
+		r.Reminder = name
+	}
+	if name != r.Reminder {
 		if actor.Orphaned(name, now) {
 			err = a.unregister(ctx, id, name)
 		}
 		return d, err
 	}
-	r := before.record
 	r.State, d = a.decideDue(ctx, before.State, now)
-	if d.Changed {
-		r.State = r.Traced(before.State, traceOf(ctx))
+	if d.Changed || adopted {
+		r.Saves++
+		r.State = a.annotated(ctx, before.State, r.State)
 		if err := a.save(ctx, before, r, d); err != nil { // 3
 			return d, err
 		}
@@ -262,6 +295,9 @@ func (a *Actor) remind(ctx context.Context, id, name string) (d replication.Deci
 		level = slog.LevelInfo
 	}
 	a.logDecision(ctx, level, id, d, byReminder)
+	if slices.ContainsFunc(d.New, func(o replication.Outcome) bool { return o.Status == replication.TimedOut }) {
+		a.logOther(ctx, r.State)
+	}
 	if r.Status() != replication.Collecting {
 		a.logUnfinished(ctx, id, a.followReminder(ctx, len(before.Unpublished()), r))
 	}
@@ -303,11 +339,36 @@ func (a *Actor) addFired(ctx context.Context, s replication.State, now time.Time
 	return s
 }
 
+// logOther says if the missing regions of a notification that has timed out are in another
+// one of the same image, which has none of its regions: ACR may not give a push one id.
+func (a *Actor) logOther(ctx context.Context, s replication.State) {
+	if a.Finder == nil {
+		return
+	}
+	id, err := a.Finder.Find(ctx, catalog.Image{Repository: s.First.Repository, Digest: s.First.Digest, Tag: s.First.Tag})
+	if err != nil || id == "" || id == s.First.ID {
+		return // the timeout itself is there for all to see
+	}
+	other, err := a.load(ctx, id)
+	if err != nil || other.First.Digest != s.First.Digest || other.First.Action != s.First.Action {
+		return
+	}
+	var regions []replication.Region
+	for _, arrival := range other.Arrivals {
+		if !slices.Contains(s.Missing(), arrival.Region) {
+			return
+		}
+		regions = append(regions, arrival.Region)
+	}
+	a.Log.LogAttrs(ctx, slog.LevelError, "the missing regions are in another notification of the same image",
+		slog.String("notification", s.First.ID), slog.String("other", id), slog.Any("regions", regions))
+}
+
 // followReminder does 5 to 7 for the reminder's turn, of which unfinished outcomes were
 // decided by an earlier one. It saves that outcomes are published before the reminder
 // may go: a firing that finds them unpublished publishes them again.
 func (a *Actor) followReminder(ctx context.Context, unfinished int, r record) error {
-	settled := a.Index.Send(entries(r.State))
+	settled := a.Catalog.Send(entries(r.State), listed(r))
 	s, err := a.publishAll(ctx, r.State) // 5
 	published := len(r.Unpublished()) - len(s.Unpublished())
 	for range min(published, unfinished) {
@@ -321,6 +382,8 @@ func (a *Actor) followReminder(ctx context.Context, unfinished int, r record) er
 	if err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
+	defer cancel()
 	return a.settle(ctx, r, settled)
 }
 
@@ -335,6 +398,7 @@ func (a *Actor) savePublished(ctx context.Context, s replication.State) error {
 		return errors.New("save what is published: the record is gone")
 	}
 	r := before.record
+	r.Saves++
 	for _, o := range s.Outcomes {
 		if o.Published {
 			r.State = r.Published(o)
@@ -343,7 +407,9 @@ func (a *Actor) savePublished(ctx context.Context, s replication.State) error {
 	return a.store(ctx, before, r)
 }
 
-// settle waits until the index is written, and removes the reminder.
+// settle waits until the index and the list are written, and removes the reminder. Other
+// turns may run meanwhile: one that saves something has registered a reminder of another
+// name.
 func (a *Actor) settle(ctx context.Context, r record, settled func(context.Context) error) error {
 	if err := settled(ctx); err != nil { // 6
 		return err

@@ -128,6 +128,18 @@ func (c *Client) Find(ctx context.Context, image catalog.Image) (Status, error) 
 	return st, err
 }
 
+// Newer returns the notification of a newer push of the same tag; "" if there is none.
+func (c *Client) Newer(ctx context.Context, st Status) (string, error) {
+	if st.Tag == "" {
+		return "", nil
+	}
+	newest, err := c.Find(ctx, catalog.Image{Repository: st.Repository, Tag: st.Tag})
+	if errors.Is(err, ErrNotFound) || err == nil && !(newest.IsArrival() && newest.StartedAt.After(st.StartedAt)) {
+		return "", nil
+	}
+	return newest.ID, err
+}
+
 func (c *Client) load(ctx context.Context, id string) (record, error) {
 	data, _, err := c.Records.Load(ctx, id)
 	if err != nil {

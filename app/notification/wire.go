@@ -2,10 +2,12 @@ package notification
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
 
+	"allregions/app/actor"
 	"allregions/app/replication"
 )
 
@@ -27,9 +29,10 @@ type Status struct {
 	ConcludedAt *time.Time         `json:"concludedAt,omitempty"` // of the newest outcome
 	DurationMS  *int64             `json:"durationMs,omitempty"`  // startedAt to concludedAt
 
-	Regions  []RegionStatus       `json:"regions"` // in order of arrival
-	Missing  []replication.Region `json:"missing"`
-	Mismatch bool                 `json:"mismatch"` // regions disagree on digest or tag
+	Regions  []RegionStatus                `json:"regions"` // in order of arrival
+	Missing  []replication.Region          `json:"missing"`
+	Replicas map[replication.Region]string `json:"replicas,omitempty"` // what Azure said of those that are missing, when it timed out
+	Mismatch bool                          `json:"mismatch"`           // regions disagree on digest or tag
 }
 
 // Concluded tells whether an outcome was reached.
@@ -50,6 +53,11 @@ func (s Status) Has(region replication.Region) bool {
 	return slices.ContainsFunc(s.Regions, func(r RegionStatus) bool { return r.Region == region })
 }
 
+// Via tells whether the event of a region came in this way.
+func (s Status) Via(via replication.Via) bool {
+	return slices.ContainsFunc(s.Regions, func(r RegionStatus) bool { return r.Via == via })
+}
+
 // RegionStatus is one region that has reported. Digest and Tag are given only
 // where they are not those of the notification.
 type RegionStatus struct {
@@ -67,7 +75,7 @@ func statusOf(s replication.State) Status {
 		Repository: s.First.Repository, Tag: s.First.Tag, Digest: s.First.Digest,
 		MediaType: s.First.MediaType, Size: s.First.Size,
 		Status: s.Status(), StartedAt: s.StartedAt, Deadline: s.Deadline,
-		Regions: []RegionStatus{}, Missing: s.Missing(), Mismatch: s.Mismatch,
+		Regions: []RegionStatus{}, Missing: s.Missing(), Replicas: s.Replicas(), Mismatch: s.Mismatch,
 	}
 	for _, a := range s.Arrivals {
 		r := RegionStatus{Region: a.Region, ReceivedAt: a.ReceivedAt, Via: a.Via}
@@ -145,7 +153,15 @@ type document struct {
 	Repository any `json:"repository,omitempty"`
 	Status
 
-	Actor storedRecord `json:"actor"`
+	Actor any `json:"actor"` // a storedRecord, or its JSON
+}
+
+// ownPart is what the actor loads of a document. It has all the fields, so that one that
+// it does not know stands out.
+type ownPart struct {
+	Format, ID, Timestamp, Action, LoginServer, Image, Tag, Digest, MediaType, Size, Status, StartedAt, Deadline,
+	ConcludedAt, DurationMS, Regions, Missing, Mismatch actor.Skipped
+	Actor storedRecord
 }
 
 // storedRecord is a record in the store. Its types have the fields of the domain's, and
@@ -160,6 +176,7 @@ type storedRecord struct {
 	Mismatch  bool                 `json:"mismatch,omitempty"`
 	Outcomes  []storedOutcome      `json:"outcomes,omitempty"`
 	Reminder  string               `json:"reminder"`
+	Saves     int                  `json:"saves"`
 }
 
 type storedArrival struct {
@@ -172,17 +189,18 @@ type storedArrival struct {
 }
 
 type storedOutcome struct {
-	Status    replication.Status `json:"status"`
-	At        time.Time          `json:"at"`
-	Arrivals  int                `json:"arrivals"`
-	Mismatch  bool               `json:"mismatch,omitempty"`
-	Published bool               `json:"published,omitempty"`
-	Trace     string             `json:"trace,omitempty"`
+	Status    replication.Status            `json:"status"`
+	At        time.Time                     `json:"at"`
+	Arrivals  int                           `json:"arrivals"`
+	Mismatch  bool                          `json:"mismatch,omitempty"`
+	Published bool                          `json:"published,omitempty"`
+	Replicas  map[replication.Region]string `json:"replicas,omitempty"`
+	Trace     string                        `json:"trace,omitempty"`
 }
 
 func storedOf(r record) storedRecord {
 	s := storedRecord{First: storedEvent(r.First), Expected: r.Expected, StartedAt: r.StartedAt, Deadline: r.Deadline,
-		Due: r.Due, Mismatch: r.Mismatch, Reminder: r.Reminder}
+		Due: r.Due, Mismatch: r.Mismatch, Reminder: r.Reminder, Saves: r.Saves}
 	for _, a := range r.Arrivals {
 		s.Arrivals = append(s.Arrivals, storedArrival(a))
 	}
@@ -193,7 +211,7 @@ func storedOf(r record) storedRecord {
 }
 
 func (s storedRecord) record() record {
-	r := record{Reminder: s.Reminder, State: replication.State{First: replication.Event(s.First), Expected: s.Expected,
+	r := record{Reminder: s.Reminder, Saves: s.Saves, State: replication.State{First: replication.Event(s.First), Expected: s.Expected,
 		StartedAt: s.StartedAt, Deadline: s.Deadline, Due: s.Due, Mismatch: s.Mismatch}}
 	for _, a := range s.Arrivals {
 		r.Arrivals = append(r.Arrivals, replication.Arrival(a))
@@ -212,17 +230,38 @@ type record struct {
 	// Reminder is the name of the reminder that does what a crash leaves undone. There
 	// may be others, of attempts that failed.
 	Reminder string
+
+	// Saves is how often the record was saved, this time included.
+	Saves int
+
+	// What a newer version has added to the document, and to what is the actor's own.
+	// What is in lists, such as arrivals, has no such fields.
+	top, own actor.Fields
 }
 
 func (r record) encode() ([]byte, error) {
+	if extend != nil {
+		r.top, r.own = extend(r.top), extend(r.own)
+	}
 	st := statusOf(r.State)
 	timestamp := r.First.Time
 	if timestamp.IsZero() {
 		timestamp = r.StartedAt
 	}
-	return json.Marshal(document{Format: format, ID: st.ID, Timestamp: timestamp, Action: st.Action,
-		LoginServer: st.Registry, Image: st.Repository, Status: st, Actor: storedOf(r)})
+	d := document{Format: format, ID: st.ID, Timestamp: timestamp, Action: st.Action,
+		LoginServer: st.Registry, Image: st.Repository, Status: st, Actor: storedOf(r)}
+	if r.own != nil {
+		own, err := actor.Marshal(d.Actor, r.own)
+		if err != nil {
+			return nil, err
+		}
+		d.Actor = json.RawMessage(own)
+	}
+	return actor.Marshal(d, r.top)
 }
+
+// extend, if not nil, is what a newer version adds; see next.go.
+var extend func(actor.Fields) actor.Fields
 
 // decodeRecord reads what encode wrote; no data is the zero record. A record that
 // breaks the rules of a State is an error.
@@ -230,12 +269,27 @@ func decodeRecord(data []byte) (record, error) {
 	if len(data) == 0 {
 		return record{}, nil
 	}
-	var stored struct {
-		Actor storedRecord `json:"actor"`
-	}
-	if err := json.Unmarshal(data, &stored); err != nil {
+	var d ownPart
+	all, err := actor.Unmarshal(data, &d)
+	if err != nil {
 		return record{}, fmt.Errorf("decode record: %w", err)
 	}
-	r := stored.Actor.record()
+	r := d.Actor.record()
+	if !all {
+		if r.top, r.own, err = unknown(data); err != nil {
+			return record{}, fmt.Errorf("decode record: %w", err)
+		}
+	}
 	return r, r.Check()
+}
+
+// unknown are the fields of a document that this version does not know.
+func unknown(data []byte) (top, own actor.Fields, err error) {
+	var d struct {
+		Actor json.RawMessage `json:"actor"`
+	}
+	err1 := json.Unmarshal(data, &d)
+	top, err2 := actor.Unknown[document](data)
+	own, err3 := actor.Unknown[storedRecord](d.Actor)
+	return top, own, errors.Join(err1, err2, err3)
 }

@@ -1,10 +1,15 @@
 package registry
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/arm"
@@ -13,7 +18,7 @@ import (
 	"allregions/app/replication"
 )
 
-// ARM reads a registry's regions from Azure Resource Manager. It needs the
+// ARM reaches a registry through Azure Resource Manager. To read the replicas it needs the
 // rights Microsoft.ContainerRegistry/registries/read and
 // .../registries/replications/read.
 type ARM struct {
@@ -33,9 +38,14 @@ func ParseResourceID(s string) (*arm.ResourceID, error) {
 	return id, nil
 }
 
-// NewARM returns a reader of the registry with that id. It does not call Azure.
-func NewARM(id *arm.ResourceID, credential azcore.TokenCredential, options *arm.ClientOptions) (*ARM, error) {
-	factory, err := armcontainerregistry.NewClientFactory(id.SubscriptionID, credential, options)
+// longestRetry is for how long a call waits by itself before it is tried again. If ARM
+// wants to be left alone for longer, the call fails: see retryAfter.
+const longestRetry = 5 * time.Second
+
+// NewARM returns the registry with that id. It does not call Azure.
+func NewARM(id *arm.ResourceID, credential azcore.TokenCredential, options arm.ClientOptions) (*ARM, error) {
+	options.Retry.MaxRetryDelay = cmp.Or(options.Retry.MaxRetryDelay, longestRetry)
+	factory, err := armcontainerregistry.NewClientFactory(id.SubscriptionID, credential, &options)
 	if err != nil {
 		return nil, fmt.Errorf("registry %s: %w", id.Name, err)
 	}
@@ -43,46 +53,100 @@ func NewARM(id *arm.ResourceID, credential azcore.TokenCredential, options *arm.
 		group: id.ResourceGroupName, name: id.Name}, nil
 }
 
-// Regions returns the regions in which the registry has a working replica: the
-// home region first, then the others by name. A replica whose own endpoint is
-// off still replicates, and still fires webhooks.
-func (a *ARM) Regions(ctx context.Context) ([]replication.Region, error) {
+// observe reads which replicas the registry has, and asks each for itself: those that are
+// listed and those that are known, for the list and the replica's own word can disagree
+// (Azure/ARO-HCP#2585). What is returned with an error has not heard from all of them.
+func (a *ARM) observe(ctx context.Context, known []replica) (*observed, error) {
 	properties, err := a.registries.Get(ctx, a.group, a.name, nil)
 	if err != nil {
 		return nil, fmt.Errorf("read registry %s: %w", a.name, err)
 	}
-	home := replication.ParseRegion(value(properties.Location))
-	if home == "" {
+	o := &observed{LoginServer: strings.ToLower(value(value(properties.Properties).LoginServer)), Home: replication.ParseRegion(value(properties.Location))}
+	if o.Home == "" {
 		return nil, fmt.Errorf("read registry %s: it has no location", a.name)
 	}
-	var others []replication.Region
+	listed, err := a.listReplicas(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range known {
+		listed = append(listed, word{Name: r.Name, Region: r.Region})
+	}
+	listed = append(listed, word{Region: o.Home, State: string(armcontainerregistry.ProvisioningStateSucceeded)}) // the one of a registry without replicas
+	for _, w := range listed {
+		if w.Region != "" && !slices.ContainsFunc(o.Replicas, func(have word) bool { return have.Region == w.Region }) {
+			o.Replicas = append(o.Replicas, w)
+		}
+	}
+	errs := make([]error, len(o.Replicas))
+	var asking sync.WaitGroup
+	for i := range o.Replicas {
+		asking.Go(func() { errs[i] = a.ask(ctx, &o.Replicas[i]) })
+	}
+	asking.Wait()
+	return o, errors.Join(errs...)
+}
+
+// listReplicas returns the names and regions of the replicas on ARM's list.
+func (a *ARM) listReplicas(ctx context.Context) (listed []word, err error) {
 	for pager := a.replications.NewListPager(a.group, a.name, nil); pager.More(); {
 		page, err := pager.NextPage(ctx)
-		if err != nil { // half a list would make notifications complete too early
-			return nil, fmt.Errorf("read replications of %s: %w", a.name, err)
+		if err != nil {
+			return nil, fmt.Errorf("list the replicas of %s: %w", a.name, err)
 		}
 		for _, r := range page.Value {
-			// The list has the home region, too.
-			if region := replication.ParseRegion(value(value(r).Location)); region != "" && region != home && usable(r.Properties) {
-				others = append(others, region)
+			if r != nil && value(r.Name) != "" {
+				listed = append(listed, word{Name: *r.Name, Region: replication.ParseRegion(value(r.Location))})
 			}
 		}
 	}
-	slices.Sort(others)
-	return append([]replication.Region{home}, slices.Compact(others)...), nil
+	return listed, nil
 }
 
-// usable tells whether a replica takes part in replication. One that is being created
-// does not yet, and one that failed never will.
-func usable(p *armcontainerregistry.ReplicationProperties) bool {
-	if p == nil {
-		return false
+// ask asks a replica for its state.
+func (a *ARM) ask(ctx context.Context, w *word) error {
+	if w.Name == "" {
+		return nil
 	}
-	switch value(p.ProvisioningState) {
-	case "", armcontainerregistry.ProvisioningStateSucceeded, armcontainerregistry.ProvisioningStateUpdating:
-		return true
+	r, err := a.replications.Get(ctx, a.group, a.name, w.Name, nil)
+	if e, ok := errors.AsType[*azcore.ResponseError](err); ok && e.StatusCode == 404 {
+		w.State = notFound
+		return nil
 	}
-	return false
+	if err != nil {
+		err = fmt.Errorf("read the replica in %s: %w", w.Region, err)
+		w.Error = brief(err)
+		return err
+	}
+	w.State = string(value(value(r.Properties).ProvisioningState))
+	return nil
+}
+
+// brief is an error in one line. ARM's quote the request and the whole answer.
+func brief(err error) string {
+	text := err.Error()
+	if e, ok := errors.AsType[*azcore.ResponseError](err); ok {
+		before, _, _ := strings.Cut(text, e.Error())
+		text = strings.TrimSpace(fmt.Sprintf("%s%d %s", before, e.StatusCode, e.ErrorCode))
+	}
+	text, _, _ = strings.Cut(text, "\n")
+	return text[:min(len(text), maxError)]
+}
+
+// retryAfter is how long ARM wants to be left alone, if that is why err came; else 0.
+func retryAfter(err error) time.Duration {
+	e, ok := errors.AsType[*azcore.ResponseError](err)
+	if !ok || e.RawResponse == nil {
+		return 0
+	}
+	header := e.RawResponse.Header.Get("Retry-After")
+	if seconds, err := strconv.Atoi(header); err == nil {
+		return time.Duration(seconds) * time.Second
+	}
+	if at, err := time.Parse(time.RFC1123, header); err == nil {
+		return max(0, time.Until(at))
+	}
+	return 0
 }
 
 // value is what p points to; of nil it is the zero value.

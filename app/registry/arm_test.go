@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"slices"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -35,15 +35,15 @@ func TestParseResourceID(t *testing.T) {
 	}
 }
 
-type state = armcontainerregistry.ProvisioningState
-
-func replica(location string, s state, endpoint bool) *armcontainerregistry.Replication {
-	return &armcontainerregistry.Replication{Location: to.Ptr(location),
-		Properties: &armcontainerregistry.ReplicationProperties{ProvisioningState: to.Ptr(s), RegionEndpointEnabled: to.Ptr(endpoint)}}
+// inList is a replica as ARM lists it; its own word may be another one.
+func inList(location string) *armcontainerregistry.Replication {
+	return &armcontainerregistry.Replication{Name: to.Ptr(string(replication.ParseRegion(location))), Location: to.Ptr(location),
+		Properties: &armcontainerregistry.ReplicationProperties{ProvisioningState: to.Ptr(armcontainerregistry.ProvisioningStateSucceeded)}}
 }
 
-// azure is a subscription with one registry whose home is West Europe.
-func azure(pages ...[]*armcontainerregistry.Replication) *fake.ServerFactory {
+// azure is a subscription with one registry whose home is West Europe. Own is what its
+// replicas say when they are asked: a state, or the number of an HTTP status.
+func azure(own map[string]any, pages ...[]*armcontainerregistry.Replication) *fake.ServerFactory {
 	return &fake.ServerFactory{
 		RegistriesServer: fake.RegistriesServer{
 			Get: func(_ context.Context, group, name string, _ *armcontainerregistry.RegistriesClientGetOptions) (resp azfake.Responder[armcontainerregistry.RegistriesClientGetResponse], errResp azfake.ErrorResponder) {
@@ -51,7 +51,8 @@ func azure(pages ...[]*armcontainerregistry.Replication) *fake.ServerFactory {
 					errResp.SetResponseError(http.StatusNotFound, "ResourceNotFound")
 					return
 				}
-				resp.SetResponse(http.StatusOK, armcontainerregistry.RegistriesClientGetResponse{Registry: armcontainerregistry.Registry{Location: to.Ptr("West Europe")}}, nil)
+				resp.SetResponse(http.StatusOK, armcontainerregistry.RegistriesClientGetResponse{Registry: armcontainerregistry.Registry{Location: to.Ptr("West Europe"),
+					Properties: &armcontainerregistry.RegistryProperties{LoginServer: to.Ptr("Contoso.azurecr.io")}}}, nil)
 				return
 			},
 		},
@@ -59,6 +60,19 @@ func azure(pages ...[]*armcontainerregistry.Replication) *fake.ServerFactory {
 			NewListPager: func(string, string, *armcontainerregistry.ReplicationsClientListOptions) (resp azfake.PagerResponder[armcontainerregistry.ReplicationsClientListResponse]) {
 				for _, page := range pages {
 					resp.AddPage(http.StatusOK, armcontainerregistry.ReplicationsClientListResponse{ReplicationListResult: armcontainerregistry.ReplicationListResult{Value: page}}, nil)
+				}
+				return
+			},
+			Get: func(_ context.Context, _, _, name string, _ *armcontainerregistry.ReplicationsClientGetOptions) (resp azfake.Responder[armcontainerregistry.ReplicationsClientGetResponse], errResp azfake.ErrorResponder) {
+				switch say := own[name].(type) {
+				case int:
+					errResp.SetResponseError(say, "Because")
+				case string:
+					r := *inList(name)
+					r.Properties.ProvisioningState = to.Ptr(armcontainerregistry.ProvisioningState(say))
+					resp.SetResponse(http.StatusOK, armcontainerregistry.ReplicationsClientGetResponse{Replication: r}, nil)
+				default:
+					errResp.SetResponseError(http.StatusNotFound, "ResourceNotFound")
 				}
 				return
 			},
@@ -75,7 +89,7 @@ func reader(t *testing.T, transport policy.Transporter, credential azcore.TokenC
 	if credential == nil {
 		credential = &azfake.TokenCredential{}
 	}
-	a, err := NewARM(id, credential, &arm.ClientOptions{ClientOptions: policy.ClientOptions{Transport: transport,
+	a, err := NewARM(id, credential, arm.ClientOptions{ClientOptions: policy.ClientOptions{Transport: transport,
 		Retry: policy.RetryOptions{RetryDelay: time.Millisecond, MaxRetryDelay: 10 * time.Millisecond}}})
 	if err != nil {
 		t.Fatal(err)
@@ -83,37 +97,37 @@ func reader(t *testing.T, transport policy.Transporter, credential azcore.TokenC
 	return a
 }
 
-func TestRegionsFromARM(t *testing.T) {
-	transport := fake.NewServerFactoryTransport(azure(
-		[]*armcontainerregistry.Replication{
-			replica("westeurope", armcontainerregistry.ProvisioningStateSucceeded, true), // home is listed, too
-			replica("japaneast", armcontainerregistry.ProvisioningStateSucceeded, false), // its endpoint is off
-			nil, {Location: to.Ptr("nowhere")},
-		},
-		[]*armcontainerregistry.Replication{
-			replica("East US", armcontainerregistry.ProvisioningStateUpdating, true),
-			replica("eastus", armcontainerregistry.ProvisioningStateSucceeded, true),
-			replica("northeurope", armcontainerregistry.ProvisioningStateCreating, true),
-			replica("southindia", armcontainerregistry.ProvisioningStateDeleting, true),
-			replica("uksouth", armcontainerregistry.ProvisioningStateFailed, true),
-			replica("ukwest", armcontainerregistry.ProvisioningStateCanceled, true),
-		}))
-	got, err := reader(t, transport, nil).Regions(t.Context())
-	if want := []replication.Region{"westeurope", "eastus", "japaneast"}; err != nil || !slices.Equal(got, want) {
-		t.Errorf("%v, %v, want %v", got, err, want)
+// Each replica is asked for itself: those on the list, those that are known, and no one
+// twice. What does not answer is an error, and does not keep the others from being heard.
+func TestObserve(t *testing.T) {
+	server := azure(map[string]any{"westeurope": "Succeeded", "eastus": "Updating", "japaneast": "Creating", "uksouth": http.StatusForbidden, "known": "Succeeded"},
+		[]*armcontainerregistry.Replication{inList("westeurope"), inList("East US"), nil, {Location: to.Ptr("nowhere")}},
+		[]*armcontainerregistry.Replication{inList("japaneast"), inList("eastus"), inList("uksouth"), inList("ukwest")})
+	got, err := reader(t, fake.NewServerFactoryTransport(server), nil).observe(t.Context(), []replica{{Region: "eastus", Name: "other"}, {Region: "brazilsouth", Name: "known"}})
+	if err == nil || brief(err) != "read the replica in uksouth: 403 Because" {
+		t.Errorf("%v", err)
 	}
-	got, err = reader(t, fake.NewServerFactoryTransport(azure(nil)), nil).Regions(t.Context())
-	if want := []replication.Region{"westeurope"}; err != nil || !slices.Equal(got, want) {
-		t.Errorf("not replicated: %v, %v, want %v", got, err, want)
+	want := observed{LoginServer: "contoso.azurecr.io", Home: "westeurope", Replicas: []word{
+		{Name: "westeurope", Region: "westeurope", State: "Succeeded"}, {Name: "eastus", Region: "eastus", State: "Updating"},
+		{Name: "japaneast", Region: "japaneast", State: "Creating"}, {Name: "uksouth", Region: "uksouth", Error: "read the replica in uksouth: 403 Because"},
+		{Name: "ukwest", Region: "ukwest", State: "NotFound"}, {Name: "known", Region: "brazilsouth", State: "Succeeded"}}}
+	if got == nil || !reflect.DeepEqual(*got, want) {
+		t.Errorf("\n got %+v\nwant %+v", got, want)
+	}
+
+	got, err = reader(t, fake.NewServerFactoryTransport(azure(nil, nil)), nil).observe(t.Context(), nil)
+	if want := (observed{LoginServer: "contoso.azurecr.io", Home: "westeurope", Replicas: []word{{Region: "westeurope", State: "Succeeded"}}}); err != nil || !reflect.DeepEqual(*got, want) {
+		t.Errorf("not replicated: %+v, %v, want %+v", got, err, want)
 	}
 }
 
 // transport answers the first requests itself.
 type transport struct {
-	answers  []int // status codes
-	next     policy.Transporter
-	asked    int
-	requests []string
+	answers    []int  // status codes
+	retryAfter string // with each; "" for at once
+	next       policy.Transporter
+	asked      int
+	requests   []string
 }
 
 func (tr *transport) Do(r *http.Request) (*http.Response, error) {
@@ -124,15 +138,28 @@ func (tr *transport) Do(r *http.Request) (*http.Response, error) {
 	}
 	status := tr.answers[0]
 	tr.answers = tr.answers[1:]
-	return &http.Response{StatusCode: status, Status: http.StatusText(status), Header: http.Header{"Retry-After-Ms": {"1"}}, Body: http.NoBody, Request: r}, nil
+	header := http.Header{"Retry-After-Ms": {"1"}}
+	if tr.retryAfter != "" {
+		header = http.Header{"Retry-After": {tr.retryAfter}}
+	}
+	return &http.Response{StatusCode: status, Status: http.StatusText(status), Header: header, Body: http.NoBody, Request: r}, nil
 }
 
+// ARM is asked again after a while, but not while it wants to be left alone for long.
 func TestARMThrottles(t *testing.T) {
-	tr := &transport{answers: []int{429, 429, 503}, next: fake.NewServerFactoryTransport(azure([]*armcontainerregistry.Replication{
-		replica("eastus", armcontainerregistry.ProvisioningStateSucceeded, true)}))}
-	got, err := reader(t, tr, nil).Regions(t.Context())
-	if want := []replication.Region{"westeurope", "eastus"}; err != nil || !slices.Equal(got, want) || tr.asked != 5 {
+	next := fake.NewServerFactoryTransport(azure(map[string]any{"eastus": "Succeeded"}, []*armcontainerregistry.Replication{inList("eastus")}))
+	tr := &transport{answers: []int{429, 429, 503}, next: next}
+	if got, err := reader(t, tr, nil).observe(t.Context(), nil); err != nil || len(got.Replicas) != 2 || tr.asked != 6 {
 		t.Errorf("%v, %v after %d requests", got, err, tr.asked)
+	}
+	for header, want := range map[string]time.Duration{"600": 10 * time.Minute, "soon": 0, "": 0} {
+		tr = &transport{answers: []int{429, 429, 429, 429}, retryAfter: header, next: next}
+		if _, err := reader(t, tr, nil).observe(t.Context(), nil); err == nil || retryAfter(err) != want || want > 0 && tr.asked != 1 {
+			t.Errorf("Retry-After %q: %v, %d requests, %v", header, retryAfter(err), tr.asked, err)
+		}
+	}
+	if got := retryAfter(&azcore.ResponseError{RawResponse: &http.Response{Header: http.Header{"Retry-After": {time.Now().Add(time.Hour).UTC().Format(http.TimeFormat)}}}}); got < 59*time.Minute || got > time.Hour {
+		t.Errorf("a date: %v", got)
 	}
 }
 
@@ -144,22 +171,26 @@ func (brokenCredential) GetToken(context.Context, policy.TokenRequestOptions) (a
 }
 
 func TestARMRefuses(t *testing.T) {
-	good := fake.NewServerFactoryTransport(azure(nil))
-	if _, err := reader(t, good, brokenCredential{}).Regions(t.Context()); err == nil || !strings.Contains(err.Error(), "no identity on this machine") {
-		t.Errorf("no token: %v", err)
-	}
-	if _, err := reader(t, &transport{answers: []int{403}, next: good}, nil).Regions(t.Context()); err == nil || !strings.Contains(err.Error(), "read registry contoso: ") {
-		t.Errorf("may not read the registry: %v", err)
-	}
-	none := azure()
-	none.ReplicationsServer.NewListPager = func(string, string, *armcontainerregistry.ReplicationsClientListOptions) (resp azfake.PagerResponder[armcontainerregistry.ReplicationsClientListResponse]) {
-		resp.AddPage(http.StatusOK, armcontainerregistry.ReplicationsClientListResponse{ReplicationListResult: armcontainerregistry.ReplicationListResult{Value: []*armcontainerregistry.Replication{
-			replica("eastus", armcontainerregistry.ProvisioningStateSucceeded, true)}}}, nil)
+	half := azure(map[string]any{"eastus": "Succeeded"})
+	half.ReplicationsServer.NewListPager = func(string, string, *armcontainerregistry.ReplicationsClientListOptions) (resp azfake.PagerResponder[armcontainerregistry.ReplicationsClientListResponse]) {
+		resp.AddPage(http.StatusOK, armcontainerregistry.ReplicationsClientListResponse{ReplicationListResult: armcontainerregistry.ReplicationListResult{Value: []*armcontainerregistry.Replication{inList("eastus")}}}, nil)
 		resp.AddResponseError(http.StatusForbidden, "AuthorizationFailed")
 		return
 	}
-	// Half a list is no list: it would make notifications complete too early.
-	if got, err := reader(t, fake.NewServerFactoryTransport(none), nil).Regions(t.Context()); err == nil || got != nil {
-		t.Errorf("half a list: %v, %v", got, err)
+	good := fake.NewServerFactoryTransport(azure(nil, nil))
+	for _, tt := range []struct {
+		name, want string
+		transport  policy.Transporter
+		credential azcore.TokenCredential
+	}{
+		{"no token", "read registry contoso: no identity on this machine", good, brokenCredential{}},
+		{"may not read the registry", "read registry contoso: 403", &transport{answers: []int{403}, next: good}, nil},
+		{"half a list", "list the replicas of contoso: 403 AuthorizationFailed", fake.NewServerFactoryTransport(half), nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got, err := reader(t, tt.transport, tt.credential).observe(t.Context(), nil); err == nil || got != nil || brief(err) != tt.want {
+				t.Errorf("%v, %v, want %s", got, err, tt.want)
+			}
+		})
 	}
 }

@@ -19,7 +19,7 @@ import (
 // back one reading goes.
 const (
 	logFreshness      = 2 * time.Second
-	webhooksFreshness = time.Minute
+	webhooksFreshness = 30 * time.Second
 	maxLogPages       = 20
 )
 
@@ -33,14 +33,18 @@ type EventLog struct {
 	log   *slog.Logger
 
 	webhooks *shared[map[replication.Region][]string] // names
-	records  sync.Map                                 // by webhook: a *shared[map[string]record], by notification
+	records  sync.Map                                 // by webhook: a *shared[map[string]firing], by notification
 }
 
-// record is one firing of one webhook.
-type record struct {
+// firing is one firing of one webhook, as ACR has logged it.
+type firing struct {
 	event  replication.Event
 	status string // what ACR was answered: "503", or "" if it was not
 	reason string
+
+	webhook string
+	uri     string                             // that was called; "" if ACR does not say
+	content *armcontainerregistry.EventContent // what was sent
 }
 
 // NewEventLog returns the log of the registry that a reads.
@@ -52,10 +56,7 @@ func NewEventLog(a *ARM, owner string, now func() time.Time, log *slog.Logger) *
 // have fired, whatever became of them on their way. An error means that not all
 // of them could be asked; what is returned with it was found all the same.
 func (l *EventLog) Fired(ctx context.Context, id string, regions []replication.Region) ([]replication.Event, error) {
-	webhooks, err := l.webhooks.get(ctx, newerThan(webhooksFreshness), func(ctx context.Context) (map[replication.Region][]string, error) {
-		listed, err := l.arm.listWebhooks(ctx)
-		return webhooksToAsk(listed, l.owner), err
-	})
+	webhooks, err := l.toAsk(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -77,18 +78,36 @@ func (l *EventLog) Fired(ctx context.Context, id string, regions []replication.R
 	return found, errors.Join(errs...)
 }
 
+// toAsk returns the names of the webhooks whose logs count, by region.
+func (l *EventLog) toAsk(ctx context.Context) (map[replication.Region][]string, error) {
+	return l.webhooks.get(ctx, newerThan(webhooksFreshness), func(ctx context.Context) (map[replication.Region][]string, error) {
+		listed, err := l.arm.listWebhooks(ctx)
+		return webhooksToAsk(listed, l.owner), err
+	})
+}
+
 // newerThan accepts what was read without an error less than most ago.
 func newerThan(most time.Duration) func(time.Duration, error) bool {
 	return func(age time.Duration, err error) bool { return err == nil && age < most }
 }
 
 // find looks for a notification in the records of a region's webhooks.
-func (l *EventLog) find(ctx context.Context, id string, webhooks []string) (record, bool, error) {
+func (l *EventLog) find(ctx context.Context, id string, webhooks []string) (firing, bool, error) {
 	var errs []error
 	for _, name := range webhooks {
-		read := func(ctx context.Context) (map[string]record, error) { return l.arm.readEvents(ctx, name) }
-		reading, _ := l.records.LoadOrStore(name, newShared[map[string]record](l.now))
-		records, err := reading.(*shared[map[string]record]).get(ctx, newerThan(logFreshness), read)
+		read := func(ctx context.Context) (map[string]firing, error) {
+			byID, pages := map[string]firing{}, 0
+			err := l.arm.readEvents(ctx, name, func(page []firing) bool {
+				for _, f := range page {
+					byID[f.event.ID] = f
+				}
+				pages++
+				return pages < maxLogPages
+			})
+			return byID, err
+		}
+		reading, _ := l.records.LoadOrStore(name, newShared[map[string]firing](l.now))
+		records, err := reading.(*shared[map[string]firing]).get(ctx, newerThan(logFreshness), read)
 		if r, ok := records[id]; ok {
 			return r, true, nil
 		}
@@ -96,7 +115,7 @@ func (l *EventLog) find(ctx context.Context, id string, webhooks []string) (reco
 			errs = append(errs, err)
 		}
 	}
-	return record{}, false, errors.Join(errs...)
+	return firing{}, false, errors.Join(errs...)
 }
 
 // webhooksToAsk returns the names of the owner's webhooks, by region, and in a region
@@ -114,30 +133,33 @@ func webhooksToAsk(listed []webhook, owner string) map[replication.Region][]stri
 	return others
 }
 
-// readEvents reads what a webhook has fired, by notification. With an error it returns
-// what it read before.
-func (a *ARM) readEvents(ctx context.Context, webhook string) (map[string]record, error) {
-	records := map[string]record{}
-	pager := a.webhooks.NewListEventsPager(a.group, a.name, webhook, nil)
-	for pages := 0; pager.More() && pages < maxLogPages; pages++ {
+// readEvents reads what a webhook has fired, pings left out, page by page for as long as
+// more returns true.
+func (a *ARM) readEvents(ctx context.Context, webhook string, more func(page []firing) bool) error {
+	for pager := a.webhooks.NewListEventsPager(a.group, a.name, webhook, nil); pager.More(); {
 		page, err := pager.NextPage(ctx)
 		if err != nil {
-			return records, fmt.Errorf("read the events of %s: %w", webhook, err)
+			return fmt.Errorf("read the events of %s: %w", webhook, err)
 		}
+		var firings []firing
 		for _, e := range page.Value {
-			if r := recordOf(value(e)); r.event.ID != "" && r.event.Action != "" && r.event.Action != "ping" {
-				records[r.event.ID] = r
+			if f := firingOf(value(e)); f.event.ID != "" && f.event.Action != "" && f.event.Action != "ping" {
+				f.webhook = webhook
+				firings = append(firings, f)
 			}
 		}
+		if !more(firings) {
+			return nil
+		}
 	}
-	return records, nil
+	return nil
 }
 
-// recordOf reads an event as ACR has logged it. Anything in it may be missing.
-func recordOf(e armcontainerregistry.Event) record {
+// firingOf reads an event as ACR has logged it. Anything in it may be missing.
+func firingOf(e armcontainerregistry.Event) firing {
 	content, answer := value(value(e.EventRequestMessage).Content), value(e.EventResponseMessage)
 	image := value(content.Target)
-	r := record{status: value(answer.StatusCode), reason: value(answer.ReasonPhrase), event: replication.Event{
+	r := firing{status: value(answer.StatusCode), reason: value(answer.ReasonPhrase), uri: value(value(e.EventRequestMessage).RequestURI), content: &content, event: replication.Event{
 		ID:         value(content.ID),
 		Action:     value(content.Action),
 		Registry:   strings.ToLower(value(value(content.Request).Host)),

@@ -1,4 +1,5 @@
-// Package registry knows which regions of the container registry must report.
+// Package registry knows which regions of the container registry must report, and what
+// ACR's log has of their webhooks.
 package registry
 
 import (

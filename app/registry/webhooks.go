@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/runtime"
@@ -19,13 +20,10 @@ import (
 	"allregions/app/replication"
 )
 
-// How often the webhooks are checked.
 const (
-	registerInterval = time.Hour
-	registerRetry    = time.Minute      // after a failure
-	registerTimeout  = 5 * time.Minute  // for all regions
-	noticeInterval   = 10 * time.Second // within which a new region is noticed
-	pollInterval     = 2 * time.Second  // of an operation that Azure has begun
+	registerTimeout = 5 * time.Minute // for the webhooks of all regions
+	pingTimeout     = time.Minute     // until ACR's log has the answer to a ping
+	pollInterval    = 2 * time.Second // of an operation that Azure has begun
 )
 
 // ownerTag is the tag with the owner of a webhook. A webhook that does not have it, or
@@ -151,7 +149,7 @@ func (t Target) plan(region replication.Region, have *webhook) step {
 
 // Registration creates and corrects the webhooks that call the target, one in each
 // expected region. It needs the rights Microsoft.ContainerRegistry/registries/webhooks/
-// read, write and getCallbackConfig/action.
+// read, write, getCallbackConfig/action, ping/action and listEvents/action.
 type Registration struct {
 	arm    *ARM
 	target Target
@@ -167,60 +165,87 @@ func NewRegistration(a *ARM, target Target, log *slog.Logger) (*Registration, er
 	return &Registration{a, target, log}, nil
 }
 
-// Run corrects the webhooks as soon as the regions are known, when they change, and
-// every hour, until ctx ends. Several replicas may do so at once: they want the same.
-func (r *Registration) Run(ctx context.Context, expected func(context.Context) ([]replication.Region, error), now func() time.Time) {
-	var done []replication.Region
-	var next time.Time
-	for {
-		regions, err := expected(ctx)
-		if err == nil && (!slices.Equal(regions, done) || !now().Before(next)) {
-			interval := registerInterval
-			if err := r.Ensure(ctx, regions); err != nil && ctx.Err() == nil {
-				r.log.LogAttrs(ctx, slog.LevelWarn, "not all webhooks of the registry are as they must be", slog.Any("err", err))
-				interval = registerRetry
-			}
-			done, next = regions, now().Add(interval)
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(noticeInterval):
-		}
-	}
-}
-
-// Ensure makes the webhooks of these regions what they must be. After a nil
-// error they are. One that cannot be corrected does not stop the others.
-func (r *Registration) Ensure(ctx context.Context, regions []replication.Region) error {
+// Check makes the webhooks of these regions what they must be, and pings each that was
+// changed, or has not answered the last ping. It returns what is then known of each.
+// After a nil error all are as they must be, and have answered. One that fails does not
+// stop the others.
+func (r *Registration) Check(ctx context.Context, regions []replication.Region, before map[replication.Region]hook, now func() time.Time) (map[replication.Region]hook, error) {
 	ctx, cancel := context.WithTimeout(ctx, registerTimeout)
 	defer cancel()
-	listed, err := r.arm.listWebhooks(ctx)
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for _, region := range regions {
+	listed, listErr := r.arm.listWebhooks(ctx)
+	hooks, errs := make([]hook, len(regions)), make([]error, len(regions))
+	var pings sync.WaitGroup
+	for i, region := range regions {
+		h, name := &hooks[i], r.target.name(region)
+		*h = before[region]
+		h.Name = name
+		if errs[i] = listErr; listErr != nil {
+			continue
+		}
 		var have *webhook
-		if i := slices.IndexFunc(listed, func(w webhook) bool { return w.Name == r.target.name(region) }); i >= 0 {
+		if i := slices.IndexFunc(listed, func(w webhook) bool { return w.Name == name }); i >= 0 {
 			have = &listed[i]
 		}
-		if err := r.ensure(ctx, region, have); err != nil {
-			errs = append(errs, fmt.Errorf("webhook of %s: %w", region, r.redact(err)))
+		changed, err := r.ensure(ctx, region, have)
+		if h.Registered, h.CheckedAt, errs[i] = err == nil, now().UTC(), err; err == nil {
+			pings.Go(func() { errs[i] = r.ping(ctx, h, changed, now) })
 		}
 	}
-	return errors.Join(errs...)
+	pings.Wait()
+	known := map[replication.Region]hook{}
+	for i, region := range regions {
+		hooks[i].Problem = ""
+		if err := errs[i]; err != nil {
+			err = r.redact(err)
+			hooks[i].Problem, errs[i] = brief(err), fmt.Errorf("webhook of %s: %w", region, err)
+		}
+		known[region] = hooks[i]
+	}
+	return known, errors.Join(errs...)
+}
+
+// ping has ACR fire a webhook, unless that was done and answered since the webhook was
+// changed, and waits until ACR's log has the answer.
+func (r *Registration) ping(ctx context.Context, h *hook, changed bool, now func() time.Time) error {
+	if err := r.arm.readAnswers(ctx, h); err != nil {
+		return err
+	}
+	before := h.LastPing
+	if !changed && before.answered() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
+	defer cancel()
+	if _, err := r.arm.webhooks.Ping(ctx, r.arm.group, r.arm.name, h.Name, nil); err != nil {
+		return fmt.Errorf("ping: %w", err)
+	}
+	for pinged := now().UTC(); ; {
+		if err := r.arm.readAnswers(ctx, h); err != nil && ctx.Err() == nil {
+			return err
+		}
+		if p := h.LastPing; p != before && p.answered() {
+			return nil
+		} else if p != before && p.Status != "" {
+			return fmt.Errorf("ping: the answer was %s", p.Status)
+		}
+		select {
+		case <-time.After(pollInterval):
+		case <-ctx.Done():
+			h.LastPing = &answer{At: pinged}
+			return fmt.Errorf("ping: no answer within %s", pingTimeout)
+		}
+	}
 }
 
 // ensure does what plan says. The other headers of the webhook stay.
-func (r *Registration) ensure(ctx context.Context, region replication.Region, have *webhook) error {
+func (r *Registration) ensure(ctx context.Context, region replication.Region, have *webhook) (changed bool, err error) {
 	name := r.target.name(region)
 	headers := map[string]*string{}
 	// Where a webhook points, and its headers, may be secrets: only ours is read.
 	if have != nil && have.Owner == r.target.Owner {
 		config, err := r.arm.webhooks.GetCallbackConfig(ctx, r.arm.group, r.arm.name, name, nil)
 		if err != nil {
-			return fmt.Errorf("read %s: %w", name, err)
+			return false, fmt.Errorf("read %s: %w", name, err)
 		}
 		have.URI = value(config.ServiceURI)
 		for header, content := range config.CustomHeaders {
@@ -243,13 +268,13 @@ func (r *Registration) ensure(ctx context.Context, region replication.Region, ha
 	r.log.LogAttrs(ctx, level, "webhook", slog.String("region", string(region)), slog.String("name", name), slog.String("decision", todo.String()))
 	switch todo.do {
 	case create:
-		return r.create(ctx, region, headers)
+		return true, r.create(ctx, region, headers)
 	case update:
-		return r.update(ctx, region, headers)
+		return true, r.update(ctx, region, headers)
 	case await, refuse:
-		return fmt.Errorf("%s: %s", name, todo)
+		return false, errors.New(todo.String())
 	}
-	return nil
+	return false, nil
 }
 
 func (r *Registration) create(ctx context.Context, region replication.Region, headers map[string]*string) error {
@@ -338,4 +363,38 @@ func webhookOf(w armcontainerregistry.Webhook) webhook {
 		have.Actions = append(have.Actions, string(value(action)))
 	}
 	return have
+}
+
+// readAnswers reads the newest firings of a webhook from ACR's log. What h has of newer
+// ones stays.
+func (a *ARM) readAnswers(ctx context.Context, h *hook) error {
+	pager := a.webhooks.NewListEventsPager(a.group, a.name, h.Name, nil)
+	for pages, events := 0, 0; pager.More() && events == 0 && pages < maxLogPages; pages++ { // ARM may send empty pages
+		page, err := pager.NextPage(ctx)
+		if err != nil {
+			return fmt.Errorf("read the events of %s: %w", h.Name, err)
+		}
+		events += len(page.Value)
+		for _, e := range page.Value {
+			h.fired(firingOf(value(e)))
+		}
+	}
+	return nil
+}
+
+// fired takes note of a firing in ACR's log.
+func (h *hook) fired(f firing) {
+	if f.event.Action == "ping" {
+		h.LastPing = h.LastPing.or(f)
+	} else {
+		h.LastAnswer = h.LastAnswer.or(f)
+	}
+}
+
+// or is the answer to a firing, if that is newer than a, or has one where a has none yet.
+func (a *answer) or(f firing) *answer {
+	if at := f.event.ReceivedAt; a == nil || at.After(a.At) || at.Equal(a.At) && a.Status == "" {
+		return &answer{At: at, Status: f.status}
+	}
+	return a
 }

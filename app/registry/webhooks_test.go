@@ -3,6 +3,7 @@ package registry
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -15,6 +16,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	azfake "github.com/Azure/azure-sdk-for-go/sdk/azcore/fake"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/to"
 	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/containerregistry/armcontainerregistry"
@@ -24,6 +26,8 @@ import (
 )
 
 const testKey = "s3cr3t-key"
+
+var errAway = errors.New("away")
 
 func target() Target {
 	return Target{URL: &url.URL{Scheme: "https", Host: "allregions.example.com", Path: "/acr/"}, Key: testKey, Actions: []string{"push", "delete"}, Owner: "prod"}
@@ -89,10 +93,16 @@ type registryWebhooks struct {
 	calls    []string                // of writes, and of reads of secrets
 	fail     func(call string) error // asked before each of them
 	lists    int
+	log      map[string][]*armcontainerregistry.Event // by webhook, newest first
+	answer   string                                   // of the service to a ping; "" for none
 }
 
+// notLogged is the answer to a ping that ACR's log does not have.
+const notLogged = "not logged"
+
 func newRegistryWebhooks() *registryWebhooks {
-	return &registryWebhooks{webhooks: map[string]*armcontainerregistry.Webhook{}, configs: map[string]armcontainerregistry.CallbackConfig{}, fail: func(string) error { return nil }}
+	return &registryWebhooks{webhooks: map[string]*armcontainerregistry.Webhook{}, configs: map[string]armcontainerregistry.CallbackConfig{},
+		fail: func(string) error { return nil }, log: map[string][]*armcontainerregistry.Event{}, answer: "204"}
 }
 
 // put is what somebody else does.
@@ -175,8 +185,43 @@ func (f *registryWebhooks) server() *fake.ServerFactory {
 			}
 			return
 		},
+		Ping: func(_ context.Context, _, _, name string, _ *armcontainerregistry.WebhooksClientPingOptions) (resp azfake.Responder[armcontainerregistry.WebhooksClientPingResponse], errResp azfake.ErrorResponder) {
+			if f.call("ping "+name, &errResp) {
+				if f.answer != notLogged {
+					f.fire(name, "ping", f.answer)
+				}
+				resp.SetResponse(http.StatusOK, armcontainerregistry.WebhooksClientPingResponse{}, nil)
+			}
+			return
+		},
+		NewListEventsPager: func(_, _, name string, _ *armcontainerregistry.WebhooksClientListEventsOptions) (resp azfake.PagerResponder[armcontainerregistry.WebhooksClientListEventsResponse]) {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			resp.AddPage(http.StatusOK, armcontainerregistry.WebhooksClientListEventsResponse{}, nil) // ARM may send empty pages
+			resp.AddPage(http.StatusOK, armcontainerregistry.WebhooksClientListEventsResponse{EventListResult: armcontainerregistry.EventListResult{Value: f.log[name]}}, nil)
+			return
+		},
 	}
 	return s
+}
+
+// fire logs what ACR fires now.
+func (f *registryWebhooks) fire(name, action, status string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	e := &armcontainerregistry.Event{EventRequestMessage: &armcontainerregistry.EventRequestMessage{Content: &armcontainerregistry.EventContent{Action: &action, Timestamp: to.Ptr(time.Now())}}}
+	if status != "" {
+		e.EventResponseMessage = &armcontainerregistry.EventResponseMessage{StatusCode: &status, Headers: map[string]*string{"Date": to.Ptr(time.Now().UTC().Format(http.TimeFormat))}}
+	}
+	f.log[name] = append([]*armcontainerregistry.Event{e}, f.log[name]...)
+}
+
+// check is a check by a process that remembers nothing.
+func check(t *testing.T, r *Registration, regions ...replication.Region) error {
+	t.Helper()
+	time.Sleep(time.Minute) // ACR's log has whole seconds
+	_, err := r.Check(t.Context(), regions, nil, time.Now)
+	return err
 }
 
 // registration works on f; everything that it logs goes to the buffer.
@@ -204,11 +249,11 @@ func TestWebhooksAreMadeAndMended(t *testing.T) {
 
 		r, log := registration(t, f, target())
 		regions := []replication.Region{"westeurope", "eastus"}
-		if err := r.Ensure(t.Context(), regions); err != nil {
+		if err := check(t, r, regions...); err != nil {
 			t.Fatal(err)
 		}
 		west, east := r.target.name("westeurope"), r.target.name("eastus")
-		if got, want := f.did(), []string{"create " + east, "create " + west}; !slices.Equal(got, want) {
+		if got, want := f.did(), []string{"create " + east, "create " + west, "ping " + east, "ping " + west}; !slices.Equal(got, want) {
 			t.Fatalf("%q, want %q", got, want)
 		}
 		w, config := f.webhooks[west], f.configs[west]
@@ -220,7 +265,7 @@ func TestWebhooksAreMadeAndMended(t *testing.T) {
 		}
 
 		// As it is, so it stays: nothing is written.
-		if err := r.Ensure(t.Context(), regions); err != nil {
+		if err := check(t, r, regions...); err != nil {
 			t.Fatal(err)
 		}
 		if got, want := f.did(), []string{"config " + east, "config " + west}; !slices.Equal(got, want) {
@@ -233,10 +278,10 @@ func TestWebhooksAreMadeAndMended(t *testing.T) {
 		f.webhooks[west].Tags["team"] = to.Ptr("shop")
 		f.configs[west] = armcontainerregistry.CallbackConfig{ServiceURI: config.ServiceURI,
 			CustomHeaders: map[string]*string{"authorization": to.Ptr("Bearer old"), "X-Gateway": to.Ptr("g")}}
-		if err := r.Ensure(t.Context(), regions); err != nil {
+		if err := check(t, r, regions...); err != nil {
 			t.Fatal(err)
 		}
-		if got, want := f.did(), []string{"config " + east, "config " + west, "update " + west}; !slices.Equal(got, want) {
+		if got, want := f.did(), []string{"config " + east, "config " + west, "ping " + west, "update " + west}; !slices.Equal(got, want) {
 			t.Errorf("after drift: %q, want %q", got, want)
 		}
 		w, config = f.webhooks[west], f.configs[west]
@@ -250,7 +295,7 @@ func TestWebhooksAreMadeAndMended(t *testing.T) {
 
 		// What is gone is made again.
 		delete(f.webhooks, east)
-		if err := r.Ensure(t.Context(), regions); err != nil || f.webhooks[east] == nil {
+		if err := check(t, r, regions...); err != nil || f.webhooks[east] == nil {
 			t.Errorf("%v, %v", err, f.webhooks[east])
 		}
 		f.did()
@@ -273,11 +318,11 @@ func TestWebhookOfAnother(t *testing.T) {
 		r, _ := registration(t, f, target())
 		name := r.target.name("eastus")
 		f.put(name, "eastus", "", armcontainerregistry.CallbackConfig{ServiceURI: to.Ptr("https://ci.example.com")})
-		err := r.Ensure(t.Context(), []replication.Region{"eastus", "westeurope"})
-		if err == nil || !strings.Contains(err.Error(), "webhook of eastus: "+name+": refuse: another one has its name") || strings.Contains(err.Error(), "westeurope") {
+		err := check(t, r, "eastus", "westeurope")
+		if err == nil || !strings.Contains(err.Error(), "webhook of eastus: refuse: another one has its name") || strings.Contains(err.Error(), "westeurope") {
 			t.Errorf("%v", err)
 		}
-		if got, want := f.did(), []string{"create " + r.target.name("westeurope")}; !slices.Equal(got, want) {
+		if got, want := f.did(), []string{"create " + r.target.name("westeurope"), "ping " + r.target.name("westeurope")}; !slices.Equal(got, want) {
 			t.Errorf("%q, want %q", got, want)
 		}
 	})
@@ -302,7 +347,7 @@ func TestWebhooksFail(t *testing.T) {
 				}
 				return nil
 			}
-			err := r.Ensure(t.Context(), []replication.Region{"eastus", "westeurope"})
+			err := check(t, r, "eastus", "westeurope")
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("%s: %v", tt.call, err)
 				continue
@@ -315,7 +360,7 @@ func TestWebhooksFail(t *testing.T) {
 				t.Errorf("%s: %v", tt.call, f.configs)
 			}
 			f.fail = func(string) error { return nil }
-			if err := r.Ensure(t.Context(), []replication.Region{"eastus", "westeurope"}); err != nil {
+			if err := check(t, r, "eastus", "westeurope"); err != nil {
 				t.Errorf("%s: afterwards: %v", tt.call, err)
 			}
 		}
@@ -323,49 +368,63 @@ func TestWebhooksFail(t *testing.T) {
 		r, _ := registration(t, newRegistryWebhooks(), target())
 		// Who may not list them changes none.
 		r.arm = reader(t, &transport{answers: []int{403}}, nil)
-		if err := r.Ensure(t.Context(), []replication.Region{"eastus"}); err == nil || !strings.Contains(err.Error(), "list the webhooks of contoso: ") {
+		if err := check(t, r, "eastus"); err == nil || !strings.Contains(err.Error(), "list the webhooks of contoso: ") {
 			t.Errorf("%v", err)
 		}
 	})
 }
 
-// At start, when a region comes, every hour, and a minute after a failure.
-func TestWhenWebhooksAreLookedAt(t *testing.T) {
+// A webhook that was created or changed is pinged, and again at each check until the service
+// has answered.
+func TestPings(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newRegistryWebhooks()
 		r, _ := registration(t, f, target())
-		w := &world{docs: map[string][]byte{}, sourceErr: errAway}
-		ctx, stop := context.WithCancel(t.Context())
-		ended := make(chan struct{})
-		go func() { defer close(ended); r.Run(ctx, w.Regions, time.Now) }()
-		looked := func(after time.Duration, want int) {
+		name := r.target.name("eastus")
+		var hooks map[replication.Region]hook
+		step := func(answer, calls, problem string) hook {
 			t.Helper()
-			time.Sleep(after)
-			synctest.Wait()
-			f.mu.Lock()
-			defer f.mu.Unlock()
-			if f.lists != want {
-				t.Errorf("looked %d times, want %d", f.lists, want)
+			time.Sleep(time.Minute)
+			f.answer = answer
+			var err error
+			hooks, err = r.Check(t.Context(), []replication.Region{"eastus"}, hooks, time.Now)
+			h := hooks["eastus"]
+			if got := strings.ReplaceAll(strings.Join(f.did(), ", "), " "+name, ""); got != calls || h.Problem != problem || (err == nil) != (problem == "") || h.LastPing.answered() != (problem == "") {
+				t.Errorf("got %s, %+v, %v, want %s, %q", got, h, err, calls, problem)
 			}
+			return h
 		}
-		looked(time.Minute, 0) // the regions are not known
-		w.set([]replication.Region{"westeurope"}, nil, nil)
-		looked(20*time.Second, 1)
-		looked(50*time.Minute, 1)
-		w.set([]replication.Region{"westeurope", "eastus"}, nil, nil)
-		looked(20*time.Second, 2)
-		if f.webhooks[r.target.name("eastus")] == nil {
-			t.Error("the new region has no webhook")
+		begin := time.Now()
+		h := step("", "create, ping", "ping: no answer within 1m0s")
+		if !h.Registered || h.LastAnswer != nil || h.LastPing.At.Before(begin) || h.LastPing.Status != "" {
+			t.Errorf("%+v", h)
 		}
-		looked(time.Hour+20*time.Second, 3)
+		step("401", "config, ping", "ping: the answer was 401")
+		step("204", "config, ping", "")
+		f.fire(name, "push", "202")
+		if h = step("500", "config", ""); h.LastAnswer == nil || h.LastAnswer.Status != "202" {
+			t.Errorf("%+v", h)
+		}
+		f.webhooks[name].Properties.Scope = to.Ptr("shop/*")
+		step(notLogged, "config, ping, update", "ping: no answer within 1m0s") // the answer to the ping before does not count
+		step("503", "config, ping", "ping: the answer was 503")
+		step("204", "config, ping", "")
 
-		f.mu.Lock()
-		f.fail = func(string) error { return errAway }
-		f.mu.Unlock()
-		looked(time.Hour, 4)
-		looked(time.Minute, 5)
-		looked(time.Minute, 6)
-		stop()
-		<-ended
+		// The log forgets; what was read counts.
+		f.log[name] = nil
+		if again := step("500", "config", ""); again.LastAnswer == nil || !again.LastPing.answered() {
+			t.Errorf("%+v", again)
+		}
+		f.fail = func(call string) error {
+			if strings.HasPrefix(call, "ping") {
+				return &azcore.ResponseError{StatusCode: 403, ErrorCode: "AuthorizationFailed"}
+			}
+			return nil
+		}
+		hooks = nil
+		time.Sleep(time.Minute)
+		if hooks, err := r.Check(t.Context(), []replication.Region{"eastus"}, nil, time.Now); err == nil || hooks["eastus"].Problem != "ping: 403 AuthorizationFailed" || !hooks["eastus"].Registered {
+			t.Errorf("%+v, %v", hooks, err)
+		}
 	})
 }

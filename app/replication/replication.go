@@ -123,6 +123,10 @@ type Outcome struct {
 	Mismatch  bool // whether regions disagreed by then
 	Published bool // whether the topic is known to have it
 
+	// Replicas is, of TimedOut, what Azure said of the replicas in the missing regions, as
+	// far as it was known. It is published with the outcome, and so does not change.
+	Replicas map[Region]string
+
 	// Trace is where in a trace it was decided, in the caller's form; "" if it was
 	// not traced. It is published with the outcome, and so does not change either.
 	Trace string
@@ -200,6 +204,34 @@ func (s State) Traced(before State, trace string) State {
 		s.Outcomes[i].Trace = trace
 	}
 	return s
+}
+
+// Explained returns the state in which the timeout that before has not was decided while
+// the replicas of the missing regions were what states says of them.
+func (s State) Explained(before State, states func([]Region) map[Region]string) State {
+	for i := len(before.Outcomes); i < len(s.Outcomes); i++ {
+		if o := s.Outcomes[i]; o.Status == TimedOut {
+			s.Outcomes = slices.Clone(s.Outcomes)
+			s.Outcomes[i].Replicas = states(s.As(o).Missing())
+		}
+	}
+	return s
+}
+
+// Replicas is what Azure said, when the notification timed out, of the regions that are
+// missing now; nil if there is nothing to say.
+func (s State) Replicas() (states map[Region]string) {
+	for _, o := range s.Outcomes {
+		for _, region := range s.Missing() {
+			if state, ok := o.Replicas[region]; ok {
+				if states == nil {
+					states = map[Region]string{}
+				}
+				states[region] = state
+			}
+		}
+	}
+	return states
 }
 
 // Reason names why a decision came out as it did.

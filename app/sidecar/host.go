@@ -61,6 +61,9 @@ type Host struct {
 
 	turns sync.Map // string to chan struct{}: by actor type and id, what is closed when its turn ends
 
+	released context.Context // ends with Release
+	release  context.CancelFunc
+
 	after   chan struct{} // one for each turn that has replied and still has work to do
 	follows sync.WaitGroup
 }
@@ -76,6 +79,7 @@ const afterAtMost = 1024
 func NewHost(log *slog.Logger, p propagation.TextMapPropagator, actors []Actor, subscriptions []Subscription, broker func(ctx context.Context, pubsub string) Broker) *Host {
 	h := &Host{actors: actors, subscriptions: subscriptions, broker: broker, propagator: cmp.Or(p, noTrace),
 		log: log, mux: http.NewServeMux(), after: make(chan struct{}, afterAtMost)}
+	h.released, h.release = context.WithCancel(context.Background())
 	h.mux.HandleFunc("GET /dapr/config", h.config)
 	h.mux.HandleFunc("GET /healthz", func(http.ResponseWriter, *http.Request) {})
 	for _, a := range actors {
@@ -160,19 +164,29 @@ func (h *Host) turn(ctx context.Context, w http.ResponseWriter, actorType, id st
 		release = func() {}
 		w.Write(t.Reply)
 		h.follows.Go(func() {
-			defer func() { <-h.after }()
-			defer later()
-			h.follow(ctx, t.After)
+			func() {
+				defer func() { <-h.after }()
+				defer later()
+				h.follow(ctx, t.After)
+			}()
+			h.settle(ctx, t)
 		})
 	default:
 		h.follow(ctx, t.After)
 		w.Write(t.Reply)
+		h.follows.Go(func() { h.settle(ctx, t) })
 	}
 }
 
 func (h *Host) fail(ctx context.Context, w http.ResponseWriter, actorType, id string, err error) {
 	h.log.LogAttrs(ctx, slog.LevelError, "actor turn failed", slog.String(strings.ToLower(actorType), id), slog.Any("err", err))
 	http.Error(w, err.Error(), http.StatusInternalServerError)
+}
+
+func (h *Host) settle(ctx context.Context, t actor.Turn) {
+	if t.Settle != nil {
+		h.follow(ctx, t.Settle)
+	}
 }
 
 // follow calls after, also when the turn's caller has gone.

@@ -23,7 +23,8 @@ type Subscription struct {
 	Needed func(Broker) bool
 
 	// Take is called with every CloudEvent, any number at a time. After an
-	// error the same one comes again.
+	// error the same one comes again. If the error has a method RetryAfter, the broker
+	// does not get it back before that time; see redelivery.
 	Take func(ctx context.Context, event []byte) error
 }
 
@@ -32,14 +33,15 @@ type Broker struct {
 	Forgets bool // keeps nothing for a subscriber that is not there
 	Single  bool // brings its messages one by one, as many at a time as it is set up for
 	Patient bool // waits by itself before it brings a refused message again
+	Holds   bool // brings others while one is held for a minute, and nobody else that one
 }
 
 // brokers are the components that this service knows, by their type. All that is said
 // of any other is that it may be none of this.
 var brokers = map[string]Broker{
 	"pubsub.in-memory":               {Forgets: true, Single: true},
-	"pubsub.azure.servicebus.topics": {Single: true},
-	"pubsub.azure.servicebus":        {Single: true},
+	"pubsub.azure.servicebus.topics": {Single: true, Holds: true},
+	"pubsub.azure.servicebus":        {Single: true, Holds: true},
 	"pubsub.redis":                   {Patient: true},
 }
 
@@ -54,10 +56,6 @@ func (c *Client) Broker(ctx context.Context, pubsub string) Broker {
 	componentType, _ := c.componentType(ctx, pubsub, grpc.WaitForReady(true)) // without an answer, nothing is known
 	return brokers[componentType]
 }
-
-// redeliveryPause is between a failed Take and the broker's next try, where the broker
-// makes none. Service Bus counts the tries.
-const redeliveryPause = 5 * time.Second
 
 // Dapr's gathering of messages, where the broker brings them one by one only: so many,
 // or all that came in that time.
@@ -126,6 +124,7 @@ const (
 // 404 for done.
 func (h *Host) take(s Subscription) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
+		begun := time.Now()
 		var b batch
 		err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody)).Decode(&b)
 		if err == nil && len(b.Entries) == 0 {
@@ -133,7 +132,7 @@ func (h *Host) take(s Subscription) http.HandlerFunc {
 		}
 		if err != nil {
 			err = fmt.Errorf("decode a batch: %w", err)
-			h.refuse(r.Context(), s, err)
+			h.refuse(r.Context(), s, begun, err)
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 			return
 		}
@@ -143,7 +142,7 @@ func (h *Host) take(s Subscription) http.HandlerFunc {
 			all.Go(func() {
 				verdicts[i] = verdict{e.ID, done}
 				if err := h.guarded(h.tracedEvent(r.Context(), e.Event), s, e.Event); err != nil {
-					h.refuse(r.Context(), s, err)
+					h.refuse(r.Context(), s, begun, err)
 					verdicts[i].Status = again
 				}
 			})
@@ -165,16 +164,10 @@ func (h *Host) guarded(ctx context.Context, s Subscription, event []byte) (err e
 	return s.Take(ctx, event)
 }
 
-// refuse logs why a message will come again, and waits until it may.
-func (h *Host) refuse(ctx context.Context, s Subscription, err error) {
+// refuse logs why a message will come again, and holds it until it may.
+func (h *Host) refuse(ctx context.Context, s Subscription, begun time.Time, err error) {
 	h.log.LogAttrs(ctx, slog.LevelWarn, "a message will come again", slog.String("topic", s.Topic), slog.Any("err", err))
-	if h.broker(ctx, s.PubSub).Patient {
-		return
-	}
-	select {
-	case <-time.After(redeliveryPause):
-	case <-ctx.Done():
-	}
+	h.pause(ctx, redelivery(h.broker(ctx, s.PubSub), err, time.Since(begun)))
 }
 
 // tracedEvent is a context in the trace of the event's publisher: Dapr writes that

@@ -43,6 +43,7 @@ var variables = []struct {
 	{"durationMs", cel.IntType, func(s notification.Status) any { return *cmp.Or(s.DurationMS, new(int64)) }},
 	{"regions", cel.ListType(cel.StringType), func(s notification.Status) any { return regionNames(s) }},
 	{"missing", cel.ListType(cel.StringType), func(s notification.Status) any { return replication.Names(s.Missing) }},
+	{"replicas", cel.MapType(cel.StringType, cel.StringType), func(s notification.Status) any { return replicaStates(s) }},
 	{"mismatch", cel.BoolType, func(s notification.Status) any { return s.Mismatch }},
 }
 
@@ -52,6 +53,14 @@ func regionNames(s notification.Status) []string {
 		names = append(names, string(r.Region))
 	}
 	return names
+}
+
+func replicaStates(s notification.Status) map[string]string {
+	states := make(map[string]string, len(s.Replicas))
+	for region, state := range s.Replicas {
+		states[string(region)] = state
+	}
+	return states
 }
 
 // filter is a compiled expression. It may be used from several goroutines.

@@ -32,7 +32,7 @@ func statusOf(outcome replication.Status) notification.Status {
 
 func TestFilters(t *testing.T) {
 	s := statusOf(replication.TimedOut)
-	s.Size, s.Mismatch = 1<<40, true
+	s.Size, s.Mismatch, s.Replicas = 1<<40, true, map[replication.Region]string{"japaneast": "Updating"}
 	for expression, want := range map[string]bool{
 		`action == "push" && repository.startsWith("shop/")`: true,
 		`repository.startsWith("base/")`:                     false,
@@ -49,6 +49,8 @@ func TestFilters(t *testing.T) {
 		`durationMs == 2358`:                                 true,
 		`regions == ["westeurope", "eastus"]`:                true,
 		`missing.exists(r, r.startsWith("japan"))`:           true,
+		`missing.exists(r, replicas[r] == "Updating")`:       true,
+		`replicas.exists(r, replicas[r] == "Creating")`:      false,
 		`mismatch`:  true,
 		`!mismatch`: false,
 	} {
@@ -66,7 +68,7 @@ func TestFilters(t *testing.T) {
 
 // A status without the optional fields can be filtered, too.
 func TestFilterOfAnEmptyStatus(t *testing.T) {
-	f, err := compileFilter(`durationMs == 0 && concludedAt < timestamp("1970-01-01T00:00:00Z") && regions == [] && missing == []`)
+	f, err := compileFilter(`durationMs == 0 && concludedAt < timestamp("1970-01-01T00:00:00Z") && regions == [] && missing == [] && replicas == {}`)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -29,6 +29,10 @@ func lines(t *testing.T, all metricdata.ResourceMetrics) (found []string) {
 				for _, p := range data.DataPoints {
 					line(p.Attributes, p.Value)
 				}
+			case metricdata.Gauge[float64]:
+				for _, p := range data.DataPoints {
+					line(p.Attributes, p.Value)
+				}
 			case metricdata.Histogram[float64]:
 				for _, p := range data.DataPoints {
 					line(p.Attributes, p.Count, p.Sum)

@@ -9,6 +9,7 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 
+	"allregions/app/catalog"
 	"allregions/app/replication"
 	"allregions/app/target"
 )
@@ -17,9 +18,10 @@ import (
 // else that callers choose: results, outcomes and ways are a few words, regions are
 // expected ones, targets those in the settings.
 type Metrics struct {
-	events, started, notifications, missing, recoveries, attempts metric.Int64Counter
+	events, started, notifications, missing, recoveries, attempts, failures, disagreements, unlisted, hops metric.Int64Counter
 
 	open         metric.Int64UpDownCounter
+	age          metric.Float64Gauge
 	latency, lag metric.Float64Histogram
 }
 
@@ -45,16 +47,24 @@ func newMetrics(m metric.Meter) (*Metrics, error) {
 	}
 	open, err := m.Int64UpDownCounter("allregions.notifications.open", metric.WithUnit("{notification}"),
 		metric.WithDescription("Notifications that this process has begun, less those that it has concluded"))
+	errs = append(errs, err)
+	age, err := m.Float64Gauge("allregions.registry.age", metric.WithUnit("s"),
+		metric.WithDescription("Since the work on the registry was last done without an error"))
 	s := &Metrics{
 		events:        counter("allregions.events", "{event}", "Regional events, by what became of them"),
 		started:       counter("allregions.notifications.started", "{notification}", "Notifications whose first event was saved"),
 		notifications: counter("allregions.notifications", "{notification}", "Outcomes that were saved"),
 		missing:       counter("allregions.regions.missing", "{notification}", "Notifications that timed out without the region"),
+		failures:      counter("allregions.registry.failures", "{operation}", "Work on the registry that this process did with an error"),
 		open:          open,
+		age:           age,
 		latency:       histogram("allregions.replication.latency", "From a notification's first event to that of the region", latencyBounds),
 		lag:           histogram("allregions.publish.lag", "From the decision of an outcome until the broker had it", lagBounds),
-		recoveries:    counter("allregions.reminder.recoveries", "{operation}", "What a turn could not finish and a reminder did"),
+		recoveries:    counter("allregions.reminder.recoveries", "{operation}", "What a turn could not finish and a reminder did, or a reminder and the list"),
+		unlisted:      counter("allregions.list.dropped", "{notification}", "Notifications for which the list had no room"),
+		hops:          counter("allregions.hops", "{webhook}", "Webhooks handed to another replica, by what became of them"),
 		attempts:      counter("allregions.delivery.attempts", "{attempt}", "Attempts to tell a target of an outcome"),
+		disagreements: counter("allregions.ids.disagreements", "{push}", "Pushes to which ACR gave several ids, found in its event log"),
 	}
 	if err := errors.Join(append(errs, err)...); err != nil {
 		return nil, err
@@ -66,6 +76,9 @@ func newMetrics(m metric.Meter) (*Metrics, error) {
 		s.count(s.notifications, 0, attribute.String("outcome", string(outcome)))
 	}
 	s.count(s.recoveries, 0, attribute.String("work", "publish"))
+	s.count(s.disagreements, 0)
+	s.count(s.recoveries, 0, attribute.String("work", "reminder"))
+	s.Dropped(catalog.Dropped{})
 	return s, nil
 }
 
@@ -88,6 +101,9 @@ func (s *Metrics) Received(region replication.Region, result string) {
 func (s *Metrics) Delivered(region replication.Region, result string) {
 	s.event(region, result, replication.ViaQueue)
 }
+
+// Handed is for intake.Peer.
+func (s *Metrics) Handed(result string) { s.count(s.hops, 1, attribute.String("result", result)) }
 
 // Saved, Published and Repeated are for notification.Actor.
 func (s *Metrics) Saved(before, after replication.State) {
@@ -125,10 +141,36 @@ func (s *Metrics) Published(_ replication.Outcome, lag time.Duration) {
 	s.lag.Record(context.Background(), lag.Seconds())
 }
 
-// Repeated: see Saved. Publishing is the only work that a reminder repeats.
+// Repeated: see Saved. Publishing is the only work that a notification's reminder repeats.
 func (s *Metrics) Repeated() { s.count(s.recoveries, 1, attribute.String("work", "publish")) }
+
+// Dropped and Rescued are for catalog.Recent.
+func (s *Metrics) Dropped(d catalog.Dropped) {
+	s.count(s.unlisted, int64(d.Concluded), attribute.String("state", "concluded"))
+	s.count(s.unlisted, int64(d.Open), attribute.String("state", "open"))
+}
+
+// Rescued: see Dropped.
+func (s *Metrics) Rescued() { s.count(s.recoveries, 1, attribute.String("work", "reminder")) }
 
 // Attempted is for target.Set.
 func (s *Metrics) Attempted(name string, v target.Verdict) {
 	s.count(s.attempts, 1, attribute.String("target", name), attribute.String("result", string(v)))
+}
+
+// Disagreed is for registry.Sweeper.
+func (s *Metrics) Disagreed() { s.count(s.disagreements, 1) }
+
+// Worked and Age are for registry.View.
+func (s *Metrics) Worked(work string, err error) {
+	var n int64
+	if err != nil {
+		n = 1
+	}
+	s.count(s.failures, n, attribute.String("work", work))
+}
+
+// Age: see Worked.
+func (s *Metrics) Age(work string, age time.Duration) {
+	s.age.Record(context.Background(), age.Seconds(), metric.WithAttributeSet(attribute.NewSet(attribute.String("work", work))))
 }

@@ -16,6 +16,7 @@ import (
 	"go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 
+	"allregions/app/catalog"
 	"allregions/app/intake"
 	"allregions/app/replication"
 	"allregions/app/target"
@@ -58,7 +59,14 @@ func story(m *Metrics) {
 	m.Received("", intake.ResultRefused)
 	m.Delivered("japaneast", string(replication.CameAfter))
 	m.Repeated()
+	m.Rescued()
+	m.Dropped(catalog.Dropped{Concluded: 3})
 	m.Attempted("ops", target.Again)
+	m.Disagreed()
+	m.Worked("replicas", nil)
+	m.Worked("webhooks", errors.New("secret"))
+	m.Age("replicas", 90*time.Second)
+	m.Handed(intake.HopAccepted)
 }
 
 // measured is what story makes.
@@ -86,6 +94,10 @@ allregions.events region=eastus,result=found,via=event-log 1
 allregions.events region=japaneast,result=recovered,via=queue 1
 allregions.events region=other,result=refused,via=webhook 1
 allregions.events region=westeurope,result=started,via=webhook 1
+allregions.hops result=accepted 1
+allregions.ids.disagreements  1
+allregions.list.dropped state=concluded 3
+allregions.list.dropped state=open 0
 allregions.notifications outcome=recovered 1
 allregions.notifications outcome=replicated 1
 allregions.notifications outcome=timedOut 1
@@ -95,7 +107,11 @@ allregions.publish.lag  2 40.03
 allregions.regions.missing region=eastus 0
 allregions.regions.missing region=japaneast 1
 allregions.regions.missing region=westeurope 0
+allregions.registry.age work=replicas 90
+allregions.registry.failures work=replicas 0
+allregions.registry.failures work=webhooks 1
 allregions.reminder.recoveries work=publish 1
+allregions.reminder.recoveries work=reminder 1
 allregions.replication.latency region=eastus 1 2.5
 allregions.replication.latency region=japaneast 1 3600
 allregions.replication.latency region=westeurope 3 0

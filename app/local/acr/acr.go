@@ -1,6 +1,6 @@
 // Package acr plays a geo-replicated Azure Container Registry: it fires the
 // webhooks of its regions at a service, as ACR does: once each, for 5 seconds,
-// and without a second try.
+// and without a second try. It also plays the Azure around it.
 package acr
 
 import (
@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"time"
@@ -24,6 +25,7 @@ type Registry struct {
 	LoginServer string // such as contoso.azurecr.io
 	ServiceURL  string // of the webhook service, without a path
 	Key         string // sent in a custom header, as a webhook's configuration allows
+	Azure       *Azure // logs what is fired; nil for no log
 }
 
 // Push is one push of an image. Every region's webhook carries the same ID.
@@ -77,28 +79,48 @@ func (r *Registry) Payload(p Push) []byte {
 	return body
 }
 
-// Fire is region's webhook for p. The error is that of the one try; any answer
-// of the service is none.
+// Fire is region's webhook for p, which an Azure logs. The error is that of the one try;
+// any answer of the service is none.
 func (r *Registry) Fire(ctx context.Context, p Push, region string) (status int, body []byte, err error) {
-	return r.Post(ctx, "/webhooks/acr?region="+url.QueryEscape(region), r.Payload(p))
+	uri, payload := r.ServiceURL+"/webhooks/acr?region="+url.QueryEscape(region), r.Payload(p)
+	got, err := post(ctx, uri, r.header(), payload)
+	if r.Azure != nil {
+		r.Azure.fired(region, uri, payload, got, err)
+	}
+	return got.status, got.body, err
 }
 
 // Post sends any body to any path of the service, with the key.
 func (r *Registry) Post(ctx context.Context, path string, body []byte) (status int, answer []byte, err error) {
+	got, err := post(ctx, r.ServiceURL+path, r.header(), body)
+	return got.status, got.body, err
+}
+
+func (r *Registry) header() http.Header { return http.Header{"Authorization": {"Bearer " + r.Key}} }
+
+// answer is what a webhook was answered.
+type answer struct {
+	status int
+	header http.Header
+	body   []byte
+}
+
+// post posts a webhook as ACR does, once.
+func post(ctx context.Context, uri string, header http.Header, body []byte) (answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, r.ServiceURL+path, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, uri, bytes.NewReader(body))
 	if err != nil {
-		return 0, nil, err
+		return answer{}, err
 	}
+	maps.Copy(req.Header, header)
 	req.Header.Set("Content-Type", "application/json; charset=utf-8")
 	req.Header.Set("User-Agent", "AzureContainerRegistry/1.0")
-	req.Header.Set("Authorization", "Bearer "+r.Key)
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return 0, nil, fmt.Errorf("webhook: %w", err)
+		return answer{}, fmt.Errorf("webhook: %w", err)
 	}
 	defer resp.Body.Close()
-	answer, err = io.ReadAll(resp.Body)
-	return resp.StatusCode, answer, err
+	got, err := io.ReadAll(resp.Body)
+	return answer{resp.StatusCode, resp.Header, got}, err
 }

@@ -7,7 +7,8 @@
 // that throttles, refuses, delays, or loses the answer of a write that was done;
 // the emulator itself keeps everything in memory, and so is the one process
 // that is never hit. The broker is a Redis that acknowledges what is on disk. A
-// target takes the outcomes, when it is not slow or dead itself.
+// target takes the outcomes, when it is not slow or dead itself. A simulated Azure
+// has ACR's log of every webhook, whatever became of it.
 //
 // When the load is over everything is mended. Then a Record of what was seen
 // from outside is compared with what was promised: see Verify.
@@ -135,9 +136,9 @@ func (r *run) fire(ctx context.Context, shots []shot) []Post {
 			break
 		}
 		wg.Go(func() {
-			s.push.At = r.begun
-			status, _, _ := r.registry(s.replica).Fire(ctx, s.push, s.region)
-			posts[i] = Post{ID: s.push.ID, Region: s.region, Replica: s.replica, Answered: time.Now(), Status: status}
+			s.push.At = time.Now()
+			status, _, err := r.registry(s.replica).Fire(ctx, s.push, s.region)
+			posts[i] = Post{ID: s.push.ID, Region: s.region, Replica: s.replica, Answered: time.Now(), Status: status, Unanswered: unanswered(err)}
 		})
 	}
 	wg.Wait()

@@ -1,7 +1,9 @@
 package chaos
 
 import (
+	"bytes"
 	"log"
+	"os"
 	"testing"
 	"time"
 
@@ -36,16 +38,26 @@ func prepare(t *testing.T) {
 }
 
 // startTest starts a cluster that ends with the test.
-func startTest(t *testing.T) *cluster {
+func startTest(t *testing.T, timeout time.Duration) *cluster {
 	t.Helper()
 	prepare(t)
 	logger := log.New(t.Output(), "", log.Ltime)
-	c, err := startCluster(t.Context(), t.TempDir(), Options{Seed: testSeed, Timeout: 10 * time.Minute, Regions: testAll}, logger)
+	c, err := startCluster(t.Context(), t.TempDir(), Options{Seed: testSeed, Timeout: timeout, Regions: testAll}, logger)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(c.kill)
 	return c
+}
+
+// linesOf counts the lines of a service's log with that message.
+func linesOf(t *testing.T, path, msg string) int {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bytes.Count(data, []byte(`"msg":"`+msg+`"`))
 }
 
 // eventually waits for a condition.
@@ -86,10 +98,18 @@ func TestChaos(t *testing.T) {
 	if promised < total(report.Answers)/10 || promised == total(report.Answers) {
 		t.Errorf("%d of %d webhooks were accepted", promised, total(report.Answers))
 	}
+	// What is refused had neither an actor nor the broker. It was three times as much
+	// before replicas handed webhooks over.
+	if refused := report.Answers["503"]; refused*100 > 5*total(report.Answers) {
+		t.Errorf("%d of %d webhooks were refused, want at most 5 %%: %v", refused, total(report.Answers), report.Refusals)
+	}
 	for _, outcome := range []string{"replicated", "timedOut"} {
 		if report.Outcomes[outcome] == 0 {
 			t.Errorf("no notification is %s", outcome)
 		}
+	}
+	if report.Swept == 0 {
+		t.Error("nothing came from ACR's log")
 	}
 	if report.Reminded == 0 {
 		t.Error("no reminder decided anything")

@@ -3,6 +3,7 @@ package chaos
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log"
 	"net/http"
 	"syscall"
@@ -10,6 +11,7 @@ import (
 
 	"allregions/app/local/acr"
 	"allregions/app/local/cosmos"
+	"allregions/app/local/process"
 	"allregions/app/local/stack"
 )
 
@@ -24,8 +26,11 @@ type cluster struct {
 	*stack.Stack
 	store  *store
 	target *target
-	logger *log.Logger
-	ended  counter // processes that ended by themselves, by name
+	azure  *acr.Azure
+	// balancer is where replicas hand webhooks over.
+	balancer *balancer
+	logger   *log.Logger
+	ended    counter // processes that ended by themselves, by name
 }
 
 // startCluster starts everything. It returns when webhooks can be posted, or
@@ -35,20 +40,54 @@ func startCluster(ctx context.Context, dir string, o Options, logger *log.Logger
 	if c.target, err = newTarget(); err != nil {
 		return nil, err
 	}
+	if c.azure, err = acr.NewAzure("contoso", o.Regions[0], o.Regions[1:]...); err != nil {
+		return nil, err
+	}
+	for _, region := range o.Regions {
+		c.azure.AddWebhook(region)
+	}
+	if c.balancer, err = newBalancer(); err != nil {
+		return nil, err
+	}
 	c.Stack, err = stack.Start(ctx, stack.Options{
-		Dir: dir, Replicas: replicas, Regions: o.Regions, Timeout: o.Timeout, Key: "chaos", Redis: true, Cosmos: true,
-		Settings: map[string]string{"WEBHOOK_TOPIC": "acr-webhooks", "SHUTDOWN_DELAY": "1s", "NOTIFY_TARGETS": c.target.settings()},
+		Azure: c.azure,
+		Dir:   dir, Replicas: replicas, Regions: o.Regions, Timeout: o.Timeout, Key: "chaos", Redis: true, Cosmos: true,
+		Settings: map[string]string{"WEBHOOK_TOPIC": "acr-webhooks", "SHUTDOWN_DELAY": shutdownDelay.String(),
+			"NOTIFY_TARGETS": c.target.settings(), "PEER_URL": c.balancer.url()},
 		Front: func(proxy *cosmos.Proxy) http.Handler {
 			c.store = newStore(proxy, source(o.Seed, storeStream))
 			return c.store
 		},
 		Ended: c.note,
 	})
+	if err == nil {
+		if err = c.swept(ctx); err != nil {
+			c.Kill()
+		}
+	}
 	if err != nil {
 		c.target.server.Close()
+		c.azure.Close()
+		c.balancer.close()
 		return nil, err
 	}
-	return c, nil
+	return c, c.balancer.watch(c.Replicas)
+}
+
+// swept waits for the first sweep of ACR's log: what was fired before it stays unseen.
+func (c *cluster) swept(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+	defer cancel()
+	return process.Until(ctx, "ACR's log is not read", func() error {
+		var answer struct {
+			Registries []struct{ Sweep struct{ At time.Time } }
+		}
+		err := stack.Get(ctx, c.URL+"/regions", c.Key, &answer)
+		if err == nil && (len(answer.Registries) == 0 || answer.Registries[0].Sweep.At.IsZero()) {
+			err = fmt.Errorf("%+v", answer)
+		}
+		return err
+	})
 }
 
 // note is called when a process has ended by itself.
@@ -59,8 +98,10 @@ func (c *cluster) note(name, state string) {
 
 // kill ends everything at once. What is in the directory stays.
 func (c *cluster) kill() {
+	c.balancer.close()
 	c.Kill()
 	c.target.server.Close()
+	c.azure.Close()
 }
 
 // begin makes f happen, end ends it.
@@ -100,7 +141,7 @@ func (c *cluster) end(f fault) (err error) {
 
 // registry fires its webhooks at one replica.
 func (c *cluster) registry(replica int) *acr.Registry {
-	return &acr.Registry{LoginServer: "contoso.azurecr.io", ServiceURL: c.Replicas[replica].URL, Key: c.Key}
+	return &acr.Registry{LoginServer: "contoso.azurecr.io", ServiceURL: c.Replicas[replica].URL, Key: c.Key, Azure: c.azure}
 }
 
 // status asks a replica for a notification. Without one, ok is false.

@@ -2,12 +2,15 @@ package chaos
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"reflect"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"allregions/app/local/stack"
@@ -20,7 +23,8 @@ type Report struct {
 	Settled time.Duration // from the end of the last fault until everything was finished
 
 	Pushes     map[string]int // by kind
-	Answers    map[string]int // to posts, by status, or none
+	Answers    map[string]int // to posts, by status, or why there was none: nobody is there, or he is killed or frozen
+	Refused    string         // the share of webhooks that had a 503
 	Refusals   map[string]int // webhooks that had a 503, by reason
 	Outcomes   map[string]int // notifications by status
 	Faults     map[string]int // by kind
@@ -28,7 +32,7 @@ type Report struct {
 	TargetHits map[string]int // attempts at the target that were hit, by trouble
 	Restarts   map[string]int // processes that ended by themselves, by name
 
-	Unknown   int // pushes of which no event was kept
+	Swept     int // events that came from ACR's log
 	Published int // messages on the topic
 	Reminded  int // outcomes that a reminder brought about
 
@@ -43,19 +47,21 @@ type Report struct {
 // newReport returns what the record alone shows.
 func newReport(r Record) *Report {
 	report := &Report{Answers: map[string]int{}, Outcomes: map[string]int{}, Published: len(r.Events)}
-	pushed := map[string]bool{}
 	for _, p := range r.Posts {
-		answer := "none"
 		if p.Status > 0 {
-			answer = strconv.Itoa(p.Status)
+			p.Unanswered = strconv.Itoa(p.Status)
 		}
-		report.Answers[answer]++
-		pushed[p.ID] = true
+		report.Answers[p.Unanswered]++
 	}
+	report.Refused = fmt.Sprintf("%.1f %%", 100*float64(report.Answers["503"])/float64(max(1, len(r.Posts))))
 	for _, st := range r.Statuses {
 		report.Outcomes[st.Status]++
+		for _, region := range st.Regions {
+			if region.Via == "event-log" {
+				report.Swept++
+			}
+		}
 	}
-	report.Unknown = len(pushed) - len(r.Statuses)
 	all, calm := r.FalseTimeouts()
 	report.FalseTimeouts, report.Unexplained = len(all), len(calm)
 	return report
@@ -87,6 +93,19 @@ func (r *run) readLogs(report *Report) error {
 	return nil
 }
 
+// unanswered names the reason why a webhook had no answer.
+func unanswered(err error) string {
+	switch {
+	case err == nil:
+		return ""
+	case errors.Is(err, context.DeadlineExceeded):
+		return "no answer in time"
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "nobody listens"
+	}
+	return "connection lost"
+}
+
 // refusal names the reason of a 503 in one of a few ways. What the queue says
 // decides: an event is refused only when that fails, too.
 func refusal(err string) string {
@@ -94,12 +113,14 @@ func refusal(err string) string {
 		err = queue
 	}
 	switch {
+	case strings.Contains(err, "no other replica"):
+		return "sidecar away, and no other replica"
+	case strings.Contains(err, "redis streams: "):
+		return "broker away"
 	case strings.Contains(err, "connection refused"), strings.Contains(err, "code = Unavailable"):
 		return "sidecar away"
 	case strings.Contains(err, "DeadlineExceeded"), strings.Contains(err, "deadline exceeded"):
 		return "broker silent"
-	case strings.Contains(err, "error from publish"), strings.Contains(err, "error when publish"), strings.Contains(err, "error when publishing"):
-		return "broker away"
 	}
 	return "other"
 }

@@ -12,80 +12,78 @@ import (
 	"allregions/app/local/stack"
 )
 
-// A rolling restart under load: each service is told to stop, one after the
-// other, and comes back. Whoever balances load looks at /readyz; nobody who is
-// sent to a replica then misses an answer, or gets another one than a 2xx or a
-// 503, and what had a 2xx is there afterwards.
-func TestRollingRestart(t *testing.T) {
-	c := startTest(t)
-	// What the load balancer knows, and its looking.
-	stop := make(chan struct{})
-	up := make([]atomic.Bool, replicas)
-	var balancer, senders sync.WaitGroup
-	for i, r := range c.Replicas {
-		up[i].Store(true)
-		balancer.Go(func() {
-			for {
-				err := stack.Get(t.Context(), r.URL+"/readyz", "", nil)
-				up[i].Store(err == nil)
-				select {
-				case <-stop:
-					return
-				case <-time.After(100 * time.Millisecond):
-				}
-			}
-		})
-	}
-
+// A deploy under load, as Container Apps does it: SIGTERM to service and sidecar of a
+// replica at once, and the balancer goes on to send requests there. Every webhook gets a
+// 2xx all the same, and is in its notification in time.
+func TestRollingDeploy(t *testing.T) {
+	c := startTest(t, time.Minute)
+	eventually(t, "the balancer has every replica", c.balancer.all)
+	var senders sync.WaitGroup
 	var mu sync.Mutex
-	var accepted []string
-	answers := map[int]int{}
-	for n := range 6 {
+	var pushes []string
+	stop := make(chan struct{})
+	var accepted, refused atomic.Int64
+	registry := &acr.Registry{LoginServer: "contoso.azurecr.io", ServiceURL: c.balancer.url(), Key: c.Key}
+	fire := func(p acr.Push, region string) {
+		status, body, err := registry.Fire(t.Context(), p, region)
+		if err != nil || status != http.StatusAccepted && status != http.StatusOK {
+			refused.Add(1)
+			t.Errorf("%s of %s: %d %s %v", region, p.ID, status, body, err)
+			return
+		}
+		accepted.Add(1)
+	}
+	for range 4 {
 		senders.Go(func() {
-			for turn := n; ; turn++ {
+			for {
 				select {
 				case <-stop:
 					return
 				default:
 				}
-				i := turn % replicas
-				if !up[i].Load() {
-					time.Sleep(time.Millisecond)
-					continue
-				}
 				p := acr.NewPush("shop/cart", "v1")
-				status, body, err := c.registry(i).Fire(t.Context(), p, testAll[0])
-				mu.Lock()
-				answers[status]++
-				switch {
-				case err != nil || status != http.StatusAccepted && status != http.StatusServiceUnavailable:
-					t.Errorf("replica %d: %d %s %v", i+1, status, body, err)
-				case status == http.StatusAccepted:
-					accepted = append(accepted, p.ID)
+				for _, region := range testAll {
+					fire(p, region)
 				}
+				mu.Lock()
+				pushes = append(pushes, p.ID)
 				mu.Unlock()
 			}
 		})
 	}
-	count := func() int { mu.Lock(); defer mu.Unlock(); return len(accepted) }
 	for i := range c.Replicas {
-		before, name := count(), stack.Numbered(stack.ServiceProcess, i)
-		eventually(t, "webhooks are accepted", func() bool { return count() >= before+100 })
-		if err := c.Process(name).Signal(syscall.SIGTERM); err != nil {
-			t.Fatal(err)
+		before := accepted.Load()
+		eventually(t, "webhooks are accepted", func() bool { return accepted.Load() >= before+100 })
+		names := []string{stack.Numbered(stack.ServiceProcess, i), stack.Numbered(stack.SidecarProcess, i)}
+		for _, name := range names {
+			if err := c.Hold(name, syscall.SIGTERM); err != nil {
+				t.Fatal(err)
+			}
 		}
-		eventually(t, name+" ends", func() bool { return c.ended.counts()[name] == 1 })
-		eventually(t, name+" is ready", func() bool { return up[i].Load() })
+		for _, name := range names {
+			if err := c.Release(name); err != nil {
+				t.Fatal(err)
+			}
+		}
+		eventually(t, "the replica is back", c.balancer.all)
 	}
 	close(stop)
 	senders.Wait()
-	balancer.Wait()
-
-	for _, id := range accepted {
-		eventually(t, "what was accepted is there", func() bool {
+	hops := 0
+	for i := range c.Replicas {
+		hops += linesOf(t, c.LogPath(stack.Numbered(stack.ServiceProcess, i)), "handed over")
+	}
+	t.Logf("%d webhooks had a 2xx, %d of them by another replica, and %d had none", accepted.Load(), hops, refused.Load())
+	if hops == 0 {
+		t.Error("no webhook was handed over: nothing was shown")
+	}
+	for _, id := range pushes {
+		eventually(t, id+" is replicated", func() bool {
 			st, ok, err := c.status(t.Context(), 0, id)
-			return err == nil && ok && len(st.Regions) == 1
+			if ok && (st.Status == "timedOut" || st.Status == "recovered") {
+				t.Fatalf("%s is %s, and every webhook had a 2xx", id, st.Status)
+			}
+			return err == nil && ok && st.Status == "replicated"
 		})
 	}
-	t.Logf("answers: %v", answers)
 }

@@ -16,10 +16,12 @@ type Post struct {
 	Replica  int
 	Answered time.Time // or given up
 	Status   int       // 0 without an answer
+
+	Unanswered string // why there is no answer
 }
 
-// Accepted tells whether the service has promised to keep the event. Without
-// the promise the event may be kept or not.
+// Accepted tells whether the service has promised to keep the event. Without the promise
+// it must be found in ACR's log.
 func (p Post) Accepted() bool { return p.Status >= 200 && p.Status < 300 }
 
 // accepted is when each event was accepted first, by notification and region.
@@ -54,6 +56,7 @@ type Status struct {
 type RegionStatus struct {
 	Region     string
 	ReceivedAt time.Time
+	Via        string
 }
 
 // Record is what was seen of a run from outside, once it was quiet.
@@ -96,6 +99,7 @@ type Kind string
 // The promises that can be broken.
 const (
 	Lost         Kind = "lost"          // an event that had a 2xx is not in its notification
+	Unseen       Kind = "unseen"        // an event that had none is not in its notification either
 	Invented     Kind = "invented"      // something is there that nobody posted
 	Unpublished  Kind = "unpublished"   // no outcome on the topic
 	Contradicted Kind = "contradicted"  // outcomes that exclude each other, or in the wrong order
@@ -153,8 +157,8 @@ func parseEvent(event string) (outcome, error) {
 }
 
 // Verify returns every promise that the record shows broken, by notification.
-// Its empty answer means that each event that had a 2xx is in its notification,
-// and that each notification has exactly the outcomes that it must have, on the
+// Its empty answer means that each event that was fired is in its notification, whether
+// it had a 2xx or ACR's log has it, and that each notification has exactly the outcomes that it must have, on the
 // topic as in its status, and nothing left to do.
 func Verify(r Record) []Violation {
 	v := verifier{Record: r, outcomes: map[string][]outcome{}, posted: map[string][]Post{}}
@@ -270,8 +274,9 @@ func (v *verifier) notification(id string) {
 		return
 	}
 	for _, p := range posts {
-		if p.Accepted() && !slices.ContainsFunc(st.Regions, func(r RegionStatus) bool { return r.Region == p.Region }) {
-			v.broken(id, Lost, "%s had a %d at %s from replica %d, and is not in it: %s", p.Region, p.Status, p.Answered, p.Replica+1, describe(st))
+		if !slices.ContainsFunc(st.Regions, func(r RegionStatus) bool { return r.Region == p.Region }) {
+			kind := map[bool]Kind{true: Lost, false: Unseen}[p.Accepted()]
+			v.broken(id, kind, "%s had a %d at %s from replica %d, and is not in it: %s", p.Region, p.Status, p.Answered, p.Replica+1, describe(st))
 		}
 	}
 	for _, r := range st.Regions {

@@ -28,7 +28,7 @@ func statusAt(id, status string, concluded time.Time, regions ...string) Status 
 		if status == "recovered" && i == len(testAll)-1 {
 			at = concluded
 		}
-		st.Regions = append(st.Regions, RegionStatus{region, at})
+		st.Regions = append(st.Regions, RegionStatus{Region: region, ReceivedAt: at})
 	}
 	for _, region := range testAll {
 		if !slices.Contains(regions, region) {
@@ -56,18 +56,22 @@ func publish(st Status, change ...func(map[string]any)) string {
 }
 
 func post(id, region string, status int) Post {
-	return Post{ID: id, Region: region, Status: status, Answered: second(2)}
+	p := Post{ID: id, Region: region, Status: status, Answered: second(2)}
+	if status == 0 {
+		p.Unanswered = "connection lost"
+	}
+	return p
 }
 
 // kept is a run in which every promise was kept: a push that is replicated, one
-// that timed out, one that recovered, one that was refused, and one of which an
-// event is kept although that was not promised.
+// that timed out, one that recovered, and one that was refused, and found in ACR's log.
 func kept() Record {
 	full, two := testAll, testAll[:2]
 	replicated := statusAt("full", "replicated", second(2), full...)
 	timedOut := statusAt("short", "timedOut", second(9), two...)
 	before, recovered := statusAt("late", "timedOut", second(8), two...), statusAt("late", "recovered", second(12), full...)
-	unpromised := statusAt("unpromised", "timedOut", second(8.5), "eastus")
+	refused := statusAt("refused", "timedOut", second(8.5), two...)
+	refused.Regions[1].Via = "event-log"
 	r := Record{
 		Regions: testAll,
 		Posts: []Post{ // the ninth came after the deadline
@@ -75,14 +79,13 @@ func kept() Record {
 			post("short", full[0], 202), post("short", full[1], 202),
 			post("late", full[0], 202), post("late", full[1], 202), post("late", full[2], 202),
 			post("refused", full[0], 503), post("refused", full[1], 0),
-			post("unpromised", full[0], 503), post("unpromised", full[1], 0),
 		},
-		Events: []string{publish(replicated), publish(before), publish(replicated), publish(unpromised), publish(timedOut), publish(recovered), publish(before)},
+		Events: []string{publish(replicated), publish(before), publish(replicated), publish(refused), publish(timedOut), publish(recovered), publish(before)},
 		Statuses: map[string]Status{
-			"full": replicated, "short": timedOut, "late": recovered, "unpromised": unpromised,
+			"full": replicated, "short": timedOut, "late": recovered, "refused": refused,
 		},
 		Received: map[string][]string{
-			"full/replicated": {"a", "a"}, "short/timedOut": {"b"}, "late/timedOut": {"c"}, "late/recovered": {"d"}, "unpromised/timedOut": {"e"},
+			"full/replicated": {"a", "a"}, "short/timedOut": {"b"}, "late/timedOut": {"c"}, "late/recovered": {"d"}, "refused/timedOut": {"e"},
 		},
 	}
 	r.Posts[8].Answered = second(12)
@@ -107,11 +110,17 @@ func TestVerify(t *testing.T) {
 		"an accepted event is not in it": {"short", Lost, func(r *Record) {
 			r.Posts = append(r.Posts, post("short", "japaneast", 202))
 		}},
-		"an accepted event, and no notification": {"refused", Lost, func(r *Record) {
-			r.Posts = append(r.Posts, post("refused", "japaneast", 200))
+		"an accepted event, and no notification": {"gone", Lost, func(r *Record) {
+			r.Posts = append(r.Posts, post("gone", "japaneast", 200))
 		}},
-		"a region that was not posted": {"unpromised", Invented, func(r *Record) {
-			r.Posts = slices.DeleteFunc(r.Posts, func(p Post) bool { return p.ID == "unpromised" && p.Region == "eastus" })
+		"a refused event is not in it": {"short", Unseen, func(r *Record) {
+			r.Posts = append(r.Posts, post("short", "japaneast", 503))
+		}},
+		"a refused event, and no notification": {"gone", Unseen, func(r *Record) {
+			r.Posts = append(r.Posts, post("gone", "japaneast", 0))
+		}},
+		"a region that was not posted": {"refused", Invented, func(r *Record) {
+			r.Posts = slices.DeleteFunc(r.Posts, func(p Post) bool { return p.ID == "refused" && p.Region == "eastus" })
 		}},
 		"a notification that was not posted": {"ghost", Invented, func(r *Record) {
 			r.Statuses["ghost"] = statusAt("ghost", "collecting", time.Time{}, "eastus")
@@ -134,7 +143,7 @@ func TestVerify(t *testing.T) {
 		"collecting after an outcome": {"short", Disagreeing, func(r *Record) {
 			r.Statuses["short"] = statusAt("short", "collecting", time.Time{}, testAll[:2]...)
 		}},
-		"an outcome, and no notification": {"unpromised", Disagreeing, func(r *Record) { delete(r.Statuses, "unpromised") }},
+		"an outcome, and no notification": {"refused", Disagreeing, func(r *Record) { delete(r.Statuses, "refused") }},
 		"replicated and timed out": {"full", Contradicted, func(r *Record) {
 			r.Events = append(r.Events, publish(statusAt("full", "timedOut", deadline, testAll[:2]...)))
 		}},
@@ -267,9 +276,11 @@ func TestFalseTimeouts(t *testing.T) {
 
 func TestRefusal(t *testing.T) {
 	for err, want := range map[string]string{
-		"actor a: rpc error: code = DeadlineExceeded desc = context deadline exceeded\nqueue: rpc error: code = Unavailable desc = connection error":          "sidecar away",
-		"actor a: rpc error: code = Unavailable desc = x\nqueue: rpc error: code = DeadlineExceeded desc = context deadline exceeded":                         "broker silent",
-		"actor a: rpc error: code = Unavailable desc = x\nqueue: error publishing event: rpc error: code = Internal desc = redis streams: error from publish": "broker away",
+		"actor a: rpc error: code = DeadlineExceeded desc = context deadline exceeded\nqueue: rpc error: code = Unavailable desc = connection error":                                          "sidecar away",
+		"actor a: rpc error: code = Unavailable desc = x\nqueue: rpc error: code = DeadlineExceeded desc = context deadline exceeded":                                                         "broker silent",
+		"actor a: rpc error: code = Unavailable desc = x\nqueue: error publishing event: rpc error: code = Internal desc = redis streams: error from publish":                                 "broker away",
+		"actor a: rpc error: code = DeadlineExceeded desc = x\nqueue: rpc error: code = Internal desc = redis streams: error from publish: dial tcp 127.0.0.1:1: connect: connection refused": "broker away",
+		"no other replica has taken the webhook in 45 tries: answered 503 application/problem+json":                                                                                           "sidecar away, and no other replica",
 		"expected regions: nobody knows": "other",
 	} {
 		if got := refusal(err); got != want {
@@ -280,13 +291,13 @@ func TestRefusal(t *testing.T) {
 
 func TestReport(t *testing.T) {
 	report := newReport(kept())
-	if report.Published != 7 || report.Unknown != 1 {
-		t.Errorf("%d published, %d unknown", report.Published, report.Unknown)
+	if report.Published != 7 || report.Swept != 1 {
+		t.Errorf("%d published, %d swept", report.Published, report.Swept)
 	}
 	if want := map[string]int{"replicated": 1, "timedOut": 2, "recovered": 1}; !maps.Equal(report.Outcomes, want) {
 		t.Errorf("%v", report.Outcomes)
 	}
-	if want := map[string]int{"202": 8, "200": 1, "503": 2, "none": 2}; !maps.Equal(report.Answers, want) {
-		t.Errorf("%v", report.Answers)
+	if want := map[string]int{"202": 8, "200": 1, "503": 1, "connection lost": 1}; !maps.Equal(report.Answers, want) || report.Refused != "9.1 %" {
+		t.Errorf("%v, refused %s", report.Answers, report.Refused)
 	}
 }

@@ -77,12 +77,12 @@ var others = map[string][]string{
 	"github.com/dapr/":                   {"sidecar", "local/dapr"},
 	"google.golang.org/grpc":             {"sidecar", "local/dapr"},
 	"github.com/kelseyhightower/":        {""},
-	"github.com/Azure/":                  {"", "registry"},
+	"github.com/Azure/":                  {"", "registry", "local/acr"},
 	"go.yaml.in/yaml/v3":                 {"target", "local/cosmos"},
 	"github.com/google/cel-go/":          {"target"},
 	"github.com/cloudevents/":            {"intake", "notification", "delivery", "target"},
 	"go.opentelemetry.io/":               {"telemetry", "notification", "notification/conformance", "sidecar", "api"},
-	"net/http":                           {"", "telemetry", "api", "page", "target", "sidecar", "local", "local/acr", "local/chaos", "local/cosmos", "local/load", "local/process", "local/stack"},
+	"net/http":                           {"", "telemetry", "api", "page", "intake", "target", "sidecar", "local", "local/acr", "local/chaos", "local/cosmos", "local/load", "local/process", "local/stack"},
 	"os":                                 {"", "sidecar", "local", "local/chaos", "local/cosmos", "local/dapr", "local/load", "local/process", "local/stack"},
 }
 

@@ -145,6 +145,10 @@ func TestCalls(t *testing.T) {
 					fire(t, r, p, region, http.StatusAccepted)
 				}
 			}
+			eventually(t, 2*soon, "all is in the list of the same ten minutes", func() bool {
+				now := time.Now()
+				return now.Truncate(10 * time.Minute).Equal(now.Add(soon).Truncate(10 * time.Minute))
+			})
 			push() // the first one pays for what is done once
 			var before counts
 			eventually(t, soon, "the last call is made, after the answer", func() bool {

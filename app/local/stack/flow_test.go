@@ -21,6 +21,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/data/azcosmos"
 
+	"allregions/app/intake"
 	"allregions/app/local/acr"
 	"allregions/app/local/cosmos"
 )
@@ -634,6 +635,23 @@ func TestQueue(t *testing.T) {
 	if err := s.Process(SchedulerProcess).Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
+	// What cannot be delivered for a day is dead, and counted.
+	yesterday := acr.NewPush("shop/cart", "v0")
+	if err := s.dapr.Topic(PubSub, "acr-webhooks").Publish(t.Context(), "yesterday", queuedEvent(t, yesterday, 25*time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	letters := &intake.DeadLetters{Records: s.dapr.Records("statestore", "")}
+	counted := func(n int, event, reason string) {
+		eventually(t, soon, "the dead letter is counted", func() bool {
+			sum, err := letters.Summary(t.Context())
+			return err == nil && sum.Count == n && sum.Last.Event == event && strings.HasPrefix(sum.Last.Reason, reason+": ")
+		})
+	}
+	counted(1, yesterday.ID+"/eastus", "givenUp")
+	if event := <-dead; !strings.Contains(event, yesterday.ID) {
+		t.Errorf("dead is %s", event)
+	}
+
 	p := acr.NewPush("shop/cart", "v1")
 	code, body, err := r.Fire(t.Context(), p, regions[0])
 	if code != http.StatusAccepted || err != nil || !strings.Contains(string(body), `"queued":true`) {
@@ -665,4 +683,5 @@ func TestQueue(t *testing.T) {
 	case <-time.After(soon):
 		t.Error("nothing is dead")
 	}
+	counted(2, "x", "notOurs")
 }

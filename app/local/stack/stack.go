@@ -21,6 +21,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"allregions/app/local/acr"
 	"allregions/app/local/cosmos"
 	"allregions/app/local/dapr"
 	"allregions/app/local/process"
@@ -78,6 +79,9 @@ type Options struct {
 
 	// Redis is the broker that keeps messages, instead of the sidecar's memory.
 	Redis bool
+
+	// Azure has the registry of the service; nil for none.
+	Azure *acr.Azure
 
 	// Ended is called when a process has ended by itself. It is then started again.
 	// Without Ended the stack fails instead.
@@ -194,6 +198,8 @@ func (s *Stack) directory() (err error) {
 	return err
 }
 
+func (s *Stack) caFile() string { return filepath.Join(s.Dir, "azure.pem") }
+
 func (s *Stack) program() string { return filepath.Join(s.Dir, "service") }
 
 func (s *Stack) start(ctx context.Context, root string, programs dapr.Programs) error {
@@ -235,6 +241,12 @@ func (s *Stack) startReplica(ctx context.Context, index int, programs dapr.Progr
 	}
 	r.URL = "http://localhost:" + strconv.Itoa(r.Port)
 	s.URL = s.Replicas[0].URL
+	if azure := s.options.Azure; azure != nil && index == 0 {
+		azure.ServiceURL = s.URL
+		if err := os.WriteFile(s.caFile(), azure.CA, 0o644); err != nil {
+			return fmt.Errorf("certificate: %w", err)
+		}
+	}
 	if err := s.run(s.name(SidecarProcess, index), nil, func() *exec.Cmd { return d.Command(programs) }); err != nil {
 		return err
 	}
@@ -267,6 +279,9 @@ func (s *Stack) service(r Replica) *exec.Cmd {
 	}
 	if s.options.Timeout > 0 {
 		settings["WEBHOOK_TIMEOUT"] = s.options.Timeout.String()
+	}
+	if s.options.Azure != nil {
+		maps.Copy(settings, s.options.Azure.Settings(s.caFile()))
 	}
 	maps.Copy(settings, s.options.Settings)
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, "WEBHOOK_") })
@@ -367,6 +382,9 @@ func (s *Stack) Failed() <-chan struct{} { return s.ctx.Done() }
 
 // Err is why Failed is closed.
 func (s *Stack) Err() error { return context.Cause(s.ctx) }
+
+// Dapr is a client of the first replica's sidecar.
+func (s *Stack) Dapr() *sidecar.Client { return s.dapr }
 
 // Stop stops every process in order: the service first, which may need the
 // others to end what it has under way.

@@ -49,6 +49,7 @@ type status struct {
 	DurationMS                                            *int64
 	Regions                                               []struct{ Region, Via string }
 	Missing                                               []string
+	Replicas                                              map[string]string
 	Mismatch                                              bool
 }
 

@@ -41,6 +41,7 @@ func (r *run) check() {
 	r.checkTopic(st)
 	r.checkRecord(st)
 	r.checkIndex()
+	r.checkList(st)
 	r.checkUnreadable()
 }
 
@@ -318,6 +319,17 @@ func (r *run) checkRecord(st notification.Status) {
 	}
 	if err != nil || record.ID != r.id || record.LoginServer != st.Registry || record.Image != st.Repository || record.Status != st.Status || !slices.Equal(record.Missing, st.Missing) {
 		r.complain("is %+v, and the record says %+v, %v", st, record, err)
+	}
+}
+
+// checkList compares what the list has with how it ended.
+func (r *run) checkList(st notification.Status) {
+	listed := r.world.Listed[r.id]
+	var got notification.Status
+	err := json.Unmarshal(listed.Status, &got)
+	got.Size = st.Size // the list has none
+	if err != nil || !reflect.DeepEqual(got, st) || !listed.StartedAt.Equal(st.StartedAt) || listed.Due.IsZero() != st.Concluded() {
+		r.complain("is %+v, and listed as %+v, %+v, %v", st, listed, got, err)
 	}
 }
 

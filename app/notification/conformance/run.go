@@ -130,11 +130,11 @@ func (r *run) recover() {
 // process is one that lives for one turn.
 type process struct {
 	*notification.Actor
-	after func(context.Context)
+	turn actor.Turn
 }
 
 func (r *run) process() *process {
-	p := &process{Actor: &notification.Actor{Records: r.records, Reminders: r.world, Topic: r.world, Index: r.world,
+	p := &process{Actor: &notification.Actor{Records: r.records, Reminders: r.world, Topic: r.world, Catalog: r.world,
 		Timeout: r.timeout, Now: func() time.Time { return r.world.Now }, Tracer: tracer{}, Log: slog.New(slog.DiscardHandler)}}
 	if r.acr != nil {
 		p.EventLog = r.acr
@@ -148,14 +148,16 @@ func (r *run) process() *process {
 // Invoke makes the process a Dapr that reaches its actor at once.
 func (p *process) Invoke(ctx context.Context, id, method string, body []byte) ([]byte, error) {
 	turn, err := p.Methods()[method](ctx, id, body)
-	p.after = turn.After
+	p.turn = turn
 	return turn.Reply, err
 }
 
 // end does what the turn has left for when its caller has the reply.
 func (p *process) end(ctx context.Context) {
-	if p.after != nil {
-		p.after(ctx)
+	for _, do := range []func(context.Context){p.turn.After, p.turn.Settle} {
+		if do != nil {
+			do(ctx)
+		}
 	}
 }
 

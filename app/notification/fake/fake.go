@@ -67,6 +67,7 @@ type World struct {
 	Events      map[string][]byte      // by event id
 	PublishedAt map[string]time.Time   // for the first time, by event id
 	Index       map[catalog.Image]catalog.Entry
+	Listed      map[string]catalog.Listed // by notification
 
 	Calls  []string // all reads and writes, in order
 	Reads  []string // what was read, in order
@@ -108,7 +109,8 @@ type write struct {
 // New returns an empty world.
 func New(now time.Time) *World {
 	return &World{Now: now, Records: map[string][]byte{}, Reminders: map[Reminder]time.Time{}, Events: map[string][]byte{},
-		PublishedAt: map[string]time.Time{}, Index: map[catalog.Image]catalog.Entry{}, versions: map[string]version{}}
+		PublishedAt: map[string]time.Time{}, Index: map[catalog.Image]catalog.Entry{},
+		Listed: map[string]catalog.Listed{}, versions: map[string]version{}}
 }
 
 // At makes the nth write, or read, fail.
@@ -273,7 +275,7 @@ func (w *World) Publish(_ context.Context, eventID string, event []byte) error {
 
 // Send writes nothing until somebody waits: a process that dies first has not
 // written it. Then it is the write "index".
-func (w *World) Send(entries []catalog.Entry) (settled func(context.Context) error) {
+func (w *World) Send(entries []catalog.Entry, listed catalog.Listed) (settled func(context.Context) error) {
 	return func(context.Context) error {
 		return w.do("index", func() {
 			for _, e := range entries {
@@ -281,6 +283,9 @@ func (w *World) Send(entries []catalog.Entry) (settled func(context.Context) err
 				if have, ok := w.Index[image]; !ok || e.Newer(have) {
 					w.Index[image] = e
 				}
+			}
+			if listed.Saves > w.Listed[listed.ID].Saves {
+				w.Listed[listed.ID] = listed
 			}
 		})
 	}

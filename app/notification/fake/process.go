@@ -18,7 +18,12 @@ type Process struct {
 func (p *Process) Invoke(ctx context.Context, id, method string, body []byte) ([]byte, error) {
 	turn, err := p.Methods[method](ctx, id, body)
 	if err == nil && turn.After != nil {
-		p.after = append(p.after, func() { turn.After(context.WithoutCancel(ctx)) })
+		p.after = append(p.after, func() {
+			turn.After(context.WithoutCancel(ctx))
+			if turn.Settle != nil {
+				turn.Settle(context.WithoutCancel(ctx))
+			}
+		})
 	}
 	return turn.Reply, err
 }

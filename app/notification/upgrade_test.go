@@ -1,0 +1,264 @@
+package notification
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"reflect"
+	"testing"
+	"time"
+
+	"allregions/app/actor"
+	"allregions/app/notification/fake"
+	"allregions/app/replication"
+)
+
+var update = flag.Bool("update", false, "write the testdata of this format")
+
+// This version reads what each released one wrote.
+func TestEveryFormatIsRead(t *testing.T) {
+	files, err := filepath.Glob("testdata/record-*.json")
+	if err != nil || len(files) != format {
+		t.Fatalf("%q, %v, for %d formats", files, err, format)
+	}
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := decodeRecord(data); err != nil || !reflect.DeepEqual(got, recorded(t)) {
+			t.Errorf("%s: got  %+v, %v\nwant %+v", file, got, err, recorded(t))
+		}
+		if all, err := actor.Unmarshal(data, new(ownPart)); !all || err != nil {
+			t.Errorf("%s: all fields are known: %v, %v", file, all, err)
+		}
+	}
+}
+
+// next is what a newer version adds to a record.
+var next = map[string]string{"signedBy": `{"name":"alice", "keys":[1,2]}`, "note": `"x"`}
+
+// withNext adds that to a stored record, at the top and to what is the actor's own.
+func withNext(t *testing.T, data []byte) []byte {
+	t.Helper()
+	var top, own map[string]json.RawMessage
+	if err := json.Unmarshal(data, &top); err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(top["actor"], &own); err != nil {
+		t.Fatal(err)
+	}
+	for name, value := range next {
+		top[name], own[name] = json.RawMessage(value), json.RawMessage(value)
+	}
+	top["actor"], _ = json.Marshal(own)
+	data, _ = json.Marshal(top)
+	return data
+}
+
+// checkExtended complains if something of that is lost.
+func checkExtended(t *testing.T, when string, data []byte) {
+	t.Helper()
+	var top, own map[string]json.RawMessage
+	json.Unmarshal(data, &top)
+	json.Unmarshal(top["actor"], &own)
+	for name, value := range next {
+		var want bytes.Buffer
+		json.Compact(&want, []byte(value))
+		if string(top[name]) != want.String() || string(own[name]) != want.String() {
+			t.Errorf("%s: %s is %s, and the actor's own %s, want %s", when, name, top[name], own[name], want.String())
+		}
+	}
+}
+
+// What a newer version has added survives each turn that saves, by whatever it is done.
+func TestUnknownFieldsSurvive(t *testing.T) {
+	w := newWorld()
+	w.add(t, "westeurope")
+	w.Records["n1"] = withNext(t, w.Records["n1"])
+	saves := w.state(t).Saves
+	step := func(when string, do func(), status replication.Status) {
+		t.Helper()
+		do()
+		checkExtended(t, when, w.Records["n1"])
+		s := w.state(t)
+		if s.Saves <= saves || s.Status() != status {
+			t.Errorf("%s: %s after %d saves", when, s.Status(), s.Saves)
+		}
+		saves = s.Saves
+		var top Status
+		if err := json.Unmarshal(w.Records["n1"], &top); err != nil || top.Status != status {
+			t.Errorf("%s: the record says %s, %v", when, top.Status, err)
+		}
+	}
+	step("an event", func() { w.add(t, "eastus") }, replication.Collecting)
+	step("the timeout, which is saved as published", func() { w.passTo(t, due) }, replication.TimedOut)
+	step("another event", func() { w.add(t, "japaneast") }, replication.Recovered)
+}
+
+// A record counts its saves, and the list gets that count: of two entries the later one
+// stands, however they come.
+func TestSavesAreCounted(t *testing.T) {
+	w := newWorld()
+	for i, r := range plan.Expected {
+		w.add(t, r)
+		if got := w.state(t).Saves; got != i+1 {
+			t.Errorf("after %s: %d saves", r, got)
+		}
+		if l := listed(w.state(t)); l.Saves != i+1 || i < 2 && !l.Due.Equal(due) {
+			t.Errorf("after %s: listed %+v", r, l)
+		}
+	}
+	if l := w.Listed["n1"]; l.Saves != 3 || !l.StartedAt.Equal(t0) || !l.Due.IsZero() || bytes.Contains(l.Status, []byte(`"size"`)) {
+		t.Errorf("listed %+v %s", l, l.Status)
+	}
+	w.add(t, "eastus") // again
+	w.pass(t, time.Hour)
+	if got := w.state(t).Saves; got != 3 {
+		t.Errorf("after a repeat: %d saves", got)
+	}
+	w = timedOut(t)
+	if s, l := w.state(t).Saves, w.Listed["n1"]; s != 3 || l.Saves != 2 {
+		t.Errorf("timedOut: %d saves, the last of which says that it is published; listed with %d", s, l.Saves)
+	}
+}
+
+// nameless is a record as somebody may leave it who does not know of reminders.
+func nameless(t *testing.T, w *world) {
+	t.Helper()
+	r := w.state(t)
+	r.Reminder = ""
+	data, err := r.encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Records["n1"] = data
+}
+
+// A reminder that fires for a record that needs one and names none is adopted.
+func TestReminderIsAdopted(t *testing.T) {
+	t.Run("before it is due", func(t *testing.T) {
+		w := newWorld()
+		w.add(t, "eastus")
+		nameless(t, w)
+		name, _ := w.Newest("n1")
+		if err := w.actor().Remind(t.Context(), "n1", name); err != nil || w.state(t).Reminder != name {
+			t.Errorf("the record names %q, %v", w.state(t).Reminder, err)
+		}
+		w.passTo(t, due)
+		w.published(t, replication.TimedOut)
+		w.reminders(t, nil)
+	})
+	t.Run("when it is due, long after its registration", func(t *testing.T) {
+		w := newWorld()
+		w.add(t, "eastus")
+		nameless(t, w)
+		w.passTo(t, due)
+		w.published(t, replication.TimedOut)
+		w.reminders(t, nil)
+	})
+	t.Run("an outcome is not published", func(t *testing.T) {
+		w := newWorld()
+		w.Fail = lose("publish")
+		for _, r := range plan.Expected {
+			w.add(t, r)
+		}
+		w.Fail = nil
+		nameless(t, w)
+		w.passTo(t, due)
+		w.published(t, replication.Replicated)
+		w.reminders(t, nil)
+	})
+	t.Run("nothing is left", func(t *testing.T) {
+		w := timedOut(t)
+		nameless(t, w)
+		if err := w.Register(t.Context(), "n1", "check-1", w.Now, Period); err != nil {
+			t.Fatal(err)
+		}
+		w.pass(t, Period)
+		w.reminders(t, nil)
+		if got := w.state(t).Reminder; got != "" {
+			t.Errorf("the record names %q", got)
+		}
+	})
+	t.Run("an event comes first", func(t *testing.T) {
+		w := newWorld()
+		w.add(t, "eastus")
+		nameless(t, w)
+		w.Reminders = map[fake.Reminder]time.Time{}
+		w.add(t, "westeurope")
+		w.reminders(t, map[string]time.Time{w.state(t).Reminder: due})
+	})
+}
+
+// Look sets the reminder that the record names, due now, while something is left.
+func TestLook(t *testing.T) {
+	look := func(t *testing.T, w *world, wantLeft bool, want replication.Status) {
+		t.Helper()
+		l, left, err := w.actor().Look(t.Context(), "n1")
+		var st Status
+		json.Unmarshal(l.Status, &st)
+		if err != nil || left != wantLeft || st.Status != want || l.Saves != w.state(t).Saves {
+			t.Errorf("got %s after %d saves, left %v, %v", st.Status, l.Saves, left, err)
+		}
+	}
+	t.Run("collecting", func(t *testing.T) {
+		w := newWorld()
+		w.add(t, "eastus")
+		clear(w.Reminders)
+		w.passTo(t, due.Add(time.Minute))
+		look(t, w, true, replication.Collecting)
+		w.reminders(t, map[string]time.Time{w.state(t).Reminder: w.Now})
+		w.pass(t, 0)
+		w.published(t, replication.TimedOut)
+		w.reminders(t, nil)
+		look(t, w, false, replication.TimedOut)
+		w.reminders(t, nil)
+	})
+	t.Run("unpublished", func(t *testing.T) {
+		w := newWorld()
+		w.Fail = lose("publish")
+		for _, r := range plan.Expected {
+			w.add(t, r)
+		}
+		clear(w.Reminders)
+		w.Fail = nil
+		look(t, w, true, replication.Replicated)
+		w.pass(t, 0)
+		w.published(t, replication.Replicated)
+		look(t, w, false, replication.Replicated)
+	})
+	t.Run("nameless", func(t *testing.T) {
+		w := newWorld()
+		w.add(t, "eastus")
+		nameless(t, w)
+		clear(w.Reminders)
+		w.passTo(t, due.Add(time.Minute))
+		look(t, w, true, replication.Collecting)
+		if name, ok := w.Newest("n1"); !ok || name == "" {
+			t.Errorf("the reminder is called %q", name)
+		}
+		w.pass(t, Period)
+		w.published(t, replication.TimedOut)
+		w.reminders(t, nil)
+	})
+	t.Run("no record", func(t *testing.T) {
+		w := newWorld()
+		if l, left, err := w.actor().Look(t.Context(), "n1"); l.ID != "" || left || err != nil || len(w.Writes) != 0 {
+			t.Errorf("got %+v, %v, %v; wrote %q", l, left, err, w.Writes)
+		}
+	})
+	for _, what := range []string{"load", "register"} {
+		t.Run(what+" fails", func(t *testing.T) {
+			w := newWorld()
+			w.add(t, "eastus")
+			w.Fail = lose(what)
+			w.FailRead = lose(what)
+			if _, _, err := w.actor().Look(t.Context(), "n1"); err == nil {
+				t.Error("no error")
+			}
+		})
+	}
+}

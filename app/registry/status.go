@@ -1,0 +1,118 @@
+package registry
+
+import (
+	"context"
+	"time"
+
+	"allregions/app/replication"
+)
+
+// Status is what the service knows of a registry, as GET /regions shows it. Times are UTC.
+type Status struct {
+	Name        string         `json:"name"`        // of the resource; "" where it is not known
+	LoginServer string         `json:"loginServer"` // "" where it is not known
+	Source      string         `json:"source"`      // of the expected regions: azure or settings
+	Read        *Reading       `json:"read,omitempty"`
+	Regions     []RegionStatus `json:"regions"`
+	Sweep       SweepStatus    `json:"sweep"`
+	IDs         *IDsStatus     `json:"ids,omitempty"` // absent while they agree
+}
+
+// Reading is the last reading of the replicas.
+type Reading struct {
+	At    time.Time `json:"at,omitzero"`
+	Error string    `json:"error"` // of the last try
+}
+
+// RegionStatus is one region.
+type RegionStatus struct {
+	Region   replication.Region `json:"region"`
+	Expected bool               `json:"expected"` // whether a notification that begins now waits for it
+	Replica  string             `json:"replica"`  // ARM's word: Succeeded, Updating, Creating, Deleting, Failed, NotFound; "" if it is not known
+	Webhook  *WebhookStatus     `json:"webhook,omitempty"`
+}
+
+// WebhookStatus is the webhook that the service registers in a region.
+type WebhookStatus struct {
+	Name       string      `json:"name"`
+	Registered bool        `json:"registered"` // it is as it must be
+	Problem    string      `json:"problem"`    // what is wrong, if anything is
+	CheckedAt  time.Time   `json:"checkedAt,omitzero"`
+	LastAnswer *answer     `json:"lastAnswer,omitempty"`
+	LastPing   *PingStatus `json:"lastPing,omitempty"`
+}
+
+// PingStatus is the newest ping of a webhook.
+type PingStatus struct {
+	answer
+	Answered bool `json:"answered"` // by the service, with a 2xx
+}
+
+// SweepStatus is the last sweep of ACR's log.
+type SweepStatus struct {
+	Enabled bool      `json:"enabled"`
+	At      time.Time `json:"at,omitzero"`
+	Found   int       `json:"found"` // events that no notification had, since the record began
+	Error   string    `json:"error"`
+}
+
+// IDsStatus is about pushes to which ACR gives several ids.
+type IDsStatus struct {
+	Disagree *disagreement `json:"disagree"`
+}
+
+const (
+	fromAzure    = "azure"
+	fromSettings = "settings"
+)
+
+// Registries is the one registry, as this process knows it.
+func (w *Worker) Registries() []Status {
+	r, _ := w.current()
+	expected, _ := w.Expected(context.Background()) // without any, none is expected
+	s := Status{Name: w.Name, LoginServer: r.LoginServer, Source: fromAzure, Regions: []RegionStatus{},
+		Sweep: SweepStatus{Enabled: w.Sweep != nil, At: r.Sweep.At, Found: r.Sweep.Found, Error: r.Sweep.Error}}
+	if !r.Replicas.Tried.IsZero() {
+		s.Read = &Reading{At: r.Replicas.At, Error: r.Replicas.Error}
+	}
+	for _, have := range r.Replicas.List {
+		s.Regions = append(s.Regions, RegionStatus{have.Region, have.Counts, have.State, w.webhookStatus(r, have.Region)})
+	}
+	if len(r.Replicas.List) == 0 && len(expected) > 0 {
+		s.Source, s.Regions = fromSettings, Static(expected).status()
+	}
+	if r.Sweep.Disagree != nil {
+		s.IDs = &IDsStatus{r.Sweep.Disagree}
+	}
+	return []Status{s}
+}
+
+// webhookStatus is that of a region's webhook; nil if the service does not care for it. The
+// sweep, which is more frequent, may know a newer answer.
+func (w *Worker) webhookStatus(r record, region replication.Region) *WebhookStatus {
+	h := r.Webhooks.By[region]
+	if h.Name == "" || w.Webhooks == nil {
+		return nil
+	}
+	if last := r.Sweep.Logs[h.Name].Last; last != nil && (h.LastAnswer == nil || last.At.After(h.LastAnswer.At)) {
+		h.LastAnswer = last
+	}
+	s := &WebhookStatus{Name: h.Name, Registered: h.Registered, Problem: h.Problem, CheckedAt: h.CheckedAt, LastAnswer: h.LastAnswer}
+	if h.LastPing != nil {
+		s.LastPing = &PingStatus{*h.LastPing, h.LastPing.answered()}
+	}
+	return s
+}
+
+// Registries is one registry, of which nothing is known but the list.
+func (s Static) Registries() []Status {
+	return []Status{{Source: fromSettings, Regions: s.status()}}
+}
+
+func (s Static) status() []RegionStatus {
+	regions := []RegionStatus{}
+	for _, region := range s {
+		regions = append(regions, RegionStatus{Region: region, Expected: true})
+	}
+	return regions
+}
