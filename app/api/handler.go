@@ -88,6 +88,8 @@ type Config struct {
 	Tracer     trace.Tracer
 	Propagator propagation.TextMapPropagator
 
+	Version string // the release, or the commit
+
 	Log *slog.Logger
 }
 
@@ -118,6 +120,7 @@ func New(c Config) *Handler {
 	h.route("GET", "/regions", h.withKey(h.regions))
 	h.route("GET", "/images/{repository...}", h.withKey(h.image))
 
+	h.route("GET", "/version", h.withKey(h.version))
 	h.route("GET", "/healthz", h.withoutKey(h.alive))
 	h.route("GET", "/readyz", h.withoutKey(h.ready))
 	h.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { h.fail(w, r, errNoRoute) })
@@ -189,6 +192,10 @@ func writeJSON(w http.ResponseWriter, status int, contentType string, body any) 
 
 func (h *Handler) alive(http.ResponseWriter, *http.Request) (int, any, error) {
 	return http.StatusOK, map[string]string{"status": "ok"}, nil
+}
+
+func (h *Handler) version(http.ResponseWriter, *http.Request) (int, any, error) {
+	return http.StatusOK, map[string]string{"version": h.config.Version}, nil
 }
 
 func (h *Handler) ready(_ http.ResponseWriter, r *http.Request) (int, any, error) {

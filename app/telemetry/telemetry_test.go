@@ -171,7 +171,7 @@ func TestMissingWasNotInTime(t *testing.T) {
 func begin(t *testing.T, export bool) (*Telemetry, *bytes.Buffer) {
 	t.Helper()
 	log := &bytes.Buffer{}
-	tel, err := Start(t.Context(), Options{Export: export, Instance: "host:8080", Log: slog.New(slog.NewTextHandler(log, nil))})
+	tel, err := Start(t.Context(), Options{Export: export, Instance: "host:8080", Version: "r7", Log: slog.New(slog.NewTextHandler(log, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -247,7 +247,7 @@ func TestIdentity(t *testing.T) {
 		t.Setenv("OTEL_RESOURCE_ATTRIBUTES", "broken,deployment.environment.name=test")
 		tel, _ := begin(t, false)
 		info := regexp.MustCompile(`(?m)^target_info\{.*`).FindString(page(tel))
-		for _, want := range []string{want, `service_instance_id="host:8080"`, `deployment_environment_name="test"`} {
+		for _, want := range []string{want, `service_instance_id="host:8080"`, `service_version="r7"`, `deployment_environment_name="test"`} {
 			if !strings.Contains(info, want) {
 				t.Errorf("no %s in %s", want, info)
 			}

@@ -162,10 +162,12 @@ wait_for() {
 	*[!A-Za-z0-9._/:-]* | /* | *//) wrong "IMAGES: \"$image\" is neither repository@digest nor repository:tag" ;;
 	esac
 	query="$name?digest=$digest&tag=$tag"
+	longest=1 # of the first request: what is missing, is said at once
 	while :; do
 		left=$((TIMEOUT - $(elapsed)))
 		[ "$left" -gt 0 ] || break
-		[ "$left" -lt "$most" ] || left=$most
+		[ "$left" -lt "$longest" ] || left=$longest
+		longest=$most
 		ask "$URL/images/$query&require=replicated&wait=${left}s"
 		conclude && return
 		sleep 1

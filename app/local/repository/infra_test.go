@@ -327,7 +327,8 @@ type azureYAML struct {
 		Project, Host, Language string
 		Docker                  struct {
 			Path, Context string
-			RemoteBuild   bool `yaml:"remoteBuild"`
+			RemoteBuild   bool     `yaml:"remoteBuild"`
+			BuildArgs     []string `yaml:"buildArgs"`
 		}
 	}
 	Pipeline struct{ Variables []string }
@@ -357,6 +358,9 @@ func TestAzureYAML(t *testing.T) {
 	service, ok := a.Services[appID]
 	if len(a.Services) != 1 || !ok || service.Host != "containerapp" || service.Language != "docker" || !service.Docker.RemoteBuild {
 		t.Errorf("%+v", a.Services)
+	}
+	if !slices.Equal(service.Docker.BuildArgs, []string{"VERSION=${VERSION}"}) || !strings.Contains(read(t, "infra/hooks/predeploy.sh"), `azd env set VERSION "$version"`) {
+		t.Errorf("the image is built with %q", service.Docker.BuildArgs)
 	}
 	for _, file := range []string{service.Docker.Path, a.Infra.Path + "/main.bicep", a.Infra.Path + "/" + appID + ".bicep", a.Infra.Path + "/" + appID + ".bicepparam"} {
 		if _, err := os.Stat(filepath.Join(root, file)); err != nil {

@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -79,56 +78,68 @@ func (w waiting) ends(t *testing.T, code int, status, missing string) {
 }
 
 // A pipeline waits from before the first webhook until the last, through the kill -9 of
-// the service and a deploy of it.
+// the service, and a stop and start of it.
 func TestWaitForImage(t *testing.T) {
 	t.Parallel()
 	sub := newSubscriber()
-	s, r := start(t, Options{Timeout: 20 * time.Second, Events: sub.take, Ended: func(name, state string) { t.Logf("%s ended: %s", name, state) }})
+	s, r := start(t, Options{Timeout: 40 * time.Second, Events: sub.take, Ended: func(name, state string) { t.Logf("%s ended: %s", name, state) }})
+	type pipeline struct {
+		all, some, late, never waiting
+		p, other               acr.Push
+	}
+	var pipelines []pipeline
 	for _, shell := range []string{"dash", "bash"} {
-		t.Run(shell, func(t *testing.T) {
-			p, other := acr.NewPush("shop/"+shell, "v1"), acr.NewPush("shop/"+shell, "v2")
-			image := "IMAGES=" + p.Repository + "@" + p.Digest
-			all := waitForImage(t, s, shell, image, "TIMEOUT=120")
-			some := waitForImage(t, s, shell, image, "REGIONS=eastus", "TIMEOUT=120")
-			late := waitForImage(t, s, shell, "IMAGES=contoso.azurecr.io/"+other.Repository+":v2@"+other.Digest, "TIMEOUT=120")
-			never := waitForImage(t, s, shell, "IMAGES="+p.Repository+":v3", "TIMEOUT=5")
-			all.until(t, "no region has reported it yet")
-			some.until(t, "no region has reported it yet")
-
-			fire(t, r, p, "westeurope", http.StatusAccepted)
-			fire(t, r, other, "japaneast", http.StatusAccepted)
-			all.until(t, "missing: eastus,japaneast\n")
-			some.until(t, "missing: eastus\n")
-
-			for i, sig := range []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM} {
-				before := s.Process(ServiceProcess)
-				if err := before.Signal(sig); err != nil {
-					t.Fatal(err)
-				}
-				<-before.Done()
-				all.until(t, []string{"no answer; asking again", "answer 503; asking again"}[i])
-				if err := s.Ready(t.Context()); err != nil {
-					t.Fatal(err)
-				}
-			}
-			region := func(name string) {
-				eventually(t, soon, "the webhook of "+name+" is taken", func() bool {
-					code, _, err := r.Fire(t.Context(), p, name)
-					return err == nil && (code == http.StatusAccepted || code == http.StatusOK)
-				})
-			}
-			region("eastus")
-			some.ends(t, 0, "replicated", "")
-			region("japaneast")
-			all.ends(t, 0, "replicated", "")
-			late.ends(t, 1, "timedOut", "westeurope,eastus")
-			late.until(t, "\n::error title=wait for image::contoso.azurecr.io/"+other.Repository+":v2@"+other.Digest+" is not in time in: westeurope,eastus\n")
-			never.ends(t, 2, "none", "")
-
-			// The script has told no lie: it ended after the event.
-			if e := sub.wait(t, p.ID, 1, soon); e.Type != "acr.replication.completed" || !slices.Equal(e.Data.Missing, []string{}) {
-				t.Errorf("%+v", e)
-			}
+		p, other := acr.NewPush("shop/"+shell, "v1"), acr.NewPush("shop/"+shell, "v2")
+		image := "IMAGES=" + p.Repository + "@" + p.Digest
+		pipelines = append(pipelines, pipeline{
+			all:   waitForImage(t, s, shell, image, "TIMEOUT=200"),
+			some:  waitForImage(t, s, shell, image, "TIMEOUT=200", "REGIONS=eastus"),
+			late:  waitForImage(t, s, shell, "IMAGES=contoso.azurecr.io/"+other.Repository+":v2@"+other.Digest, "TIMEOUT=200"),
+			never: waitForImage(t, s, shell, "IMAGES="+p.Repository+":v3", "TIMEOUT=3"),
+			p:     p, other: other,
 		})
+	}
+	for _, l := range pipelines {
+		l.all.until(t, "no region has reported it yet")
+		l.some.until(t, "no region has reported it yet")
+		l.never.ends(t, 2, "none", "")
+	}
+	for _, l := range pipelines {
+		fire(t, r, l.p, "westeurope", http.StatusAccepted)
+		fire(t, r, l.other, "japaneast", http.StatusAccepted)
+	}
+	for _, l := range pipelines {
+		l.all.until(t, "missing: eastus,japaneast\n")
+		l.some.until(t, "missing: eastus\n")
+	}
+	for _, sig := range []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM} {
+		before := s.Process(ServiceProcess)
+		if err := before.Signal(sig); err != nil {
+			t.Fatal(err)
+		}
+		<-before.Done()
+		for _, l := range pipelines { // whoever was in a wait, or between two
+			l.all.until(t, "asking again")
+		}
+		eventually(t, soon, "the service is ready again", func() bool { return s.Process(ServiceProcess) != before && ready(s) == nil })
+	}
+	for _, l := range pipelines {
+		for _, region := range []string{"eastus", "japaneast"} {
+			eventually(t, soon, "the webhook of "+region+" is taken", func() bool {
+				code, _, err := r.Fire(t.Context(), l.p, region)
+				return err == nil && (code == http.StatusAccepted || code == http.StatusOK)
+			})
+			if region == "eastus" {
+				l.some.ends(t, 0, "replicated", "")
+			}
+		}
+		l.all.ends(t, 0, "replicated", "")
+		if e := sub.wait(t, l.p.ID, 1, soon); e.Type != "acr.replication.completed" {
+			t.Errorf("%+v", e)
+		}
+	}
+	for _, l := range pipelines {
+		l.late.ends(t, 1, "timedOut", "westeurope,eastus")
+		l.late.until(t, "\n::error title=wait for image::contoso.azurecr.io/"+l.other.Repository+":v2@"+l.other.Digest+" is not in time in: westeurope,eastus\n")
 	}
 }
