@@ -95,6 +95,8 @@ allregions.events region=japaneast,result=recovered,via=queue 1
 allregions.events region=other,result=refused,via=webhook 1
 allregions.events region=westeurope,result=started,via=webhook 1
 allregions.hops result=accepted 1
+allregions.hops result=failed 0
+allregions.hops result=refused 0
 allregions.ids.disagreements  1
 allregions.list.dropped state=concluded 3
 allregions.list.dropped state=open 0

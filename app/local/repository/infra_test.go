@@ -483,7 +483,7 @@ func TestInfraSnapshots(t *testing.T) {
 			t.Errorf("%s: registry %q", c.name, s.Outputs["REGISTRY_RESOURCE_ID"])
 		}
 		for _, r := range s.PredictedResources {
-			if r.Location != "" && r.Location != "westeurope" && r.Type != replicas {
+			if r.Location != "" && r.Location != "westeurope" && r.Type != replicas && r.Type != "Microsoft.Insights/actionGroups" {
 				t.Errorf("%s: %s is in %q", c.name, r.Name, r.Location)
 			}
 		}
@@ -694,6 +694,8 @@ func TestREADMEPublic(t *testing.T) {
 		"Microsoft.OperationalInsights/workspaces":         "Log Analytics and Application Insights",
 		"Microsoft.Insights/components":                    "Log Analytics and Application Insights",
 		"Microsoft.App/managedEnvironments":                "", // the app has its address
+		"Microsoft.Insights/actionGroups":                  "",
+		"Microsoft.Insights/scheduledQueryRules":           "",
 		"Microsoft.Resources/resourceGroups":               "",
 		"Microsoft.ManagedIdentity/userAssignedIdentities": "",
 	}
