@@ -41,6 +41,7 @@ type Config struct {
 	CatchUp        CatchUp `envconfig:"CATCH_UP" default:"1h"`
 	Timeout        Timeout `envconfig:"WEBHOOK_TIMEOUT" default:"2m"`
 	Keys           Keys    `envconfig:"WEBHOOK_KEYS"`
+	ReadKeys       Keys    `envconfig:"READ_KEYS"`
 	AllowAnonymous bool    `envconfig:"WEBHOOK_ALLOW_ANONYMOUS" default:"false"`
 
 	ShutdownDelay time.Duration `envconfig:"SHUTDOWN_DELAY" default:"0s"`
@@ -83,6 +84,14 @@ func loadConfig() (Config, error) {
 	}
 	if len(c.Keys) == 0 && !c.AllowAnonymous {
 		errs = append(errs, errors.New("WEBHOOK_KEYS: not set; set a key (openssl rand -hex 24 makes one), or WEBHOOK_ALLOW_ANONYMOUS=true to let everybody in"))
+	}
+	if len(c.Keys) == 0 && len(c.ReadKeys) > 0 {
+		errs = append(errs, errors.New("READ_KEYS: without WEBHOOK_KEYS everybody may read"))
+	}
+	for i, key := range c.ReadKeys {
+		if slices.Contains(c.Keys, key) {
+			errs = append(errs, fmt.Errorf("READ_KEYS: key %d is one of WEBHOOK_KEYS, too, and can do more than read", i+1))
+		}
 	}
 	if d := c.ShutdownDelay; d < 0 || d > maxDelay {
 		errs = append(errs, fmt.Errorf("SHUTDOWN_DELAY: \"%s\" is not a duration from 0s to %s", d, maxDelay))

@@ -69,7 +69,7 @@ func TestEverySettingIsRead(t *testing.T) {
 	const id = "/subscriptions/s/resourceGroups/g/providers/Microsoft.ContainerRegistry/registries/contoso"
 	environment(t, map[string]string{"REGISTRY_RESOURCE_ID": id, "PORT": "1", "APP_PORT": "2", "WEBHOOK_REGIONS": "eastus", "WEBHOOK_TIMEOUT": "1h",
 		"CATCH_UP": "0", "PUBLIC_URL": "https://h/p", "WEBHOOK_REGISTRATION": "off", "WEBHOOK_ACTIONS": "push, delete", "WEBHOOK_OWNER": "prod",
-		"WEBHOOK_ALLOW_ANONYMOUS": "true", "STATE_STORE": "s", "IMAGE_STORE": "i", "PUBSUB": "p", "TOPIC": "t", "WEBHOOK_TOPIC": "off", "SHUTDOWN_DELAY": "3s", "PEER_URL": "http://127.0.0.1:9/p", "NOTIFY_TARGETS": `[{"name":"ops","type":"slack","url":"https://example.com/"}]`, "OTEL_EXPORTER_OTLP_ENDPOINT": "https://collector:4317", "DAPR_GRPC_PORT": "3"})
+		"WEBHOOK_ALLOW_ANONYMOUS": "true", "WEBHOOK_KEYS": "k", "READ_KEYS": "r1, r2", "STATE_STORE": "s", "IMAGE_STORE": "i", "PUBSUB": "p", "TOPIC": "t", "WEBHOOK_TOPIC": "off", "SHUTDOWN_DELAY": "3s", "PEER_URL": "http://127.0.0.1:9/p", "NOTIFY_TARGETS": `[{"name":"ops","type":"slack","url":"https://example.com/"}]`, "OTEL_EXPORTER_OTLP_ENDPOINT": "https://collector:4317", "DAPR_GRPC_PORT": "3"})
 	c, err := loadConfig()
 	if err != nil {
 		t.Fatal(err)
@@ -90,7 +90,7 @@ func TestEverySettingIsRead(t *testing.T) {
 		t.Errorf("peer %v", c.Peer.URL)
 	}
 	c.Registry, c.PublicURL, c.Targets, c.OTLP, c.Peer = ResourceID{}, PublicURL{}, nil, Collector{}, PeerURL{}
-	want := Config{Port: 1, AppPort: 2, Regions: Regions(registry.Static{"eastus"}), Actions: Actions{"push", "delete"}, Owner: "prod", Timeout: Timeout(time.Hour), AllowAnonymous: true,
+	want := Config{Port: 1, AppPort: 2, Regions: Regions(registry.Static{"eastus"}), Actions: Actions{"push", "delete"}, Owner: "prod", Timeout: Timeout(time.Hour), Keys: Keys{"k"}, ReadKeys: Keys{"r1", "r2"}, AllowAnonymous: true,
 		ShutdownDelay: 3 * time.Second, StateStore: "s", ImageStore: "i", PubSub: "p", Topic: "t", WebhookTopic: off, DaprGRPCPort: 3}
 	if got, want := fmt.Sprintf("%#v", c), fmt.Sprintf("%#v", want); got != want {
 		t.Errorf("\n got %s\nwant %s", got, want)
@@ -163,6 +163,9 @@ func TestWrongSettingsAreNamed(t *testing.T) {
 		{with("WEBHOOK_REGIONS", "eastus,,westus"), []string{"WEBHOOK_REGIONS: region 2 of 3 is empty"}},
 		{with("WEBHOOK_REGIONS", "eastus,East US"), []string{"WEBHOOK_REGIONS: region eastus is there twice"}},
 		{with("WEBHOOK_KEYS", "s3cr3t,"), []string{"WEBHOOK_KEYS: key 2 of 2 is empty"}},
+		{with("READ_KEYS", "r1,,s3cr3t"), []string{"READ_KEYS: key 2 of 3 is empty"}},
+		{with("WEBHOOK_KEYS", "k1,s3cr3t", "READ_KEYS", "r1, s3cr3t"), []string{"READ_KEYS: key 2 is one of WEBHOOK_KEYS, too"}},
+		{with("WEBHOOK_KEYS", "", "WEBHOOK_ALLOW_ANONYMOUS", "true", "READ_KEYS", "s3cr3t"), []string{"READ_KEYS: without WEBHOOK_KEYS everybody may read"}},
 		{with("WEBHOOK_ALLOW_ANONYMOUS", "perhaps"), []string{`WEBHOOK_ALLOW_ANONYMOUS: "perhaps" is neither true nor false`}},
 		{with("REGISTRY_RESOURCE_ID", "contoso"), []string{`REGISTRY_RESOURCE_ID: "contoso" is not the resource id of a container registry`}},
 		{with("PUBLIC_URL", "http://allregions.example.com"), []string{"PUBLIC_URL: not a URL such as https://allregions.example.com"}},
@@ -245,7 +248,7 @@ func TestTarget(t *testing.T) {
 }
 
 func TestKeysAreNotPrinted(t *testing.T) {
-	c := Config{Keys: Keys{"s3cr3t"}}
+	c := Config{Keys: Keys{"s3cr3t"}, ReadKeys: Keys{"s3cr3t"}}
 	for _, s := range []string{fmt.Sprint(c), fmt.Sprintf("%v %+v %s", c.Keys, c, c.Keys)} {
 		if strings.Contains(s, "s3cr3t") {
 			t.Errorf("%s", s)

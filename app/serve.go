@@ -48,7 +48,7 @@ func serve(ctx context.Context, config Config, log *slog.Logger) error {
 	go func() { failed <- public.Serve(publicListener) }()
 	go func() { failed <- private.Serve(privateListener) }()
 	log.Info("listening", "version", version(), "port", config.Port, "appPort", config.AppPort,
-		"timeout", time.Duration(config.Timeout).String(), "keys", len(config.Keys))
+		"timeout", time.Duration(config.Timeout).String(), "keys", len(config.Keys), "readKeys", len(config.ReadKeys))
 	if len(config.Keys) == 0 {
 		log.Warn("everybody may post events and read statuses: WEBHOOK_ALLOW_ANONYMOUS is set")
 	}

@@ -76,6 +76,7 @@ func (w wiring) service(ctx context.Context) (*service, error) {
 		},
 		DeadLetters: in.DeadLetters.Summary,
 		Keys:        api.NewKeys(w.config.Keys),
+		ReadKeys:    api.NewKeys(w.config.ReadKeys),
 		Ready: func(ctx context.Context) error {
 			_, err := acr.regions.Expected(ctx)
 			return errors.Join(w.dapr.Ready(ctx), err)
@@ -184,7 +185,7 @@ func (w wiring) topic(name Name) *sidecar.Topic {
 }
 
 func (w wiring) intake(client *notification.Client, states *sidecar.Records) *intake.Intake {
-	in := &intake.Intake{Client: client, DeadLetters: &intake.DeadLetters{Records: states},
+	in := &intake.Intake{Client: client, Sidecar: w.dapr, DeadLetters: &intake.DeadLetters{Records: states},
 		Delivered: w.telemetry.Delivered, Now: now, Log: w.log}
 	if w.config.WebhookTopic != off {
 		in.Queue, in.Dead = w.topic(w.config.WebhookTopic), w.topic(w.config.WebhookTopic+deadLetters)
@@ -269,7 +270,12 @@ func (w wiring) deliveries(client *notification.Client) (*delivery.Dispatcher, s
 		Random:    rand.Float64,
 		Log:       w.log,
 	}
-	return out, sidecar.Actor{Type: delivery.ActorType, Methods: a.Methods(), Remind: a.Remind}
+	return out, sidecar.Actor{
+		Type:        delivery.ActorType,
+		Methods:     a.Methods(),
+		Remind:      a.Remind,
+		TurnTimeout: targets.Longest() + 10*time.Second, // the attempt is a part of the turn
+	}
 }
 
 func (w wiring) subscriptions(in *intake.Intake, out *delivery.Dispatcher) []sidecar.Subscription {

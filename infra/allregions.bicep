@@ -69,7 +69,7 @@ var problems = concat(
   tagProblems('EXTRA_TAGS', extraTags)
 )
 var pairs = empty(problems) ? pairsOf(vaultVariables) : fail(join(problems, '\n'))
-var secrets = union(['webhook-keys'], map(pairs, pair => pair[1]))
+var secrets = union(['webhook-keys', 'read-keys'], map(pairs, pair => pair[1]))
 var probe = { port: publicPort, scheme: 'HTTP' }
 
 resource environment 'Microsoft.App/managedEnvironments@2025-07-01' existing = {
@@ -140,6 +140,7 @@ resource app 'Microsoft.App/containerApps@2025-07-01' = {
               { name: 'WEBHOOK_REGISTRATION', value: webhookRegistration }
               { name: 'WEBHOOK_OWNER', value: webhookOwner }
               { name: 'WEBHOOK_KEYS', secretRef: 'webhook-keys' }
+              { name: 'READ_KEYS', secretRef: 'read-keys' }
               { name: 'SHUTDOWN_DELAY', value: '5s' } // until no more requests are sent here
               { name: 'NOTIFY_TARGETS', value: notifyTargets }
               { name: 'GOMEMLIMIT', value: '900MiB' } // of memory, above

@@ -83,6 +83,10 @@ param alertEmail string = ''
 @description('The first key of the webhooks, which the first deployment writes. Later keys are set in the vault.')
 param webhookKey string = newGuid()
 
+@secure()
+@description('The first key of those who only read, as webhookKey.')
+param readKey string = newGuid()
+
 var newRegions = regionsOf(newRegistryRegions)
 var newRegistry = empty(registryResourceId) && !empty(newRegions)
 var problems = concat(
@@ -163,6 +167,7 @@ module vault 'vault.bicep' = {
     purgeProtection: purgeProtection
     workspaceId: monitoring.outputs.workspaceId
     webhookKey: webhookKey
+    readKey: readKey
   }
 }
 

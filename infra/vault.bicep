@@ -13,6 +13,9 @@ param workspaceId string
 @secure()
 param webhookKey string
 
+@secure()
+param readKey string
+
 resource vault 'Microsoft.KeyVault/vaults@2026-02-01' = {
   name: name
   location: location
@@ -36,6 +39,13 @@ resource keys 'Microsoft.KeyVault/vaults/secrets@2026-02-01' = {
   parent: vault
   name: 'webhook-keys'
   properties: { value: webhookKey }
+}
+
+@onlyIfNotExists()
+resource readKeys 'Microsoft.KeyVault/vaults/secrets@2026-02-01' = {
+  parent: vault
+  name: 'read-keys'
+  properties: { value: readKey }
 }
 
 // Key Vault Secrets User

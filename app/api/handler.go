@@ -67,6 +67,7 @@ type Config struct {
 	Deliveries Deliveries
 	Regions    Regions
 	Keys       Keys
+	ReadKeys   Keys // of callers who may only GET; unlike Keys, none let nobody in
 	Peer       Peer // nil for none
 
 	// Activity is what came from each region in the last day, and DeadLetters what could
@@ -157,8 +158,8 @@ type endpoint func(w http.ResponseWriter, r *http.Request) (status int, body any
 
 func (h *Handler) withKey(e endpoint) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		if !h.config.Keys.admit(r) {
-			h.fail(w, r, errUnauthorized)
+		if err := h.config.refusal(r); err != nil {
+			h.fail(w, r, err)
 			return
 		}
 		h.traced(w, r, e)

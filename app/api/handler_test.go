@@ -63,7 +63,7 @@ func (r regions) Expected(context.Context) ([]replication.Region, error) { retur
 func (r regions) Recheck(context.Context, replication.Region) bool       { return false }
 func (r regions) Registries() []registry.Status                          { return registry.Static(r).Registries() }
 
-const key1, key2 = "first-key", "second-key"
+const key1, key2, readKey = "first-key", "second-key", "read-key"
 
 // deliveries is what became of the notification "a" at the target "ops".
 type deliveries struct{ again int }
@@ -95,9 +95,9 @@ func (d *deliveries) Health() []target.Health {
 func newHandler(b *backend, log io.Writer) *Handler {
 	return New(Config{Intake: b, Statuses: b, Deliveries: &deliveries{}, Regions: regions{"westeurope", "eastus"},
 		Version: "v1.2.3",
-		Keys:    NewKeys([]string{key1, key2}),
-		Ready:   func(context.Context) error { return nil },
-		Log:     slog.New(slog.NewTextHandler(log, nil))})
+		Keys:    NewKeys([]string{key1, key2}), ReadKeys: NewKeys([]string{"other", readKey}),
+		Ready: func(context.Context) error { return nil },
+		Log:   slog.New(slog.NewTextHandler(log, nil))})
 }
 
 func call(h http.Handler, method, target, body string, header ...string) *httptest.ResponseRecorder {
@@ -150,15 +150,15 @@ func TestWebhookAnswers(t *testing.T) {
 		{"unknown notification", "GET", "/notifications/a", "", started(), nil, 404, "no such notification", 0},
 		{"impossible notification", "GET", "/notifications/a%7C%7Cb", "", started(), nil, 404, "no such notification", 0},
 		{"impossible notification that must be", "GET", "/notifications/a%7C%7Cb?require=replicated&wait=1s", "", started(), nil, 404, "no such notification", 0},
-		{"bad wait", "GET", "/notifications/a?wait=6m", "", started(), nil, 400, "from 0s to 5m0s", 0},
+		{"bad wait", "GET", "/notifications/a?wait=231s", "", started(), nil, 400, "from 0s to 230s", 0},
 		{"unknown requirement", "GET", "/notifications/a?require=perfect", "", started(), nil, 400, "require can be replicated", 0},
 		{"unknown image", "GET", "/images/shop/cart?tag=v1", "", started(), nil, 404, "no such notification", 0},
 		{"image without a name", "GET", "/images/shop/cart", "", started(), nil, 400, "?digest=sha256:... or ?tag=...", 0},
-		{"image, bad wait", "GET", "/images/shop/cart?tag=v1&wait=-1s", "", started(), nil, 400, "from 0s to 5m0s", 0},
+		{"image, bad wait", "GET", "/images/shop/cart?tag=v1&wait=-1s", "", started(), nil, 400, "from 0s to 230s", 0},
 		{"wrong method on an image", "POST", "/images/shop/cart?tag=v1", "", started(), nil, 405, "does not answer", 0},
 		{"wrong method on a sample's URL", "GET", "/images/push?tag=v1", "", started(), nil, 405, "does not answer", 0},
-		{"huge wait in seconds", "GET", "/notifications/a?wait=301", "", started(), nil, 400, "from 0s to 5m0s", 0},
-		{"worse wait", "GET", "/notifications/a?wait=soon", "", started(), nil, 400, "from 0s to 5m0s", 0},
+		{"huge wait in seconds", "GET", "/notifications/a?wait=231", "", started(), nil, 400, "from 0s to 230s", 0},
+		{"worse wait", "GET", "/notifications/a?wait=soon", "", started(), nil, 400, "from 0s to 230s", 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			b := &backend{result: tt.result, err: tt.err}
@@ -245,6 +245,8 @@ func TestKeys(t *testing.T) {
 		{"the other key", "/notifications/a", []string{"Authorization", "Bearer " + key2}, 404},
 		{"functions key", "/notifications/a", []string{"Authorization", "", "x-functions-key", key2}, 404},
 		{"query", "/notifications/a?code=" + key1, []string{"Authorization", ""}, 404},
+		{"read key", "/notifications/a", []string{"Authorization", "Bearer " + readKey}, 404},
+		{"read key, query", "/notifications/a?code=" + readKey, []string{"Authorization", ""}, 404},
 		{"none", "/notifications/a", []string{"Authorization", ""}, 401},
 		{"wrong", "/notifications/a", []string{"Authorization", "Bearer wrong"}, 401},
 		{"prefix", "/notifications/a", []string{"Authorization", "Bearer first"}, 401},
@@ -263,7 +265,7 @@ func TestKeys(t *testing.T) {
 			if w.Code == 401 && (w.Header().Get("WWW-Authenticate") == "" || strings.Contains(w.Body.String(), "detail")) {
 				t.Errorf("%s: %v %s", tt.name, w.Header(), w.Body)
 			}
-			for _, secret := range []string{key1, key2, "wrong"} {
+			for _, secret := range []string{key1, key2, readKey, "wrong"} {
 				if strings.Contains(log.String(), secret) || strings.Contains(w.Body.String(), secret) {
 					t.Errorf("%s: %q is shown:\n%s\n%s", tt.name, secret, &log, w.Body)
 				}
@@ -278,6 +280,46 @@ func TestKeys(t *testing.T) {
 	h.config.Keys = NewKeys(nil)
 	if w := call(h, "POST", "/webhooks/acr?region=eastus", push, "Authorization", ""); w.Code != 202 {
 		t.Errorf("without keys: %d", w.Code)
+	}
+}
+
+// A read key allows what reads, and nothing else: no body is read, and nothing happens.
+func TestReadKeys(t *testing.T) {
+	b, d := &backend{result: started()}, &deliveries{}
+	h := newHandler(b, io.Discard)
+	h.config.Deliveries = d
+	for target, code := range map[string]int{"/notifications/a/deliveries": 200, "/targets": 200, "/notifications/a": 404, "/images/shop/cart?tag=v1": 404} {
+		for _, method := range []string{"GET", "HEAD"} {
+			if w := call(h, method, target, "", "Authorization", "Bearer "+readKey); w.Code != code {
+				t.Errorf("%s %s: got %d, want %d", method, target, w.Code, code)
+			}
+		}
+	}
+	for _, target := range []string{"/webhooks/acr?region=eastus", "/api/ImagePush?region=eastus", "/images/push?region=eastus", "/notifications/a/deliveries/ops"} {
+		for name, header := range map[string][]string{"bearer": {"Authorization", "Bearer " + readKey}, "x-functions-key": {"x-functions-key", readKey}} {
+			r := httptest.NewRequest("POST", target, unreadable{t})
+			r.Header.Set(header[0], header[1])
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, r)
+			var p problem
+			if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil || w.Code != 403 || p.Status != 403 || p.Title != "Forbidden" || p.Detail != "this key may only read" ||
+				w.Header().Get("Content-Type") != "application/problem+json" {
+				t.Errorf("POST %s with a read key as %s: got %d %s, want 403", target, name, w.Code, w.Body)
+			}
+		}
+		if w := call(h, "POST", target, push, "x-functions-key", readKey); w.Code != 202 {
+			t.Errorf("POST %s with both keys: got %d, want 202", target, w.Code)
+		}
+	}
+	if len(b.added) != 3 || d.again != 1 {
+		t.Errorf("%d events and %d deliveries, want those of the other key: 3 and 1", len(b.added), d.again)
+	}
+	// Without read keys, nobody has one.
+	h.config.ReadKeys = NewKeys(nil)
+	for _, key := range []string{readKey, ""} {
+		if w := call(h, "GET", "/targets", "", "Authorization", "Bearer "+key); w.Code != 401 {
+			t.Errorf("without read keys: got %d for %q, want 401", w.Code, key)
+		}
 	}
 }
 
@@ -552,6 +594,71 @@ func TestRequireReplicated(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) { testRequire(t, tt.status, tt.action, wait, tt.want, tt.missing) })
 			})
 		}
+	}
+}
+
+// A question about some of the regions is decided when these are in. What another
+// region does changes nothing.
+func TestRequireSomeRegions(t *testing.T) {
+	const west, east, japan = "westeurope", "eastus", "japaneast"
+	for _, tt := range []struct {
+		name, regions string
+		status        replication.Status
+		in            []replication.Region
+		action        string
+		require       bool
+		want          int
+		shows         string
+		waits         bool
+	}{
+		{"they are in", west, replication.Collecting, []replication.Region{west}, "push", true, 200, `"status":"collecting"`, false},
+		{"notation", "East+US,West-Europe", replication.Collecting, []replication.Region{west, east}, "push", true, 200, `"status":"collecting"`, false},
+		{"one is not in", west + "," + east, replication.Collecting, []replication.Region{west}, "push", true, 503, `"missing":["eastus"]`, true},
+		{"another one timed out", west, replication.TimedOut, []replication.Region{west, east}, "push", true, 200, `"status":"timedOut"`, false},
+		{"it timed out", japan, replication.TimedOut, []replication.Region{west, east}, "push", true, 409, `"status":"timedOut"`, false},
+		{"all are in", japan, replication.Recovered, []replication.Region{west, east, japan}, "push", true, 200, `"status":"recovered"`, false},
+		{"a delete", west, replication.Collecting, []replication.Region{west}, "delete", true, 409, `"action":"delete"`, false},
+		{"without a requirement", west, replication.Collecting, []replication.Region{west}, "push", false, 200, `"status":"collecting"`, false},
+		{"without a requirement, not in", japan, replication.Collecting, []replication.Region{west}, "push", false, 200, `"status":"collecting"`, true},
+		{"one that is not expected", "mars," + west, replication.Collecting, []replication.Region{west}, "push", true, 400, `region \"mars\" is not expected; expected: westeurope, eastus, japaneast`, false},
+		{"one that is not expected, another one is not in", "mars," + east, replication.Collecting, []replication.Region{west}, "push", true, 400, `region \"mars\" is not expected`, false},
+		{"one that is not expected, decided", west + ",mars", replication.Replicated, []replication.Region{west, east, japan}, "push", true, 400, `region \"mars\" is not expected`, false},
+		{"none", ",", replication.Collecting, nil, "push", true, 400, "regions must be names of regions, comma separated: region 1 of 2 is empty", false},
+		{"one twice", west + "," + west, replication.Collecting, nil, "push", true, 400, "region westeurope is there twice", false},
+		{"before the first webhook", west, "", nil, "push", true, 503, `"missing":[]`, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				st := notification.Status{ID: "a", Action: tt.action, Status: tt.status}
+				for _, region := range tt.in {
+					st.Regions = append(st.Regions, notification.RegionStatus{Region: region})
+				}
+				for _, region := range []replication.Region{west, east, japan} {
+					if !slices.Contains(tt.in, region) {
+						st.Missing = append(st.Missing, region)
+					}
+				}
+				var err error
+				if tt.status == "" {
+					err = notification.ErrNotFound
+				}
+				h := newHandler(&backend{
+					status: func(context.Context, string) (notification.Status, error) { return st, err },
+					find:   func(context.Context, catalog.Image) (notification.Status, error) { return st, err },
+				}, io.Discard)
+				require := ""
+				if tt.require {
+					require = "&require=replicated"
+				}
+				for _, target := range []string{"/notifications/a?", "/images/shop/cart?tag=v1&"} {
+					begin := time.Now()
+					w := call(h, "GET", target+"wait=5s&regions="+tt.regions+require, "")
+					if w.Code != tt.want || !strings.Contains(w.Body.String(), tt.shows) || (time.Since(begin) > 0) != tt.waits {
+						t.Errorf("%s: got %d after %s: %s; want %d with %s, after a wait: %t", target, w.Code, time.Since(begin), w.Body, tt.want, tt.shows, tt.waits)
+					}
+				}
+			})
+		})
 	}
 }
 

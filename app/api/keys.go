@@ -40,6 +40,19 @@ func (k Keys) given(r *http.Request) (key string, ok bool) {
 	return key, ok
 }
 
+// refusal is why the key of r allows no answer, or nil. It takes the same time for every
+// key, of either kind.
+func (c *Config) refusal(r *http.Request) error {
+	all, read := c.Keys.admit(r), len(c.ReadKeys) > 0 && c.ReadKeys.admit(r)
+	switch {
+	case all, read && (r.Method == http.MethodGet || r.Method == http.MethodHead):
+		return nil
+	case read:
+		return errReadOnly
+	}
+	return errUnauthorized
+}
+
 func bearer(r *http.Request) string {
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	if !strings.EqualFold(scheme, "Bearer") {

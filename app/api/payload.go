@@ -81,7 +81,7 @@ func (p payload) event(region replication.Region) (replication.Event, error) {
 		return replication.Event{}, errors.New(`field "request.host" must be a host name, such as contoso.azurecr.io`)
 	}
 	return replication.Event{
-		ID: p.ID, Action: p.Action, Registry: strings.ToLower(p.Request.Host),
+		ID: p.ID, Action: p.Action, Registry: replication.LoginServer(p.Request.Host),
 		Repository: p.Target.Repository, Tag: p.Target.Tag, Digest: p.Target.Digest,
 		MediaType: p.Target.MediaType, Size: p.Target.Size,
 		Region: region, Time: parseTime(p.Timestamp),

@@ -109,6 +109,12 @@ func TestPayloadIsReadLeniently(t *testing.T) {
 			announce(t, e)
 		})
 	}
+	for host, want := range map[string]string{"Contoso-1.AzureCR.io": "contoso-1.azurecr.io", "contoso.westeurope.geo.azurecr.io": "contoso.azurecr.io"} {
+		p, _ := parsePayload([]byte(`{"id":"a","action":"push","request":{"host":"` + host + `"}}`))
+		if e, err := p.event("eastus"); e.Registry != want || err != nil {
+			t.Errorf("host %s: got registry %q, %v, want %s", host, e.Registry, err, want)
+		}
+	}
 	p, _ := parsePayload([]byte(`{"id":"a","action":"push","target":{"size":8589934592}}`))
 	if e, _ := p.event("eastus"); e.Size != 8589934592 {
 		t.Errorf("size %d", e.Size)

@@ -88,7 +88,7 @@ func TestPipelineExample(t *testing.T) {
 			cmd := exec.CommandContext(t.Context(), "sh", "-c", pipelineExample(t, map[string]string{
 				"https://HOST": server.URL, "wait=60s": "wait=10ms", "--retry-max-time 900": "--retry-max-time " + tt.patient}))
 			// No proxy, and no settings of whoever runs the test.
-			cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "NO_PROXY=*", "KEY=" + key1}
+			cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "NO_PROXY=*", "READ_KEY=" + readKey}
 			cmd.Stdout, cmd.Stderr = &stdout, &stderr
 			err := cmd.Run()
 			if exit, ok := errors.AsType[*exec.ExitError](err); err != nil && !ok || cmd.ProcessState.ExitCode() != tt.exit {

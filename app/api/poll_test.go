@@ -158,6 +158,34 @@ func TestWaitForAnImage(t *testing.T) {
 	})
 }
 
+// The longest wait is answered before Azure Container Apps ends the request, with a
+// store as slow as it may be, and an image that is found at the last moment.
+func TestTheLongestWaitIsAnswered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const slow, ingress = callTimeout - time.Millisecond, 240 * time.Second
+		begin := time.Now()
+		h := newHandler(&backend{
+			find: func(context.Context, catalog.Image) (notification.Status, error) {
+				time.Sleep(slow)
+				if time.Since(begin) < maxWait {
+					return notification.Status{}, notification.ErrNotFound
+				}
+				return notification.Status{ID: "a", Action: "push", Status: replication.Collecting}, nil
+			},
+			status: func(context.Context, string) (notification.Status, error) {
+				time.Sleep(slow)
+				return notification.Status{ID: "a", Action: "push", Status: replication.Collecting}, nil
+			},
+		}, io.Discard)
+		for _, target := range []string{"/images/shop/cart?tag=v1&wait=230s&require=replicated", "/notifications/a?wait=230s&require=replicated"} {
+			begin = time.Now()
+			if w := get(h, target); w.Code != 503 || time.Since(begin) < maxWait || time.Since(begin) >= ingress {
+				t.Errorf("%s: %d after %s, want 503 after 230 s and before 240 s", target, w.Code, time.Since(begin))
+			}
+		}
+	})
+}
+
 // Who requires something may know the id before the first webhook comes.
 func TestWaitForANotification(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

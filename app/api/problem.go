@@ -22,6 +22,7 @@ import (
 // are refusals, too; everything else is a failure behind the handler.
 var (
 	errUnauthorized     = errors.New("a valid key is required")
+	errReadOnly         = errors.New("this key may only read")
 	errNoRoute          = errors.New("there is nothing at this path")
 	errMethodNotAllowed = errors.New("the path does not answer this method")
 	errTooLarge         = errors.New("the body is larger than 64 KiB")
@@ -81,6 +82,7 @@ func newStatuses() []statusRow {
 	refused, notReady := &actor.Throttle{Every: time.Second}, &actor.Throttle{Every: time.Second}
 	return []statusRow{
 		{is: is(errUnauthorized), status: http.StatusUnauthorized, throttle: refused},
+		{is: is(errReadOnly), status: http.StatusForbidden},
 		{is: is(errNoRoute), status: http.StatusNotFound, throttle: refused},
 		{is: is(notification.ErrNotFound), status: http.StatusNotFound},
 		{is: is(delivery.ErrNone), status: http.StatusNotFound},

@@ -6,15 +6,20 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"allregions/app/catalog"
 	"allregions/app/notification"
+	"allregions/app/registry"
 	"allregions/app/replication"
 )
 
-const maxWait = 5 * time.Minute // of ?wait=
+// maxWait is the longest ?wait=. Azure Container Apps ends every request after 240 s with a
+// 504; what follows the wait takes a few seconds at most.
+const maxWait = 230 * time.Second
 
 // status answers where a notification stands. With ?wait= it answers when there is an
 // outcome or the wait is over.
@@ -33,7 +38,7 @@ func (h *Handler) status(w http.ResponseWriter, r *http.Request) (int, any, erro
 	// With a requirement the question may come before the first webhook.
 	open := err == nil && !q.settles(st) || q.replicated && errors.Is(err, notification.ErrNotFound)
 	if open && q.wait > 0 {
-		st, err = h.wait(ctx, r, id, h.read(id), notification.Status.Concluded)
+		st, err = h.wait(ctx, r, id, h.read(id), q.settles)
 	}
 	return q.answer(r, st, err)
 }
@@ -57,7 +62,7 @@ func (h *Handler) image(w http.ResponseWriter, r *http.Request) (int, any, error
 		st, err = h.wait(ctx, r, fmt.Sprintf("image %q", image), find, func(notification.Status) bool { return true })
 	}
 	if err == nil && !q.settles(st) && q.wait > 0 {
-		st, err = h.wait(ctx, r, st.ID, h.read(st.ID), notification.Status.Concluded)
+		st, err = h.wait(ctx, r, st.ID, h.read(st.ID), q.settles)
 	}
 	return q.answer(r, st, err)
 }
@@ -94,14 +99,22 @@ func pathID(r *http.Request) (string, error) {
 
 // query is what /notifications and /images have in common.
 type query struct {
-	wait       time.Duration // 0 for none
-	replicated bool          // the HTTP status is to say whether the image is everywhere
+	wait       time.Duration        // 0 for none
+	replicated bool                 // the HTTP status is to say whether the image is everywhere
+	regions    []replication.Region // that everywhere means; none for all
 }
 
 func parseQuery(r *http.Request) (q query, err error) {
 	values := r.URL.Query()
 	if q.wait, err = parseWait(values.Get("wait")); err != nil {
 		return q, err
+	}
+	if list := values.Get("regions"); list != "" {
+		regions, err := registry.ParseStatic(strings.Split(list, ","))
+		if err != nil {
+			return q, badRequest{fmt.Errorf("regions must be names of regions, comma separated: %w", err)}
+		}
+		q.regions = regions
 	}
 	switch values.Get("require") {
 	case "":
@@ -119,20 +132,39 @@ func parseWait(s string) (time.Duration, error) {
 	}
 	d, err := time.ParseDuration(cmp.Or(s, "0s"))
 	if err != nil || d < 0 || d > maxWait {
-		return 0, badRequest{fmt.Errorf("wait must be a duration from 0s to %s, such as 60s", maxWait)}
+		return 0, badRequest{fmt.Errorf("wait must be a duration from 0s to %.0fs, such as 60s", maxWait.Seconds())}
 	}
 	return d, nil
+}
+
+// missing are the regions asked about that have not reported, and one that the
+// notification does not wait for, or "".
+func (q query) missing(st notification.Status) (missing []replication.Region, unknown replication.Region) {
+	if len(q.regions) == 0 {
+		return st.Missing, ""
+	}
+	for _, region := range q.regions {
+		switch {
+		case slices.Contains(st.Missing, region):
+			missing = append(missing, region)
+		case !st.Has(region):
+			unknown = region
+		}
+	}
+	return missing, unknown
 }
 
 // settles tells whether st answers the question for good: nothing that still comes
 // makes a delete or a quarantine an image that is everywhere.
 func (q query) settles(st notification.Status) bool {
-	return st.Concluded() || q.replicated && !st.IsArrival()
+	missing, unknown := q.missing(st)
+	return unknown != "" || st.Concluded() || len(q.regions) > 0 && len(missing) == 0 || q.replicated && !st.IsArrival()
 }
 
 // answer lets a client that looks at the HTTP status alone (curl --fail) fail unless
-// the image is in every region, if q requires that.
+// the image is in every region that q asks about, if q requires that.
 func (q query) answer(r *http.Request, st notification.Status, err error) (int, any, error) {
+	missing, unknown := q.missing(st)
 	switch {
 	case r.Context().Err() != nil: // the caller has gone
 		return http.StatusOK, nil, nil
@@ -140,10 +172,21 @@ func (q query) answer(r *http.Request, st notification.Status, err error) (int, 
 		return 0, nil, undecided{}
 	case err != nil:
 		return 0, nil, err
+	case unknown != "":
+		return 0, nil, &notification.RefusedError{Region: unknown, Expected: expectedOf(st)}
 	case q.replicated && !q.settles(st):
-		return 0, nil, undecided{st.Missing}
-	case q.replicated && (st.Status == replication.TimedOut || !st.IsArrival()):
+		return 0, nil, undecided{missing}
+	case q.replicated && (!st.IsArrival() || st.Status == replication.TimedOut && (len(q.regions) == 0 || len(missing) > 0)):
 		return http.StatusConflict, st, nil
 	}
 	return http.StatusOK, st, nil
+}
+
+// expectedOf are the regions that a notification waits for.
+func expectedOf(st notification.Status) []replication.Region {
+	var all []replication.Region
+	for _, r := range st.Regions {
+		all = append(all, r.Region)
+	}
+	return append(all, st.Missing...)
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -97,7 +98,24 @@ func (d *Dispatcher) begin(ctx context.Context, t *target.Target, e target.Event
 	if err != nil {
 		return fmt.Errorf("encode message: %w", err)
 	}
-	_, err = d.invoke(ctx, e.ID, t.Name, methodStart, body)
+	return d.start(ctx, e.ID, t.Name, body)
+}
+
+// startTimeout is how long a delivery may take to begin.
+const startTimeout = 10 * time.Second
+
+// start begins a delivery. If the topic brings an event again, one may have begun, and
+// its actor be busy with an attempt: no other target waits for that.
+func (d *Dispatcher) start(ctx context.Context, eventID, name string, body []byte) error {
+	limited, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	_, err := d.invoke(limited, eventID, name, methodStart, body)
+	if err == nil || limited.Err() == nil {
+		return err
+	}
+	if s, _, failed := load(ctx, d.Records, ID(eventID, name)); failed == nil && s.Exists() {
+		return nil
+	}
 	return err
 }
 

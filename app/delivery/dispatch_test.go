@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"allregions/app/actor"
@@ -396,5 +397,47 @@ func TestAgain(t *testing.T) {
 	w.err = errors.New("no actors")
 	if _, err := d.Again(t.Context(), "n1", "shop"); !errors.Is(err, w.err) {
 		t.Errorf("no actors: %v", err)
+	}
+}
+
+// busy is the actors of deliveries of which one has an attempt under way, or does not
+// answer.
+type busy struct {
+	actor.Invoker
+	id string
+}
+
+func (b busy) Invoke(ctx context.Context, id, method string, body []byte) ([]byte, error) {
+	if id == b.id {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return b.Invoker.Invoke(ctx, id, method, body)
+}
+
+// An event that comes again, while a target has its time for it, is done when the other
+// deliveries have begun. Of a delivery that has not begun it is not done.
+func TestNoTargetWaitsForAnAttempt(t *testing.T) {
+	for _, begun := range []bool{true, false} {
+		t.Run(fmt.Sprint("begun: ", begun), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				d, _ := newDispatcher(t, &around{})
+				w := fake.New(time.Now())
+				withActor(d, w)
+				event := outcome(notification.TypeCompleted, "replicated", "shop/cart")
+				if begun {
+					begin(t, d, "everybody", Message{EventID: "n1/replicated", Event: event})
+				}
+				d.Actors = busy{d.Actors, ID("n1/replicated", "everybody")}
+				d.Targets = target.NewSet(d.Targets.All[:3], nil, time.Now)
+				start := time.Now()
+				if err := d.Dispatch(t.Context(), []byte(event)); (err == nil) != begun || time.Since(start) != startTimeout {
+					t.Errorf("got %v after %s, want an error: %t, after %s", err, time.Since(start), !begun, startTimeout)
+				}
+				if s, _, err := load(t.Context(), w, ID("n1/replicated", "shop")); err != nil || !s.Exists() {
+					t.Errorf("another target: %+v, %v; want a delivery", s, err)
+				}
+			})
+		})
 	}
 }

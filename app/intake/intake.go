@@ -30,7 +30,8 @@ const (
 // which ACR gives a webhook up.
 const (
 	queueTimeout   = 1500 * time.Millisecond
-	deliverTimeout = 10 * time.Second // of one delivery from the queue
+	queuePause     = 100 * time.Millisecond // between two tries to publish
+	deliverTimeout = 10 * time.Second       // of one delivery from the queue
 )
 
 // The results of an event that is not in its notification, for metrics.
@@ -54,6 +55,9 @@ type Intake struct {
 	// Queue is a durable topic whose messages come back through Deliver; nil for
 	// none. Dead takes what can never be delivered.
 	Queue, Dead actor.Topic
+
+	// Sidecar is on the way to actors and queue. Without it nothing is tried twice.
+	Sidecar Sidecar
 
 	// DeadLetters counts those on Dead.
 	DeadLetters *DeadLetters
@@ -92,15 +96,35 @@ func (i *Intake) Add(ctx context.Context, e replication.Event, expected []replic
 		return Result{Result: result}, err
 	}
 	e.Via = cmp.Or(e.Via, replication.ViaQueue)
-	// The queue has a time of its own, and a caller that has gone does not end it.
-	queueCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), queueTimeout)
-	defer cancel()
-	m := notification.NewMessage(e, expected)
-	if queueErr := publish(queueCtx, i.Queue, e.ID+"/"+string(e.Region), TypeReceived, m); queueErr != nil {
+	if queueErr := i.enqueue(ctx, e, expected); queueErr != nil {
 		return Result{}, errors.Join(err, fmt.Errorf("queue: %w", queueErr))
 	}
 	i.Log.LogAttrs(ctx, slog.LevelWarn, "queued", slog.String("notification", e.ID), slog.String("region", string(e.Region)), slog.Any("err", err))
 	return Result{Queued: true}, nil
+}
+
+// enqueue publishes e, again and again while the broker is away for a moment. The queue
+// has a time of its own, and what the actor has left of the caller's; a caller that has
+// gone does not end it.
+func (i *Intake) enqueue(ctx context.Context, e replication.Event, expected []replication.Region) error {
+	timeout := queueTimeout
+	if deadline, ok := ctx.Deadline(); ok {
+		timeout = max(timeout, time.Until(deadline))
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
+	defer cancel()
+	m := notification.NewMessage(e, expected)
+	for {
+		err := publish(ctx, i.Queue, e.ID+"/"+string(e.Region), TypeReceived, m)
+		if err == nil || i.Sidecar == nil || i.Sidecar.Refuses() { // then another replica is better
+			return err
+		}
+		select {
+		case <-time.After(queuePause):
+		case <-ctx.Done():
+			return err
+		}
+	}
 }
 
 // actorContext limits the call of the actor, so that the queue has its time. Without

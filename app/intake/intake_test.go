@@ -232,6 +232,53 @@ func TestTimeouts(t *testing.T) {
 	}
 }
 
+// failing fails a number of times, and is then the topic.
+type failing struct {
+	actor.Topic
+	left int
+}
+
+func (f *failing) Publish(ctx context.Context, id string, event []byte) error {
+	if f.left--; f.left >= 0 {
+		return fake.Err
+	}
+	return f.Topic.Publish(ctx, id, event)
+}
+
+// A broker that is away for a moment costs no webhook, as long as there is time, and
+// as long as the sidecar is there.
+func TestBrokerAwayForAMoment(t *testing.T) {
+	for name, tt := range map[string]struct {
+		actors  actor.Invoker
+		sidecar Sidecar
+		fails   int
+		queued  bool
+		took    time.Duration
+	}{
+		"at once":                  {away{}, &dapr{}, 0, true, notification.CallTimeout},
+		"after the actor's time":   {away{}, &dapr{}, 10, true, notification.CallTimeout + 10*queuePause},
+		"for too long":             {away{}, &dapr{}, 1000, false, 4300 * time.Millisecond},
+		"the actor fails at once":  {away{fake.Err}, &dapr{}, 40, true, 40 * queuePause},
+		"for too long, all of it":  {away{fake.Err}, &dapr{}, 1000, false, 4300 * time.Millisecond},
+		"the sidecar has gone":     {away{fake.Err}, &dapr{refuses: true}, 1, false, 0},
+		"nobody knows the sidecar": {away{fake.Err}, nil, 1, false, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				i, queue, _ := newWorld().intake(tt.actors)
+				i.Queue, i.Sidecar = &failing{queue, tt.fails}, tt.sidecar
+				ctx, cancel := context.WithTimeout(t.Context(), 4300*time.Millisecond)
+				defer cancel()
+				begin := time.Now()
+				result, err := i.Add(ctx, event("eastus"), plan.Expected)
+				if took := time.Since(begin); result.Queued != tt.queued || (err == nil) != tt.queued || took != tt.took {
+					t.Errorf("got %+v, %v after %v; want queued %v after %v", result, err, took, tt.queued, tt.took)
+				}
+			})
+		})
+	}
+}
+
 func TestBothWaysFail(t *testing.T) {
 	w := newWorld()
 	i, queue, _ := w.intake(away{fake.Err})

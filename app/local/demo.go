@@ -89,8 +89,8 @@ func demo(ctx context.Context, args []string) error {
 		<-s.Failed()
 		cancel(s.Err())
 	}()
-	fmt.Printf("Service at %s, regions %s, timeout %s.\nA simulated registry pushes images; each region's webhook fires when its replica has the image.\n\n",
-		s.URL, strings.Join(demoRegions, ", "), demoTimeout)
+	fmt.Printf("Service at %s, regions %s, timeout %s, read key %s.\nA simulated registry pushes images; each region's webhook fires when its replica has the image.\n\n",
+		s.URL, strings.Join(demoRegions, ", "), demoTimeout, o.ReadKey)
 	simulator := &acr.Registry{LoginServer: "contoso.azurecr.io", ServiceURL: s.URL, Key: s.Key}
 	return play(ctx, simulator, demoPushes(), facts, os.Stdout, slack)
 }

@@ -155,11 +155,21 @@ func TestUp(t *testing.T) {
 	if err != nil || json.Unmarshal([]byte(line), &e) != nil || e.Type != "acr.replication.completed" || e.Subject != "shop/cart:v1.4.2" {
 		t.Errorf("stdout: %q, %v", line, err)
 	}
+	ask := regexp.MustCompile(`curl 'http.*`).FindString(c.stderr.String())
 	if _, err := exec.LookPath("curl"); err == nil {
 		out, err := exec.Command("sh", "-c", curl).Output()
 		if err != nil || !strings.HasPrefix(string(out), "HTTP/1.1 200") { // the same event again
 			t.Errorf("pasted: %s, %v", out, err)
 		}
+		out, err = exec.Command("sh", "-c", ask).Output()
+		if err != nil || !strings.Contains(string(out), `"status":"replicated"`) {
+			t.Errorf("%s: %s, %v", ask, out, err)
+		}
+	}
+	// Its key may only read.
+	readKey := strings.TrimSuffix(ask[strings.LastIndex(ask, " ")+1:], "'")
+	if resp, err := http.Post(regexp.MustCompile("code=.*").ReplaceAllString(url, "code="+readKey), "application/json", strings.NewReader(body)); err != nil || resp.StatusCode != 403 {
+		t.Errorf("a webhook with the key %q: %v, %v; want 403", readKey, resp, err)
 	}
 
 	c.Process.Signal(syscall.SIGTERM)

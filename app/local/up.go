@@ -18,9 +18,9 @@ import (
 )
 
 // stackFlags are the flags of a command that starts a stack, and the options that they
-// set: those of a stack with a new key.
+// set: those of a stack with new keys.
 func stackFlags(command string) (*flag.FlagSet, *stack.Options) {
-	o := &stack.Options{Regions: demoRegions, Key: strings.ToLower(rand.Text()), Settings: map[string]string{}}
+	o := &stack.Options{Regions: demoRegions, Key: strings.ToLower(rand.Text()), ReadKey: strings.ToLower(rand.Text()), Settings: map[string]string{}}
 	flags := flag.NewFlagSet(command, flag.ContinueOnError)
 	flags.Func("regions", "regions that must report, comma separated (default "+strings.Join(demoRegions, ",")+")", func(list string) error {
 		o.Regions = strings.Split(list, ",")
@@ -90,9 +90,13 @@ Be the registry (again with the other regions, and the notification comes out on
   curl -i '%[1]s/webhooks/acr?region=%[2]s' -H 'Authorization: Bearer %[3]s' -H 'Content-Type: application/json' \
     -d '%[4]s'
 
+Ask, with a key that may only read:
+
+  curl '%[1]s/images/shop/cart?tag=v1.4.2' -H 'Authorization: Bearer %[6]s'
+
 State and logs: %[5]s. Ctrl-C stops everything.
 
-`, s.URL, o.Regions[0], s.Key, simulator.Payload(acr.NewPush("shop/cart", "v1.4.2")), s.Dir)
+`, s.URL, o.Regions[0], s.Key, simulator.Payload(acr.NewPush("shop/cart", "v1.4.2")), s.Dir, o.ReadKey)
 
 	select {
 	case <-ctx.Done():

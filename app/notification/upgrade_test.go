@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"encoding/json"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -33,6 +35,21 @@ func TestEveryFormatIsRead(t *testing.T) {
 		}
 		if all, err := actor.Unmarshal(data, new(ownPart)); !all || err != nil {
 			t.Errorf("%s: all fields are known: %v, %v", file, all, err)
+		}
+	}
+}
+
+// A field that is new here must not look like one of a newer version.
+func TestOwnPartHasAllFields(t *testing.T) {
+	for _, of := range []reflect.Type{reflect.TypeFor[document](), reflect.TypeFor[Status]()} {
+		for f := range of.Fields() {
+			name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+			if of == reflect.TypeFor[Status]() && (name == "registry" || name == "repository") || name == "" || f.Type.Kind() == reflect.Interface && name != "actor" {
+				continue // not in a document, under this name
+			}
+			if all, err := actor.Unmarshal(fmt.Appendf(nil, `{%q:{}}`, name), new(ownPart)); !all || err != nil {
+				t.Errorf("%s: all %v, %v", name, all, err)
+			}
 		}
 	}
 }

@@ -160,7 +160,7 @@ type document struct {
 // it does not know stands out.
 type ownPart struct {
 	Format, ID, Timestamp, Action, LoginServer, Image, Tag, Digest, MediaType, Size, Status, StartedAt, Deadline,
-	ConcludedAt, DurationMS, Regions, Missing, Mismatch actor.Skipped
+	ConcludedAt, DurationMS, Regions, Missing, Replicas, Mismatch actor.Skipped
 	Actor storedRecord
 }
 

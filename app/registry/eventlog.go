@@ -162,7 +162,7 @@ func firingOf(e armcontainerregistry.Event) firing {
 	r := firing{status: value(answer.StatusCode), reason: value(answer.ReasonPhrase), uri: value(value(e.EventRequestMessage).RequestURI), content: &content, event: replication.Event{
 		ID:         value(content.ID),
 		Action:     value(content.Action),
-		Registry:   strings.ToLower(value(value(content.Request).Host)),
+		Registry:   replication.LoginServer(value(value(content.Request).Host)),
 		Repository: value(image.Repository),
 		Tag:        value(image.Tag),
 		Digest:     value(image.Digest),

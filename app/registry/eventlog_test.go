@@ -26,7 +26,7 @@ var pushed = time.Date(2026, 11, 17, 16, 52, 1, 343145347, time.UTC)
 func fired(id, status string) *armcontainerregistry.Event {
 	e := &armcontainerregistry.Event{ID: to.Ptr(id), EventRequestMessage: &armcontainerregistry.EventRequestMessage{
 		Content: &armcontainerregistry.EventContent{ID: to.Ptr(id), Action: to.Ptr("push"), Timestamp: to.Ptr(pushed),
-			Request: &armcontainerregistry.Request{Host: to.Ptr("Contoso.azurecr.io")},
+			Request: &armcontainerregistry.Request{Host: to.Ptr("Contoso.WestEurope.geo.azurecr.io")},
 			Target: &armcontainerregistry.Target{Repository: to.Ptr("shop/cart"), Tag: to.Ptr("v1"), Digest: to.Ptr("sha256:aa"),
 				MediaType: to.Ptr("m"), Size: to.Ptr(int64(524))}}}}
 	if status != "" {

@@ -22,6 +22,7 @@ package replication
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -40,6 +41,20 @@ func ParseRegion(s string) Region {
 		}
 		return r
 	}, strings.ToLower(s)))
+}
+
+// regionalHost matches a host of one region of a registry, such as
+// contoso.westeurope.geo.azurecr.io.
+var regionalHost = regexp.MustCompile(`^([a-z0-9-]+)\.[a-z0-9]+\.geo\.(azurecr\.[a-z]+)$`)
+
+// LoginServer returns the host under which a registry is known, in lower case: ACR may
+// name a region's instead, of which each push has another.
+func LoginServer(host string) string {
+	host = strings.ToLower(host)
+	if m := regionalHost.FindStringSubmatch(host); m != nil {
+		return m[1] + "." + m[2]
+	}
+	return host
 }
 
 // Names returns regions as text.

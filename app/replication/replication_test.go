@@ -21,6 +21,31 @@ func event(r Region) Event {
 
 func at(seconds int) time.Time { return t0.Add(time.Duration(seconds) * time.Second) }
 
+func TestLoginServer(t *testing.T) {
+	for host, want := range map[string]string{
+		"":                                              "",
+		"contoso.azurecr.io":                            "contoso.azurecr.io",
+		"Contoso.AzureCR.io":                            "contoso.azurecr.io",
+		"contoso.westeurope.geo.azurecr.io":             "contoso.azurecr.io",
+		"Contoso.WestEurope.GEO.azurecr.io":             "contoso.azurecr.io",
+		"contoso-a1b2c3.eastus.geo.azurecr.io":          "contoso-a1b2c3.azurecr.io",
+		"contoso.usgovvirginia.geo.azurecr.us":          "contoso.azurecr.us",
+		"contoso.chinaeast2.geo.azurecr.cn":             "contoso.azurecr.cn",
+		"contoso.westeurope.data.azurecr.io":            "contoso.westeurope.data.azurecr.io",
+		"contoso.geo.azurecr.io":                        "contoso.geo.azurecr.io",
+		"a.b.westeurope.geo.azurecr.io":                 "a.b.westeurope.geo.azurecr.io",
+		"contoso.westeurope.geo.example.com":            "contoso.westeurope.geo.example.com",
+		"contoso.westeurope.geo.azurecr.io.example.com": "contoso.westeurope.geo.azurecr.io.example.com",
+		"registry.example.com:5000":                     "registry.example.com:5000",
+	} {
+		t.Run(host, func(t *testing.T) {
+			if got := LoginServer(host); got != want {
+				t.Errorf("got %q, want %q", got, want)
+			}
+		})
+	}
+}
+
 func TestParseRegion(t *testing.T) {
 	for in, want := range map[string]Region{
 		"westeurope": "westeurope", "West Europe": "westeurope", "WEST-EUROPE": "westeurope",

@@ -40,6 +40,9 @@ type Actor struct {
 	// Remind is called with the actor's id and the reminder's name. After an
 	// error Dapr tries a firing three times more, a second apart.
 	Remind func(ctx context.Context, id, name string) error
+
+	// TurnTimeout is how long a turn may take; 0 is 20 s.
+	TurnTimeout time.Duration
 }
 
 // Host answers the calls that Dapr makes to an application that hosts actors. None of
@@ -125,14 +128,14 @@ func (h *Host) invoke(a Actor) http.HandlerFunc {
 			return
 		}
 		ctx := h.propagator.Extract(r.Context(), propagation.HeaderCarrier(r.Header))
-		h.turn(ctx, w, a.Type, id, func(ctx context.Context) (actor.Turn, error) { return method(ctx, id, body) })
+		h.turn(ctx, w, a, id, func(ctx context.Context) (actor.Turn, error) { return method(ctx, id, body) })
 	}
 }
 
 func (h *Host) remind(a Actor) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		id := r.PathValue("id")
-		h.turn(r.Context(), w, a.Type, id, func(ctx context.Context) (actor.Turn, error) {
+		h.turn(r.Context(), w, a, id, func(ctx context.Context) (actor.Turn, error) {
 			return actor.Turn{}, a.Remind(ctx, id, r.PathValue("name"))
 		})
 	}
@@ -140,18 +143,18 @@ func (h *Host) remind(a Actor) http.HandlerFunc {
 
 // turn runs do while the actor is held, and answers its reply or 500. The actor stays
 // held until what follows the turn is done.
-func (h *Host) turn(ctx context.Context, w http.ResponseWriter, actorType, id string, do func(context.Context) (actor.Turn, error)) {
-	ctx, cancel := context.WithTimeout(ctx, turnTimeout)
+func (h *Host) turn(ctx context.Context, w http.ResponseWriter, a Actor, id string, do func(context.Context) (actor.Turn, error)) {
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(a.TurnTimeout, turnTimeout))
 	defer cancel()
-	release, err := h.hold(ctx, actorType+"/"+id)
+	release, err := h.hold(ctx, a.Type+"/"+id)
 	if err != nil {
-		h.fail(ctx, w, actorType, id, err)
+		h.fail(ctx, w, a.Type, id, err)
 		return
 	}
 	defer func() { release() }() // after a panic, too
 	t, err := do(ctx)
 	if err != nil {
-		h.fail(ctx, w, actorType, id, err)
+		h.fail(ctx, w, a.Type, id, err)
 		return
 	}
 	if t.After == nil {

@@ -352,27 +352,29 @@ func TestCallsOfAnActorThatLeaves(t *testing.T) {
 
 func TestATurnHasATimeLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := newTestHost(Actor{Remind: func(ctx context.Context, _, _ string) error {
-			<-ctx.Done()
-			return ctx.Err()
-		}})
-		begin := time.Now()
-		if w := serve(t.Context(), h, "PUT", "/actors/Thing/a/method/remind/check", "{}"); w.Code != 500 {
-			t.Errorf("%d", w.Code)
-		}
-		if time.Since(begin) != turnTimeout {
-			t.Errorf("after %v", time.Since(begin))
+		for limit, want := range map[time.Duration]time.Duration{0: turnTimeout, time.Minute: time.Minute} {
+			h := newTestHost(Actor{TurnTimeout: limit, Remind: func(ctx context.Context, _, _ string) error {
+				<-ctx.Done()
+				return ctx.Err()
+			}})
+			begin := time.Now()
+			if w := serve(t.Context(), h, "PUT", "/actors/Thing/a/method/remind/check", "{}"); w.Code != 500 {
+				t.Errorf("%d", w.Code)
+			}
+			if time.Since(begin) != want {
+				t.Errorf("after %v, want %v", time.Since(begin), want)
+			}
 		}
 
 		// So has what follows it, of its own.
-		h = newTestHost(Actor{Methods: map[string]actor.Method{"Work": func(context.Context, string, []byte) (actor.Turn, error) {
+		h := newTestHost(Actor{Methods: map[string]actor.Method{"Work": func(context.Context, string, []byte) (actor.Turn, error) {
 			time.Sleep(turnTimeout / 2)
 			return actor.Turn{After: func(ctx context.Context) { <-ctx.Done() }}, nil
 		}}})
 		if w := serve(t.Context(), h, "PUT", "/actors/Thing/a/method/Work", ""); w.Code != 200 {
 			t.Errorf("%d", w.Code)
 		}
-		begin = time.Now()
+		begin := time.Now()
 		h.Wait()
 		if time.Since(begin) != turnTimeout {
 			t.Errorf("what follows ends after %v", time.Since(begin))

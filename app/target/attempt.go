@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,10 +15,11 @@ import (
 )
 
 const (
-	timeout       = 10 * time.Second // of an attempt, response included
-	maxRetryAfter = 24 * time.Hour
-	maxAnswer     = 1024     // bytes that are shown of a response's body, or of an error
-	maxHeader     = 64 << 10 // bytes of a response
+	defaultTimeout = 10 * time.Second // of an attempt
+	maxTimeout     = 100 * time.Second
+	maxRetryAfter  = 24 * time.Hour
+	maxAnswer      = 1024     // bytes that are shown of a response's body, or of an error
+	maxHeader      = 64 << 10 // bytes of a response
 )
 
 // Verdict is what follows from an attempt. Its values are those of the metric.
@@ -91,8 +93,17 @@ func (s *Set) Health() []Health {
 	return slices.Clone(s.health)
 }
 
-// Send makes one attempt, of at most 10 s, to deliver an event to a target. Original
-// is the webhook that ACR sent, where the target wants it.
+// Longest is how long an attempt may take, whatever its target.
+func (s *Set) Longest() time.Duration {
+	longest := defaultTimeout
+	for _, t := range s.All {
+		longest = max(longest, t.s().timeout)
+	}
+	return longest
+}
+
+// Send makes one attempt, of at most [Set.Longest], to deliver an event to a target.
+// Original is the webhook that ACR sent, where the target wants it.
 func (s *Set) Send(ctx context.Context, name string, event, original []byte) Result {
 	i := slices.IndexFunc(s.All, func(t *Target) bool { return t.Name == name })
 	if i < 0 {
@@ -126,7 +137,7 @@ func (s *Set) Send(ctx context.Context, name string, event, original []byte) Res
 // attempt asks the transport and not an http.Client. A client would follow redirects,
 // and so send the event, and keys in headers, to a place that nobody has configured.
 func (s *Set) attempt(ctx context.Context, t *Target, e Event) Result {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+	ctx, cancel := context.WithTimeout(ctx, t.s().timeout)
 	defer cancel()
 	request, err := t.request(ctx, e, s.now())
 	if err != nil {
@@ -148,10 +159,14 @@ func (s *Set) attempt(ctx context.Context, t *Target, e Event) Result {
 	// The status decides, even if the body does not come whole. A hidden string that
 	// begins before the cut must be read to its end.
 	body, _ := io.ReadAll(io.LimitReader(response.Body, maxAnswer+maxHidden))
-	wait := retryAfter(response.Header.Get("Retry-After"), s.now())
+	answer := hidden.clean(string(body), maxAnswer)
+	if to := redirect(request.URL, response); to != "" {
+		answer = "no redirect is followed; the new address is " + hidden.clean(to, maxAnswer)
+	}
+	wait := waitOf(response, s.now())
 	result := Result{Verdict: verdictOf(response.StatusCode, wait), Status: response.StatusCode}
 	if result.Verdict != Delivered {
-		result.RetryAfter, result.Error = wait, failure(response.StatusCode, wait, hidden.clean(string(body), maxAnswer))
+		result.RetryAfter, result.Error = wait, failure(response.StatusCode, wait, answer)
 	}
 	return result
 }
@@ -165,10 +180,33 @@ func verdictOf(status int, wait time.Duration) Verdict {
 		return Gone
 	case status == http.StatusRequestTimeout, status == http.StatusTooEarly, status == http.StatusTooManyRequests,
 		status == http.StatusForbidden && wait > 0, // GitHub's answer to too many requests
-		status/100 != 4:
+		status/100 != 4 && status/100 != 3:
 		return Again
 	}
 	return Never
+}
+
+// redirect is the address to which a target redirects, without what may be a secret in
+// it, or "".
+func redirect(from *url.URL, response *http.Response) string {
+	to, err := from.Parse(response.Header.Get("Location"))
+	if err != nil || response.StatusCode/100 != 3 || response.Header.Get("Location") == "" {
+		return ""
+	}
+	return to.Scheme + "://" + to.Host + to.EscapedPath()
+}
+
+// waitOf is how long the target asks for a pause. GitHub names the end of a limit by its
+// own clock, and not always in Retry-After.
+func waitOf(response *http.Response, now time.Time) time.Duration {
+	wait := retryAfter(response.Header.Get("Retry-After"), now)
+	limited := response.StatusCode == http.StatusForbidden || response.StatusCode == http.StatusTooManyRequests
+	if wait > 0 || !limited || response.Header.Get("X-RateLimit-Remaining") != "0" {
+		return wait
+	}
+	reset, _ := strconv.ParseInt(response.Header.Get("X-RateLimit-Reset"), 10, 64) // without it, 0 has passed
+	seconds := max(reset, 0) - now.Unix()
+	return time.Duration(min(max(seconds, 1), int64(maxRetryAfter/time.Second))) * time.Second
 }
 
 // failure says in one line what the target answered.

@@ -71,7 +71,7 @@ func TestUserAgent(t *testing.T) {
 
 func TestVerdicts(t *testing.T) {
 	for status, want := range map[int]Verdict{200: Delivered, 201: Delivered, 202: Delivered, 204: Delivered, 299: Delivered,
-		300: Again, 301: Again, 302: Again, 304: Again, 307: Again, 308: Again,
+		300: Never, 301: Never, 302: Never, 304: Never, 307: Never, 308: Never,
 		400: Never, 401: Never, 403: Never, 404: Never, 405: Never, 413: Never, 422: Never, 451: Never, 499: Never,
 		408: Again, 410: Gone, 425: Again, 429: Again,
 		500: Again, 501: Again, 502: Again, 503: Again, 504: Again, 599: Again, 600: Again, 999: Again, 101: Again, 0: Again} {
@@ -238,23 +238,103 @@ func TestRetryAfter(t *testing.T) {
 	}
 }
 
+// A redirect is final, and says where the target is now, without what may be a secret.
 func TestRedirectIsNotFollowed(t *testing.T) {
 	var followed atomic.Int32
 	elsewhere := serve(t, func(http.ResponseWriter, *http.Request) { followed.Add(1) })
 	for _, status := range []int{301, 302, 303, 307, 308} {
-		for _, location := range []string{elsewhere.URL, "/", "https://[broken"} {
+		for location, want := range map[string]string{
+			elsewhere.URL + "/new/":             "the new address is " + elsewhere.URL + "/new/",
+			"/webhook/":                         "the new address is HERE/webhook/",
+			"/hook/5f8e0cSecret/":               "the new address is HERE[hidden]/",
+			"https://u:p@a.example/login?key=s": "the new address is https://a.example/login",
+			"https://[broken":                   "the answer",
+			"":                                  "the answer",
+		} {
 			server := serve(t, func(w http.ResponseWriter, r *http.Request) {
 				w.Header().Set("Location", location)
 				w.WriteHeader(status)
+				io.WriteString(w, "the answer")
 			})
-			result := try(t, nil, at(t, server.URL+"/x"), event(t, notification.TypeCompleted, nil))
-			if result.Status != status || result.Verdict != Again {
-				t.Errorf("%d to %s: got %+v, want %s", status, location, result, Again)
+			result := try(t, nil, at(t, server.URL+"/hook/5f8e0cSecret"), event(t, notification.TypeCompleted, nil))
+			if result.Status != status || result.Verdict != Never || !strings.HasSuffix(result.Error, strings.Replace(want, "HERE", server.URL, 1)) {
+				t.Errorf("%d to %s: got %+v, want %s and …%s", status, location, result, Never, want)
 			}
 		}
 	}
 	if n := followed.Load(); n != 0 {
 		t.Errorf("followed %d times", n)
+	}
+}
+
+// What GitHub answers when a limit of requests is reached: the wait ends with the limit.
+func TestRateLimit(t *testing.T) {
+	now := time.Date(2026, 11, 22, 0, 0, 0, 0, time.UTC)
+	reset := func(d time.Duration) string { return fmt.Sprint(now.Add(d).Unix()) }
+	for _, tt := range []struct {
+		name      string
+		status    int
+		remaining string
+		reset     string
+		after     string // Retry-After
+		verdict   Verdict
+		wait      time.Duration
+	}{
+		{"until the reset", 403, "0", reset(17 * time.Minute), "", Again, 17 * time.Minute},
+		{"429, too", 429, "0", reset(17 * time.Minute), "", Again, 17 * time.Minute},
+		{"Retry-After counts", 403, "0", reset(17 * time.Minute), "60", Again, time.Minute},
+		{"the reset has just been", 403, "0", reset(-time.Second), "", Again, time.Second},
+		{"no reset", 403, "0", "", "", Again, time.Second},
+		{"a reset that is none", 403, "0", "soon", "", Again, time.Second},
+		{"a reset far away", 403, "0", reset(48 * time.Hour), "", Again, 24 * time.Hour},
+		{"a reset too far for a number", 403, "0", "99999999999999999999", "", Again, 24 * time.Hour},
+		{"requests remain", 403, "12", reset(17 * time.Minute), "", Never, 0},
+		{"no limit", 403, "", "", "", Never, 0},
+		{"a server that fails meanwhile", 503, "0", reset(17 * time.Minute), "", Again, 0},
+		{"another refusal", 404, "0", reset(17 * time.Minute), "", Never, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			side := roundTrip(func(*http.Request) (*http.Response, error) {
+				header := http.Header{}
+				for name, value := range map[string]string{"X-RateLimit-Remaining": tt.remaining, "X-RateLimit-Reset": tt.reset, "Retry-After": tt.after} {
+					header.Set(name, value)
+				}
+				return &http.Response{StatusCode: tt.status, Header: header, Body: http.NoBody}, nil
+			})
+			target := load(t, "[{name: a, type: github, secret: x, url: 'https://api.github.com/repos/a/b/dispatches'}]", nil)[0]
+			got := NewSet(nil, side, func() time.Time { return now }).attempt(t.Context(), target, event(t, notification.TypeCompleted, nil))
+			if got.Verdict != tt.verdict || got.RetryAfter != tt.wait {
+				t.Errorf("got %s after %s, want %s after %s", got.Verdict, got.RetryAfter, tt.verdict, tt.wait)
+			}
+		})
+	}
+}
+
+// The user and password of a URL are sent as Basic, and the URL without them.
+func TestUserInTheURL(t *testing.T) {
+	for url, want := range map[string][2]string{
+		"https://$app:pw@host.example/docker/hook?x=y": {"$app", "pw"},
+		"https://me:p%2Fw%23%3A@host.example":          {"me", "p/w#:"},
+		"https://${USER}:${PASSWORD}@host.example/x":   {"$slot__staging", "a%41"},
+		"${URL}": {"$app", "whole"},
+	} {
+		t.Run(url, func(t *testing.T) {
+			env := map[string]string{"USER": "$slot__staging", "PASSWORD": "a%2541", "URL": "https://$app:whole@host.example/api/registry/webhook"}
+			target := load(t, fmt.Sprintf("[{name: a, type: acr, url: %q}]", url), env)[0]
+			e := event(t, notification.TypeCompleted, nil)
+			e.Original = original(t)
+			r, err := target.request(t.Context(), e, time.Now())
+			if err != nil {
+				t.Fatal(err)
+			}
+			user, password, ok := r.BasicAuth()
+			if got := [2]string{user, password}; !ok || got != want {
+				t.Errorf("got %q, %t, want %q", got, ok, want)
+			}
+			if r.URL.User != nil || r.URL.Host != "host.example" || strings.Contains(r.URL.String(), "@") {
+				t.Errorf("sent to %s", r.URL)
+			}
+		})
 	}
 }
 
@@ -289,8 +369,8 @@ func TestAnswerIsCut(t *testing.T) {
 	}
 }
 
-// An attempt ends after 10 s, whether the other side never answers or never
-// ends its answer, and when the caller has enough.
+// An attempt ends after 10 s, or after the target's own timeout, whether the other side
+// never answers or never ends its answer, and when the caller has enough.
 func TestTimeLimit(t *testing.T) {
 	silent := roundTrip(func(r *http.Request) (*http.Response, error) {
 		<-r.Context().Done()
@@ -310,6 +390,15 @@ func TestTimeLimit(t *testing.T) {
 		}
 		if d := time.Since(start); d != 10*time.Second {
 			t.Errorf("gave up after %s", d)
+		}
+
+		patient := load(t, "[{name: a, type: slack, url: 'https://example.com/x', timeout: 1m40s}]", nil)[0]
+		start = time.Now()
+		if got := try(t, silent, patient, e); got != late || time.Since(start) != 100*time.Second {
+			t.Errorf("got %+v after %s, want %+v after 100 s", got, time.Since(start), late)
+		}
+		if got := NewSet([]*Target{target, patient}, silent, time.Now).Longest(); got != 100*time.Second {
+			t.Errorf("the longest attempt: got %s, want 100 s", got)
 		}
 
 		start = time.Now()
@@ -358,7 +447,7 @@ func printed(target *Target) string {
 func TestNothingLeaks(t *testing.T) {
 	secrets := []string{"pathTokenQ7xJ2mZ9", "K4vW8", "queryToken", signingOne, signingTwo,
 		strings.TrimPrefix(signingOne, "whsec_"), strings.TrimPrefix(signingTwo, "whsec_"),
-		"headerTokenB3nT6yR1", "header\"Key", "header\\\"Key", "header&#34;Key", "header%22Key", "L5pD0", "ZGVwbG95OmJhc2lj", "basicPasswordH4sC8f", "ghp_githubTokenE9uG2kA7",
+		"urlPasswordT8wK3", "JGFwcDp1cmxQYXNzd29yZFQ4d0sz", "headerTokenB3nT6yR1", "header\"Key", "header\\\"Key", "header&#34;Key", "header%22Key", "L5pD0", "ZGVwbG95OmJhc2lj", "basicPasswordH4sC8f", "ghp_githubTokenE9uG2kA7",
 		"/hooks/", "/hook/", "/services/", "/workflows/", "/repos/", "%2Fhooks%2F", `\/hooks\/`}
 
 	// echo is what the other side got, in many spellings, the decoded password
@@ -444,8 +533,8 @@ func TestNothingLeaks(t *testing.T) {
 		{"an error that quotes", "https://hooks.example.com", nil, quoting, Again},
 		{"timeout", "https://hooks.example.com", nil, timingOut, Again},
 		{"closed connection", "", func(w http.ResponseWriter, r *http.Request) { panic(http.ErrAbortHandler) }, plain, Again},
-		{"redirect", "", answer(302, http.Header{"Location": {"https://elsewhere.example"}}, 0), plain, Again},
-		{"redirect to nowhere", "", answer(307, http.Header{"Location": {"https://%zz"}}, 0), plain, Again},
+		{"redirect", "", answer(302, http.Header{"Location": {"https://elsewhere.example"}}, 0), plain, Never},
+		{"redirect to nowhere", "", answer(307, http.Header{"Location": {"https://%zz"}}, 0), plain, Never},
 		{"delivered", "", answer(200, nil, 0), plain, Delivered},
 	}
 	for status, verdict := range map[int]Verdict{400: Never, 401: Never, 404: Never, 408: Again, 410: Gone, 425: Again, 429: Again, 500: Again} {
@@ -466,6 +555,7 @@ func TestNothingLeaks(t *testing.T) {
 			env[name] = value
 		}
 		env["HOST"] = host
+		env["USER_HOST"] = strings.Replace(host, "://", "://$app:urlPasswordT8wK3@", 1)
 		env["QUERY_TOKEN"] = url.QueryEscape(env["QUERY_TOKEN"])
 		targets := load(t, everyType, env)
 		if len(targets) != len(kinds) {

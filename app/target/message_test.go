@@ -75,6 +75,35 @@ func TestBodies(t *testing.T) {
 	}
 }
 
+// What ACR sent goes on byte by byte, but for the host of a region, and for a byte order
+// mark.
+func TestWhatACRSentGoesOn(t *testing.T) {
+	const bom = "\xef\xbb\xbf"
+	target := load(t, "[{name: flux, type: acr, url: 'https://example.com/x'}]", nil)[0]
+	for name, tt := range map[string]struct{ original, want string }{
+		"the login server": {`{ "id":1, "request": {"host":"contoso.azurecr.io"}, "more": 1.0}`, `{ "id":1, "request": {"host":"contoso.azurecr.io"}, "more": 1.0}`},
+		"a region's host": {`{ "request": {"host" : "contoso.westeurope.geo.azurecr.io","id":"a"}, "source":{"addr":"contoso.westeurope.geo.azurecr.io:443"}}`,
+			`{ "request": {"host" : "contoso.azurecr.io","id":"a"}, "source":{"addr":"contoso.westeurope.geo.azurecr.io:443"}}`},
+		"capitals":               {`{"request":{"host":"Contoso.azurecr.io"}}`, `{"request":{"host":"contoso.azurecr.io"}}`},
+		"a byte order mark":      {bom + `{"request":{"host":"contoso.azurecr.io"}}`, `{"request":{"host":"contoso.azurecr.io"}}`},
+		"both":                   {bom + `{"request":{"host":"contoso.westeurope.geo.azurecr.io"}}`, `{"request":{"host":"contoso.azurecr.io"}}`},
+		"a chart has no request": {`{"action":"chart_push"}`, `{"action":"chart_push"}`},
+		"a host that is none":    {`{"request":{"host":7}}`, `{"request":{"host":7}}`},
+		"no JSON":                {`the original`, `the original`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := event(t, notification.TypeCompleted, nil)
+			e.Original = []byte(tt.original)
+			if _, got := sent(t, target, e, time.Unix(1e9, 0)); string(got) != tt.want {
+				t.Errorf("got %s, want %s", got, tt.want)
+			}
+			if string(e.Original) != tt.original {
+				t.Errorf("the event's own copy is now %s", e.Original)
+			}
+		})
+	}
+}
+
 func TestHeaders(t *testing.T) {
 	e := event(t, notification.TypeCompleted, nil)
 	e.Original = original(t)
@@ -84,7 +113,7 @@ func TestHeaders(t *testing.T) {
 			"Webhook-Id": {e.ID}, "Webhook-Timestamp": {"1000000000"}, "Webhook-Signature": nil},
 		"acr":   {"Content-Type": {"application/json; charset=utf-8"}, "User-Agent": {"AzureContainerRegistry/1.0"}, "Authorization": {"Basic " + everyTypeEnv["HEADER_BASIC"]}},
 		"slack": {"Content-Type": {"application/json"}},
-		"teams": {"Content-Type": {"application/json"}},
+		"teams": {"Content-Type": {"application/json"}, "Authorization": {"Basic JGFwcDp1cmxQYXNzd29yZFQ4d0sz"}},
 		"github": {"Content-Type": {"application/json"}, "Accept": {"application/vnd.github+json"},
 			"X-Github-Api-Version": {"2022-11-28"}, "Authorization": {"Bearer " + everyTypeEnv["GITHUB_TOKEN"]}},
 	} {

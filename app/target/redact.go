@@ -54,13 +54,15 @@ func hide(u *url.URL, secrets []string, header http.Header) hidden {
 		}
 		add(minPiece, strings.FieldsFunc(v, func(c rune) bool { return strings.ContainsRune(" \t,;=", c) })...)
 	}
-	for _, path := range []string{u.Path, u.EscapedPath(), u.RequestURI(), u.RawQuery} {
+	for _, path := range []string{u.Path, u.EscapedPath(), u.RequestURI()} {
 		if path != "/" {
 			add(2, path)
-			add(minHidden, strings.Trim(path, "/"))
+			add(minHidden, withoutWords(strings.Trim(path, "/"))...)
 		}
-		add(minPiece, strings.Split(path, "/")...)
+		add(minPiece, withoutWords(strings.Split(path, "/")...)...)
 	}
+	add(2, u.RawQuery)
+	add(minPiece, strings.Split(u.RawQuery, "/")...)
 	for pair := range strings.SplitSeq(u.RawQuery, "&") {
 		_, v, _ := strings.Cut(pair, "=")
 		add(minPiece, v)
@@ -70,6 +72,13 @@ func hide(u *url.URL, secrets []string, header http.Header) hidden {
 	}
 	return slices.Collect(maps.Keys(all))
 }
+
+// word matches a part of a path that says what is there, such as "webhook" or
+// "generic-webhook-trigger". Answers use such words; a key has digits or capitals, or is
+// longer.
+var word = regexp.MustCompile(`^[a-z]{1,14}([-_.][a-z]{1,14}){0,2}$`)
+
+func withoutWords(parts ...string) []string { return slices.DeleteFunc(parts, word.MatchString) }
 
 var (
 	percent = regexp.MustCompile(`%[0-9A-F]{2}`)

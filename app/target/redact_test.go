@@ -1,6 +1,7 @@
 package target
 
 import (
+	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -122,5 +123,33 @@ func TestVariablesAreHidden(t *testing.T) {
 	target := load(t, `[{name: a, type: slack, url: "https://example.com/path/${PIN}?key=${KEY}"}]`, map[string]string{"PIN": "x7Q9", "KEY": "Zk4!~"})[0]
 	if got, want := target.s().hidden.clean("no x7Q9 and no Zk4!~", 100), "no [hidden] and no [hidden]"; got != want {
 		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// What says in the URL's path what is there is no secret, and answers use such words. A
+// key in a path, and a word that a variable holds, are hidden.
+func TestWordsOfThePathAreShown(t *testing.T) {
+	env := map[string]string{"PIN": "swordfish"}
+	for url, shown := range map[string]map[string]string{
+		"https://example.com/webhook?type=acr":                       {"Failed to process webhook: missing type": "Failed to process webhook: missing type"},
+		"https://example.com/generic-webhook-trigger/invoke?token=x": {"invoke the generic-webhook-trigger": "invoke the generic-webhook-trigger"},
+		"https://api.github.com/repos/contoso/deployments/dispatches": {
+			"dispatches of deployments": "dispatches of deployments", "see /repos/contoso/deployments/dispatches": "see [hidden]"},
+		"https://example.com/hooks/5f8e0c11":                     {"5f8e0c11 of hooks": "[hidden] of hooks"},
+		"https://example.com/hooks/Xqgzwrtk":                     {"Xqgzwrtk": "[hidden]"},
+		"https://example.com/hooks/qgzwrtkpqgzwrtkp":             {"qgzwrtkpqgzwrtkp": "[hidden]"},
+		"https://example.com/hooks/correct-horse-battery-staple": {"correct-horse-battery-staple": "[hidden]"},
+		"https://example.com/hooks/${PIN}":                       {"swordfish of hooks": "[hidden] of hooks"},
+		"https://example.com/webhook?abcdefghi":                  {"abcdefghi": "[hidden]"},
+		"https://example.com/webhook?k=1x2":                      {"k=1x2": "[hidden]"},
+		"https://example.com/webhook?key=abcdefghi":              {"abcdefghi": "[hidden]"},
+		"https://example.com/docker/hook":                        {"POST /docker/hook": "POST [hidden]", "docker": "docker"},
+	} {
+		target := load(t, fmt.Sprintf("[{name: a, type: acr, url: %q}]", url), env)[0]
+		for text, want := range shown {
+			if got := target.s().hidden.clean(text, 1000); got != want {
+				t.Errorf("%s: got %q, want %q", url, got, want)
+			}
+		}
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 
@@ -129,14 +130,14 @@ type entry struct {
 	has   map[string]bool // the keys that are there
 	errs  []error
 
-	name, typ, url, secret, filter string
-	headers                        map[string]string
-	outcomes                       []any
+	name, typ, url, secret, filter, timeout string
+	headers                                 map[string]string
+	outcomes                                []any
 
 	secrets []string // the values of environment variables, and of the secret
 }
 
-const keys = "name, type, url, secret, headers, filter, outcomes"
+const keys = "name, type, url, secret, headers, filter, outcomes, timeout"
 
 // target makes a target of an entry. It is complete if there are no errors; with them,
 // it may have a name.
@@ -154,6 +155,7 @@ func (e *entry) target(n *yaml.Node) *Target {
 		e.wrong("name", `must be 1 to 40 of a-z, 0-9 and "-", and not begin with "-"`)
 	}
 	s.url = e.readURL(k)
+	s.moveUser()
 	if known {
 		e.readSecret(t.Type, s)
 	}
@@ -163,6 +165,7 @@ func (e *entry) target(n *yaml.Node) *Target {
 		e.wrong("filter", "%w", err)
 	}
 	e.readOutcomes(s)
+	e.readTimeout(s)
 	if len(e.errs) == 0 && e.later == nil {
 		s.hidden = hide(s.url, e.secrets, s.header)
 	}
@@ -180,7 +183,7 @@ func (e *entry) decode(n *yaml.Node) {
 	}
 	e.has = map[string]bool{}
 	values := map[string]any{"name": &e.name, "type": &e.typ, "url": &e.url, "secret": &e.secret,
-		"headers": &e.headers, "filter": &e.filter, "outcomes": &e.outcomes}
+		"headers": &e.headers, "filter": &e.filter, "outcomes": &e.outcomes, "timeout": &e.timeout}
 	shapes := map[string]string{"headers": "a mapping of names to text, no name twice", "outcomes": "a list, such as [replicated, recovered]"}
 	for pair := range slices.Chunk(n.Content, 2) {
 		key, value := pair[0].Value, pair[1]
@@ -256,14 +259,34 @@ func (e *entry) readURL(k kind) *url.URL {
 	switch {
 	case err != nil || u.Hostname() == "" || !validPort(u.Port()):
 		e.wrong("url", "is not a URL such as https://example.com/path")
-	case u.User != nil || u.Fragment != "":
-		e.wrong("url", "must have no user, password or fragment (#) in it; a key may go into headers")
+	case u.Fragment != "":
+		e.wrong("url", "must have no fragment (#) in it; in a password, # is %%23")
+	case u.User != nil && slices.Contains(k.reserved, "Authorization"):
+		e.wrong("url", "must have no user and password in it; the secret is sent instead")
+	case u.User != nil && !hasUser(u):
+		e.wrong("url", "must have a user and a password before the @, or neither")
 	case u.Scheme != "https" && (u.Scheme != "http" || !isLoopback(u.Hostname())):
 		e.wrong("url", "must begin with https://; http:// is for localhost, 127.0.0.0/8 and ::1 only")
 	case k.path != nil && !k.path.MatchString(u.Path):
 		e.wrong("url", "must be as %s", k.example)
 	}
 	return u
+}
+
+func hasUser(u *url.URL) bool {
+	password, _ := u.User.Password()
+	return u.User.Username() != "" && password != ""
+}
+
+// moveUser moves the URL's user and password into the header that they stand for.
+func (s *settings) moveUser() {
+	if s.url == nil || s.url.User == nil {
+		return
+	}
+	password, _ := s.url.User.Password()
+	basic := http.Request{Header: s.header}
+	basic.SetBasicAuth(s.url.User.Username(), password)
+	s.url.User = nil
 }
 
 func validPort(port string) bool {
@@ -313,7 +336,7 @@ func (e *entry) readHeaders(s *settings) {
 		case slices.Contains(reserved, name), slices.Contains(s.kind.reserved, name):
 			e.wrong(at, "is set by the service")
 		case s.header[name] != nil:
-			e.wrong(at, "is there twice")
+			e.wrong(at, "is there twice, or stands for the user and password of the URL, too")
 		default:
 			value := e.expanded(at, e.headers[key])
 			if strings.ContainsFunc(value, func(c rune) bool { return c < ' ' && c != '\t' || c == 0x7f }) {
@@ -338,5 +361,16 @@ func (e *entry) readOutcomes(s *settings) {
 			e.wrong("outcomes", "must be some of replicated, timedOut, recovered, none of them twice")
 		}
 		s.outcomes = append(s.outcomes, outcome)
+	}
+}
+
+func (e *entry) readTimeout(s *settings) {
+	s.timeout = defaultTimeout
+	if e.timeout == "" { // it is not there, or is wrong already
+		return
+	}
+	var err error
+	if s.timeout, err = time.ParseDuration(strings.TrimSpace(e.timeout)); err != nil || s.timeout < time.Second || s.timeout > maxTimeout {
+		e.wrong("timeout", "must be a duration from 1s to %.0fs, such as 60s", maxTimeout.Seconds())
 	}
 }

@@ -92,6 +92,7 @@ type settings struct {
 	header   http.Header // as configured, and what authenticates us
 	outcomes []replication.Status
 	filter   *filter
+	timeout  time.Duration // of an attempt, response included
 	hidden   hidden
 }
 

@@ -22,8 +22,10 @@ if (-not "$ready") {
 }
 Write-Output "The service is ready. Webhooks call $env:PUBLIC_URL/webhooks/acr?region=REGION with the first key of"
 Write-Output "  az keyvault secret show --vault-name $env:AZURE_KEY_VAULT_NAME -n webhook-keys --query value -o tsv"
+Write-Output "Pipelines, browsers and dashboards ask with one that may only read:"
+Write-Output "  az keyvault secret show --vault-name $env:AZURE_KEY_VAULT_NAME -n read-keys --query value -o tsv"
 
-# With a key, also one that may only read, /regions says what each region has.
+# With a key that may read, /regions says what each region has.
 $who = ""
 if (Get-Command az -ErrorAction SilentlyContinue) {
   $who = az account show --query user.name -o tsv 2>$null
@@ -35,7 +37,7 @@ if (-not "$who") {
 $key = ""
 $end = [DateTimeOffset]::Now.ToUnixTimeSeconds() + 300
 while (-not "$key" -and [DateTimeOffset]::Now.ToUnixTimeSeconds() -lt $end) {
-  $key = az keyvault secret show --vault-name "$env:AZURE_KEY_VAULT_NAME" -n webhook-keys --query value -o tsv 2>$null
+  $key = az keyvault secret show --vault-name "$env:AZURE_KEY_VAULT_NAME" -n read-keys --query value -o tsv 2>$null
   if (-not "$key") {
     Write-Output "Waiting for your right to read the key, which Azure grants within some minutes"
     Start-Sleep 15

@@ -22,8 +22,10 @@ if [ -z "$ready" ]; then
 fi
 echo "The service is ready. Webhooks call $PUBLIC_URL/webhooks/acr?region=REGION with the first key of"
 echo "  az keyvault secret show --vault-name $AZURE_KEY_VAULT_NAME -n webhook-keys --query value -o tsv"
+echo "Pipelines, browsers and dashboards ask with one that may only read:"
+echo "  az keyvault secret show --vault-name $AZURE_KEY_VAULT_NAME -n read-keys --query value -o tsv"
 
-# With a key, also one that may only read, /regions says what each region has.
+# With a key that may read, /regions says what each region has.
 who=""
 if command -v az >/dev/null; then
   who=$(az account show --query user.name -o tsv 2>/dev/null)
@@ -35,7 +37,7 @@ fi
 key=""
 end=$(($(date +%s) + 300))
 while [ -z "$key" ] && [ "$(date +%s)" -lt "$end" ]; do
-  key=$(az keyvault secret show --vault-name "$AZURE_KEY_VAULT_NAME" -n webhook-keys --query value -o tsv 2>/dev/null)
+  key=$(az keyvault secret show --vault-name "$AZURE_KEY_VAULT_NAME" -n read-keys --query value -o tsv 2>/dev/null)
   if [ -z "$key" ]; then
     echo "Waiting for your right to read the key, which Azure grants within some minutes"
     sleep 15

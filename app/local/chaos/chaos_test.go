@@ -98,11 +98,6 @@ func TestChaos(t *testing.T) {
 	if promised < total(report.Answers)/10 || promised == total(report.Answers) {
 		t.Errorf("%d of %d webhooks were accepted", promised, total(report.Answers))
 	}
-	// What is refused had neither an actor nor the broker. It was three times as much
-	// before replicas handed webhooks over.
-	if refused := report.Answers["503"]; refused*100 > 5*total(report.Answers) {
-		t.Errorf("%d of %d webhooks were refused, want at most 5 %%: %v", refused, total(report.Answers), report.Refusals)
-	}
 	for _, outcome := range []string{"replicated", "timedOut"} {
 		if report.Outcomes[outcome] == 0 {
 			t.Errorf("no notification is %s", outcome)

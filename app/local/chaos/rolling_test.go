@@ -24,14 +24,15 @@ func TestRollingDeploy(t *testing.T) {
 	stop := make(chan struct{})
 	var accepted, refused atomic.Int64
 	registry := &acr.Registry{LoginServer: "contoso.azurecr.io", ServiceURL: c.balancer.url(), Key: c.Key}
-	fire := func(p acr.Push, region string) {
+	fire := func(p acr.Push, region string) (ok bool) {
 		status, body, err := registry.Fire(t.Context(), p, region)
 		if err != nil || status != http.StatusAccepted && status != http.StatusOK {
 			refused.Add(1)
 			t.Errorf("%s of %s: %d %s %v", region, p.ID, status, body, err)
-			return
+			return false
 		}
 		accepted.Add(1)
+		return true
 	}
 	for range 4 {
 		senders.Go(func() {
@@ -41,13 +42,15 @@ func TestRollingDeploy(t *testing.T) {
 					return
 				default:
 				}
-				p := acr.NewPush("shop/cart", "v1")
+				p, all := acr.NewPush("shop/cart", "v1"), true
 				for _, region := range testAll {
-					fire(p, region)
+					all = fire(p, region) && all
 				}
-				mu.Lock()
-				pushes = append(pushes, p.ID)
-				mu.Unlock()
+				if all {
+					mu.Lock()
+					pushes = append(pushes, p.ID)
+					mu.Unlock()
+				}
 			}
 		})
 	}

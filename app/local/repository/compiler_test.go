@@ -72,12 +72,12 @@ func template(t *testing.T, file string) map[string]struct {
 	return compiled.Resources
 }
 
-// A deployment writes the webhooks' key only where Azure knows that there is none: azd
+// A deployment writes the two keys only where Azure knows that there is none: azd
 // takes a look-up that failed for a service that is not there, and a new key would
 // lock out every webhook.
 func TestInfraKeyIsWrittenOnce(t *testing.T) {
 	for name, resource := range template(t, "vault.bicep") {
-		if _, once := resource.Options["onlyIfNotExists"]; once != (name == "keys") {
+		if _, once := resource.Options["onlyIfNotExists"]; once != (name == "keys" || name == "readKeys") {
 			t.Errorf("%s: only if there is none: %t", name, once)
 		}
 	}

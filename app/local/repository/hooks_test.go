@@ -414,7 +414,7 @@ func TestPreprovision(t *testing.T) {
 }
 
 func TestPostdeploy(t *testing.T) {
-	const regions, ready, show, logs = "az rest get https://app/regions", "curl https://app/readyz", "az keyvault secret show webhook-keys", "az containerapp logs show allregions"
+	const regions, ready, show, logs = "az rest get https://app/regions", "curl https://app/readyz", "az keyvault secret show read-keys", "az containerapp logs show allregions"
 	env := map[string]string{
 		"APP_URL": "https://app", "PUBLIC_URL": "https://gateway", "AZURE_KEY_VAULT_NAME": "kv", "AZURE_RESOURCE_GROUP": "rg-prod",
 		"REGISTRY_RESOURCE_ID": contoso, "REGISTERS_WEBHOOKS": "true", "REPORTED_ACTIONS": "push delete",

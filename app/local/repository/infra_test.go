@@ -81,7 +81,7 @@ func TestInfraNames(t *testing.T) {
 		}
 	}
 	// The identity with which the service calls Azure is that of the components.
-	for _, want := range []string{"name: 'AZURE_CLIENT_ID', value: identity.properties.clientId", "name: 'WEBHOOK_KEYS', secretRef: 'webhook-keys'"} {
+	for _, want := range []string{"name: 'AZURE_CLIENT_ID', value: identity.properties.clientId", "name: 'WEBHOOK_KEYS', secretRef: 'webhook-keys'", "name: 'READ_KEYS', secretRef: 'read-keys'"} {
 		if !strings.Contains(app, want) {
 			t.Errorf("no %q", want)
 		}
@@ -495,10 +495,10 @@ func TestInfraSnapshots(t *testing.T) {
 		variables     map[string]string // that have a secret
 		rights        bool
 	}{
-		{"service", "", []string{"webhook-keys"}, map[string]string{"WEBHOOK_KEYS": "webhook-keys"}, true},
-		{"service-hand", "westeurope,eastus", []string{"webhook-keys"}, map[string]string{"WEBHOOK_KEYS": "webhook-keys"}, false},
-		{"service-everything", "westeurope,eastus", []string{"webhook-keys", "slack-url", "otlp-headers"}, map[string]string{
-			"WEBHOOK_KEYS": "webhook-keys", "SLACK_URL": "slack-url", "BACKUP_URL": "slack-url", "OTEL_EXPORTER_OTLP_HEADERS": "otlp-headers",
+		{"service", "", []string{"webhook-keys", "read-keys"}, map[string]string{"WEBHOOK_KEYS": "webhook-keys", "READ_KEYS": "read-keys"}, true},
+		{"service-hand", "westeurope,eastus", []string{"webhook-keys", "read-keys"}, map[string]string{"WEBHOOK_KEYS": "webhook-keys", "READ_KEYS": "read-keys"}, false},
+		{"service-everything", "westeurope,eastus", []string{"webhook-keys", "read-keys", "slack-url", "otlp-headers"}, map[string]string{
+			"WEBHOOK_KEYS": "webhook-keys", "READ_KEYS": "read-keys", "SLACK_URL": "slack-url", "BACKUP_URL": "slack-url", "OTEL_EXPORTER_OTLP_HEADERS": "otlp-headers",
 		}, true},
 	} {
 		s := load(c.name)
@@ -839,7 +839,7 @@ func TestHooks(t *testing.T) {
 	}
 	for what, pair := range map[string][2]string{
 		"the app":           {oneOf(t, `az containerapp logs show -n (\w+)`, text.String()), appID},
-		"the key's secret":  {oneOf(t, `az keyvault secret show [^\n]*-n ([\w-]+) `, text.String()), oneOf(t, `name: '(webhook-keys)'`, read(t, "infra/vault.bicep"))},
+		"the key's secret":  {oneOf(t, `=.*az keyvault secret show [^\n]*-n ([\w-]+) `, text.String()), oneOf(t, `name: '(read-keys)'`, read(t, "infra/vault.bicep"))},
 		"the webhooks' tag": {oneOf(t, `\?tags\.(\w+)==`, text.String()), oneOf(t, `const ownerTag = "(\w+)"`, read(t, "app/registry/webhooks.go"))},
 		"the actions":       {oneOf(t, `output REPORTED_ACTIONS string = empty\(webhookActions\) \? '(\w+)'`, infra), defaultOf(t, "WEBHOOK_ACTIONS")},
 	} {

@@ -173,7 +173,7 @@ var faults = map[string][]string{
 	"webhook-twice":               {"TestFlow", "TestDuplicateWritesNothing", "TestHistories"},
 	"bad-request":                 {"TestRefusalWritesNothing", "TestPayloadIsRefused", "TestEverythingNeedsAKey", "TestGuessingKeys"},
 	"actor-unreachable":           {"TestQueue", "TestQueueAndBack", "TestEveryWriteFailsWithAQueue", "TestEventsThatHadToWait", "TestTheQueueKeepsWhatTheRecordDoesNotShow"},
-	"actor-and-queue-unreachable": {"TestBothWaysFail", "TestImageStoreAway"},
+	"actor-and-queue-unreachable": {"TestBothWaysFail", "TestBrokerAwayForAMoment", "TestImageStoreAway"},
 	"broker-or-index-down":        {"TestBrokerDown", "TestDeafAfterTheSave", "TestOutcomeAdvancesTheReminder", "TestStateStoreAway", "TestIndexIsNotSettled", "TestSendUntilItIsSaved", "TestCatalogSettlesBoth"},
 	"queue-holds":                 {"TestQueueHolds", "TestJudge", "TestTriesOfADay", "TestGiveUp", "TestRedelivery"},
 	"dead-letter":                 {"TestQueue", "TestDeadLetters", "TestEveryWriteOfADeadLetterFails", "TestNewRegionInTheQueue", "TestDeadLettersAreCounted"},

@@ -234,7 +234,7 @@ func testFlow(t *testing.T, o Options, stored func(t *testing.T, s *Stack, id st
 			}
 			done := make(chan answer, 1)
 			go func() {
-				st := get200(t, s, "/notifications/"+p.ID+"?wait=5m")
+				st := get200(t, s, "/notifications/"+p.ID+"?wait=230s")
 				done <- answer{st, time.Now()}
 			}()
 			fire(t, acrOf, p, "japaneast", http.StatusAccepted)
@@ -319,7 +319,7 @@ func testFlow(t *testing.T, o Options, stored func(t *testing.T, s *Stack, id st
 			defer client.CloseIdleConnections()
 			for range cap(ends) {
 				wg.Go(func() {
-					req, _ := http.NewRequestWithContext(ctx, http.MethodGet, s.URL+"/notifications/"+p.ID+"?wait=5m&require=replicated", nil)
+					req, _ := http.NewRequestWithContext(ctx, http.MethodGet, s.URL+"/notifications/"+p.ID+"?wait=230s&require=replicated", nil)
 					req.Header.Set("x-functions-key", s.Key)
 					resp, err := client.Do(req)
 					if err != nil {
@@ -354,7 +354,7 @@ func testFlow(t *testing.T, o Options, stored func(t *testing.T, s *Stack, id st
 				}
 			}
 			done := make(chan status, 1)
-			go func() { done <- get200(t, s, byDigest+"&wait=5m&require=replicated") }()
+			go func() { done <- get200(t, s, byDigest+"&wait=230s&require=replicated") }()
 			fire(t, acrOf, p, "eastus", http.StatusAccepted)
 			eventually(t, timeout, "while it collects, it says who is missing", func() bool { // the index is behind the answer
 				code, body := request(t, http.MethodGet, s.URL+byTag+"&require=replicated", s.Key)

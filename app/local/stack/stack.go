@@ -55,6 +55,7 @@ type Options struct {
 	Regions  []string
 	Timeout  time.Duration // default: the service's
 	Key      string
+	ReadKey  string // which may only read; "" for none
 	Port     int    // of the first replica's public listener; 0 for any free one
 	Dir      string // for state and reminders, kept; default: a temporary directory, removed by Stop
 	Replicas int    // default: 1
@@ -273,7 +274,7 @@ func (s *Stack) service(r Replica) *exec.Cmd {
 	cmd.Dir = s.Dir
 	settings := map[string]string{
 		"PORT": strconv.Itoa(r.Port), "APP_PORT": strconv.Itoa(r.Sidecar.AppPort), "DAPR_GRPC_PORT": strconv.Itoa(r.Sidecar.GRPCPort),
-		"WEBHOOK_REGIONS": strings.Join(s.options.Regions, ","), "WEBHOOK_KEYS": s.Key,
+		"WEBHOOK_REGIONS": strings.Join(s.options.Regions, ","), "WEBHOOK_KEYS": s.Key, "READ_KEYS": s.options.ReadKey,
 		"STATE_STORE": "statestore", "IMAGE_STORE": "images", "PUBSUB": PubSub, "TOPIC": Topic,
 		"WEBHOOK_TOPIC": "off", // the broker in memory forgets
 	}

@@ -40,6 +40,12 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		}
 	case "/never":
 		w.WriteHeader(http.StatusNotFound)
+	case "/slow": // takes it, after more than a turn of another actor, a reminder's period and an actor's idle time
+		select {
+		case <-time.After(35 * time.Second):
+		case <-r.hang:
+		case <-req.Context().Done():
+		}
 	case "/hangs":
 		select {
 		case <-r.hang:
@@ -64,11 +70,13 @@ func TestTargets(t *testing.T) {
 	t.Cleanup(func() { close(r.hang); server.Close() })
 
 	var targets []map[string]any
-	for _, name := range []string{"good", "second", "never", "hangs", "filtered", "broken"} {
+	for _, name := range []string{"good", "second", "never", "hangs", "slow", "filtered", "broken"} {
 		target := map[string]any{"name": name, "type": "webhook", "url": server.URL + "/" + name, "secret": secret}
 		switch name {
 		case "filtered":
 			target["filter"] = `repository.startsWith("other/")`
+		case "slow":
+			target["filter"], target["timeout"] = `tag == "v1"`, "60s"
 		case "broken":
 			target["filter"] = `missing[7] == "eastus"`
 		}
@@ -87,7 +95,9 @@ func TestTargets(t *testing.T) {
 
 	p := acr.NewPush("shop/cart", "v1")
 	for _, region := range regions {
-		fire(t, registry, p, region, http.StatusAccepted)
+		regional := *registry
+		regional.LoginServer = "contoso." + region + ".geo.azurecr.io"
+		fire(t, &regional, p, region, http.StatusAccepted)
 	}
 	eventID := p.ID + "/replicated"
 
@@ -107,7 +117,7 @@ func TestTargets(t *testing.T) {
 		}
 	}
 	var e cloudEvent
-	if err := json.Unmarshal([]byte(r.got("/good")[0]), &e); err != nil || e.ID != eventID || len(e.Data.Regions) != 3 || strings.Contains(r.got("/good")[0], "pubsubname") {
+	if err := json.Unmarshal([]byte(r.got("/good")[0]), &e); err != nil || !strings.Contains(r.got("/good")[0], `"registry":"contoso.azurecr.io"`) || e.ID != eventID || len(e.Data.Regions) != 3 || strings.Contains(r.got("/good")[0], "pubsubname") {
 		t.Errorf("%s, %v", r.got("/good")[0], err)
 	}
 	if got := r.got("/acr")[0]; got != string(registry.Payload(p)) || !strings.HasPrefix(r.requests["/acr"][0].UserAgent(), "AzureContainerRegistry/") {
@@ -151,7 +161,7 @@ func TestTargets(t *testing.T) {
 	}
 	eventually(t, soon, "the deliveries are listed", func() bool {
 		got := look()
-		return len(got) == 6 && got["broken"] == "failed 0" && got["good"] == "delivered 1" && got["second"] == "delivered 2" && got["never"] == "failed 1" && strings.HasPrefix(got["hangs"], "pending ") && got["as-acr"] == "delivered 1"
+		return len(got) == 7 && got["broken"] == "failed 0" && got["good"] == "delivered 1" && got["second"] == "delivered 2" && got["never"] == "failed 1" && strings.HasPrefix(got["hangs"], "pending ") && got["as-acr"] == "delivered 1" && got["slow"] == "pending 0"
 	})
 
 	// Sent again, it is the same event.
@@ -169,8 +179,14 @@ func TestTargets(t *testing.T) {
 		t.Error("a target got what its filter does not take")
 	}
 
+	// What needs its time gets it, once.
+	eventually(t, time.Minute, "what is slow is delivered", func() bool { return look()["slow"] == "delivered 1" })
+	if n := len(r.got("/slow")); n != 1 {
+		t.Errorf("%d requests to what is slow, want 1", n)
+	}
+
 	code, body := request(t, http.MethodGet, s.URL+"/targets", s.Key)
-	if code != http.StatusOK || strings.Count(string(body), `"name"`) != 7 || strings.Contains(string(body), "whsec") || strings.Contains(string(body), server.URL) {
+	if code != http.StatusOK || strings.Count(string(body), `"name"`) != 8 || strings.Contains(string(body), "whsec") || strings.Contains(string(body), server.URL) {
 		t.Errorf("%d %s", code, body)
 	}
 	log := tail(s.LogPath(ServiceProcess), 10_000)
