@@ -10,11 +10,13 @@ ENV MS_GOTOOLCHAIN_TELEMETRY_ENABLED=0 MS_GO_NOSYSTEMCRYPTO=1
 COPY go.mod go.sum ./
 RUN go mod download
 COPY app app
-RUN CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o /allregions ./app
+# There is no .git here: infra/hooks/predeploy and the release workflow say what this is.
+ARG VERSION
+RUN CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.linked=$VERSION" -o /allregions ./app
 
 FROM gcr.io/distroless/static-debian12:nonroot
-ARG VERSION=dev
-ARG REVISION=unknown
+ARG VERSION
+ARG REVISION
 LABEL org.opencontainers.image.title="allregions" \
       org.opencontainers.image.description="Joins the webhooks of a geo-replicated Azure Container Registry into one notification" \
       org.opencontainers.image.licenses="MIT" \

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io"
 	"os"
 	"strings"
 	"testing"
@@ -42,7 +43,7 @@ func TestCheck(t *testing.T) {
 			t.Setenv("SLACK_URL", "")
 			os.Unsetenv("SLACK_URL")
 			var stderr strings.Builder
-			code := run([]string{"check"}, &stderr)
+			code := run([]string{"check"}, io.Discard, &stderr)
 			lines := strings.Split(strings.TrimSpace(stderr.String()), "\n")
 			if len(tt.want) == 0 {
 				if code != 0 || stderr.Len() > 0 {

@@ -10,13 +10,14 @@ import (
 	"syscall"
 )
 
-const usage = `usage: allregions        runs the service, set up by its environment
-       allregions check  checks what azd's environment has for the service
+const usage = `usage: allregions          runs the service, set up by its environment
+       allregions check    checks what azd's environment has for the service
+       allregions version  prints the release, or the commit
 `
 
-func main() { os.Exit(run(os.Args[1:], os.Stderr)) }
+func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 
-func run(args []string, stderr io.Writer) int {
+func run(args []string, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	switch {
@@ -25,6 +26,9 @@ func run(args []string, stderr io.Writer) int {
 			fmt.Fprintf(stderr, "allregions: the service could not start:\n%v\n", err)
 			return 1
 		}
+		return 0
+	case len(args) == 1 && args[0] == "version":
+		fmt.Fprintln(stdout, version())
 		return 0
 	case len(args) > 0:
 		fmt.Fprint(stderr, usage)

@@ -123,6 +123,7 @@ func TestOutcomesAreTakenWithoutTargets(t *testing.T) {
 
 func TestArguments(t *testing.T) {
 	environment(t, nil)
+	release(t, "v1.2.3")
 	for _, tt := range []struct {
 		args []string
 		code int
@@ -130,13 +131,14 @@ func TestArguments(t *testing.T) {
 	}{
 		{nil, 1, "WEBHOOK_KEYS: not set"},
 		{[]string{"check"}, 0, ""},
+		{[]string{"version"}, 0, "v1.2.3\n"},
 		{[]string{"help"}, 2, "usage: "},
 		{[]string{"check", "now"}, 2, "usage: "},
 	} {
 		t.Run(strings.Join(append([]string{"allregions"}, tt.args...), " "), func(t *testing.T) {
-			var stderr strings.Builder
-			if code := run(tt.args, &stderr); code != tt.code || !strings.Contains(stderr.String(), tt.says) {
-				t.Errorf("%q: %d\n%s", tt.args, code, stderr.String())
+			var said strings.Builder
+			if code := run(tt.args, &said, &said); code != tt.code || !strings.Contains(said.String(), tt.says) {
+				t.Errorf("%q: %d\n%s", tt.args, code, said.String())
 			}
 		})
 	}

@@ -20,7 +20,7 @@ const drainTimeout = 10 * time.Second
 
 // serve runs both listeners until ctx ends or one of them fails.
 func serve(ctx context.Context, config Config, log *slog.Logger) error {
-	tel, err := telemetry.Start(ctx, telemetry.Options{Export: config.OTLP.URL != nil, Instance: instance(config.Port), Log: log})
+	tel, err := telemetry.Start(ctx, telemetry.Options{Export: config.OTLP.URL != nil, Instance: instance(config.Port), Version: version(), Log: log})
 	if err != nil {
 		return err
 	}
@@ -47,7 +47,7 @@ func serve(ctx context.Context, config Config, log *slog.Logger) error {
 	failed := make(chan error, 2)
 	go func() { failed <- public.Serve(publicListener) }()
 	go func() { failed <- private.Serve(privateListener) }()
-	log.Info("listening", "port", config.Port, "appPort", config.AppPort,
+	log.Info("listening", "version", version(), "port", config.Port, "appPort", config.AppPort,
 		"timeout", time.Duration(config.Timeout).String(), "keys", len(config.Keys), "readKeys", len(config.ReadKeys))
 	if len(config.Keys) == 0 {
 		log.Warn("everybody may post events and read statuses: WEBHOOK_ALLOW_ANONYMOUS is set")

@@ -8,7 +8,9 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	azurearm "github.com/Azure/azure-sdk-for-go/sdk/azcore/arm"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
 
 	"allregions/app/api"
@@ -84,6 +86,7 @@ func (w wiring) service(ctx context.Context) (*service, error) {
 		Received:   w.telemetry.Received,
 		Tracer:     w.telemetry.Tracer,
 		Propagator: w.telemetry.Propagator,
+		Version:    version(),
 		Log:        w.log,
 	})
 	notifications := w.notifications(listed, acr, public.Concluded)
@@ -178,11 +181,13 @@ func (f found) Give(ctx context.Context, e replication.Event, expected []replica
 }
 
 func azureRegistry(id ResourceID) (*registry.ARM, error) {
-	credential, err := azidentity.NewDefaultAzureCredential(nil)
+	// The SDK puts it in front of its own name in User-Agent.
+	options := azcore.ClientOptions{Telemetry: policy.TelemetryOptions{ApplicationID: userAgent()}}
+	credential, err := azidentity.NewDefaultAzureCredential(&azidentity.DefaultAzureCredentialOptions{ClientOptions: options})
 	if err != nil {
 		return nil, fmt.Errorf("identity: %w", err)
 	}
-	return registry.NewARM(id.ID, credential, azurearm.ClientOptions{})
+	return registry.NewARM(id.ID, credential, azurearm.ClientOptions{ClientOptions: options})
 }
 
 func (w wiring) topic(name Name) *sidecar.Topic {
@@ -257,6 +262,7 @@ func (w wiring) deliveries(client *notification.Client) (*delivery.Dispatcher, s
 	actors := w.dapr.Actors(delivery.ActorType)
 	records := w.dapr.Records(string(w.config.StateStore), delivery.ActorType+"-")
 	targets := target.NewSet(w.config.Targets, nil, now)
+	targets.UserAgent = userAgent()
 	targets.Attempted = w.telemetry.Attempted
 	if public := w.config.PublicURL.URL; public != nil && bool(w.config.Page) {
 		targets.Link = func(id string) string { return public.JoinPath("notifications", id).String() }

@@ -76,6 +76,9 @@ param extraTags string = ''
 @description('GB of logs a day; what is beyond it is lost until the next day. 0 is no limit.')
 param dailyQuotaGb int = 0
 
+@description('Address that gets mail when the log shows that something is wrong. Empty: no alerts.')
+param alertEmail string = ''
+
 @secure()
 @description('The first key of the webhooks, which the first deployment writes. Later keys are set in the vault.')
 param webhookKey string = newGuid()
@@ -136,6 +139,18 @@ module monitoring 'monitoring.bicep' = {
     location: region
     tags: tags
     dailyQuotaGb: dailyQuotaGb
+  }
+}
+
+module alerts 'alerts.bicep' = if (!empty(trim(alertEmail))) {
+  scope: group
+  name: 'alerts'
+  params: {
+    name: 'ag-${token}'
+    location: region
+    tags: tags
+    email: trim(alertEmail)
+    workspaceId: monitoring.outputs.workspaceId
   }
 }
 

@@ -6,6 +6,7 @@ package api
 
 import (
 	"context"
+	_ "embed"
 	"encoding/json"
 	"log/slog"
 	"net/http"
@@ -93,6 +94,8 @@ type Config struct {
 	Tracer     trace.Tracer
 	Propagator propagation.TextMapPropagator
 
+	Version string // the release, or the commit
+
 	Log *slog.Logger
 }
 
@@ -126,11 +129,14 @@ func New(c Config) *Handler {
 	h.route("GET", "/regions", h.orPage(h.withKey(h.regions)))
 	h.route("GET", "/images/{repository...}", h.withKey(h.image))
 
+	h.route("GET", "/openapi.yaml", h.withKey(h.openapi))
+	h.route("GET", "/version", h.withKey(h.version))
 	h.route("GET", "/healthz", h.withoutKey(h.alive))
 	h.route("GET", "/readyz", h.withoutKey(h.ready))
 	if c.Page != nil {
-		h.route("GET", "/{$}", c.Page.Frame)
-		h.route("GET", page.Assets+"{file}", c.Page.Asset)
+		for pattern, file := range map[string]http.HandlerFunc{"/{$}": c.Page.Frame, page.Assets + "{file}": c.Page.Asset} {
+			h.route("GET", pattern, file)
+		}
 	}
 	h.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { h.fail(w, r, errNoRoute) })
 	return h
@@ -203,6 +209,11 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, e endpoint) int
 	case body == nil:
 		w.WriteHeader(status)
 	default:
+		if d, ok := body.(document); ok {
+			w.Header().Set("Content-Type", "application/yaml")
+			w.Write(d)
+			return status
+		}
 		writeJSON(w, status, "application/json", body)
 	}
 	return status
@@ -217,6 +228,22 @@ func writeJSON(w http.ResponseWriter, status int, contentType string, body any) 
 
 func (h *Handler) alive(http.ResponseWriter, *http.Request) (int, any, error) {
 	return http.StatusOK, map[string]string{"status": "ok"}, nil
+}
+
+// openAPI describes what this package answers.
+//
+//go:embed openapi.yaml
+var openAPI []byte
+
+func (h *Handler) openapi(http.ResponseWriter, *http.Request) (int, any, error) {
+	return http.StatusOK, document(openAPI), nil
+}
+
+// document is a body that is not JSON.
+type document []byte
+
+func (h *Handler) version(http.ResponseWriter, *http.Request) (int, any, error) {
+	return http.StatusOK, map[string]string{"version": h.config.Version}, nil
 }
 
 func (h *Handler) ready(_ http.ResponseWriter, r *http.Request) (int, any, error) {

@@ -94,7 +94,8 @@ func (d *deliveries) Health() []target.Health {
 
 func newHandler(b *backend, log io.Writer) *Handler {
 	return New(Config{Intake: b, Statuses: b, Deliveries: &deliveries{}, Regions: regions{"westeurope", "eastus"},
-		Keys: NewKeys([]string{key1, key2}), ReadKeys: NewKeys([]string{"other", readKey}),
+		Version: "v1.2.3",
+		Keys:    NewKeys([]string{key1, key2}), ReadKeys: NewKeys([]string{"other", readKey}),
 		Ready: func(context.Context) error { return nil },
 		Log:   slog.New(slog.NewTextHandler(log, nil))})
 }
@@ -327,7 +328,7 @@ func TestEverythingNeedsAKey(t *testing.T) {
 	h := newHandler(&backend{result: started()}, io.Discard)
 	for target, method := range map[string]string{
 		"/webhooks/acr?region=eastus": "POST", "/api/ImagePush?region=eastus": "POST", "/images/push?region=eastus": "POST",
-		"/notifications": "GET", "/notifications/a": "GET", "/notifications/a?wait=1s": "GET", "/images/shop/cart?tag=v1": "GET", "/images/push?tag=v1": "GET",
+		"/version": "GET", "/notifications": "GET", "/notifications/a": "GET", "/notifications/a?wait=1s": "GET", "/images/shop/cart?tag=v1": "GET", "/images/push?tag=v1": "GET",
 	} {
 		t.Run(method+" "+target, func(t *testing.T) {
 			r := httptest.NewRequest(method, target, unreadable{t})
@@ -722,5 +723,12 @@ func TestStatusAnswersAtOnce(t *testing.T) {
 	w := call(newHandler(b, io.Discard), "GET", "/notifications/a", "")
 	if w.Code != 200 || !strings.Contains(w.Body.String(), `"status":"collecting"`) {
 		t.Errorf("%d %s", w.Code, w.Body)
+	}
+}
+
+func TestVersion(t *testing.T) {
+	w := call(newHandler(&backend{}, io.Discard), "GET", "/version", "")
+	if got := strings.TrimSpace(w.Body.String()); w.Code != http.StatusOK || got != `{"version":"v1.2.3"}` {
+		t.Errorf("%d %s", w.Code, got)
 	}
 }

@@ -549,7 +549,7 @@ function timeline(s) {
   }
   if (s.status !== 'collecting') point('.outcome', ms(s.concludedAt), s.status === 'timedOut' ? 'missing' : 'in', statusWords[s.status], [when(s.concludedAt), ', ', said[s.status]]);
   items.sort((a, b) => a.at - b.at);
-  const missing = cells.filter((c) => !c.at).map((c) => item(c.region, NaN, c.state, text(c.region), bar([['mark', x(deadline) - 0.4, 0.4]]), c.state === 'waiting' ? 'Waiting' : 'Missing'));
+  const missing = cells.filter((c) => !c.at).map((c) => item(c.region, NaN, c.state, text(c.region), bar([['mark', x(deadline) - 0.4, 0.4]]), [c.state === 'waiting' ? 'Waiting' : 'Missing', s.replicas?.[c.region] && ['. The registry says of its replica: ', text(s.replicas[c.region])]]));
   return [...items.map((i) => i.node), ...missing];
 
   function item(name, at, shape, title, graph, note) {

@@ -60,6 +60,10 @@ type Set struct {
 	// Link, if set, is the URL at which people see a notification.
 	Link func(id string) string
 
+	// UserAgent is the header of that name, with the service's version. Not to be changed
+	// after the first Send.
+	UserAgent string
+
 	// Attempted, if set, is called after each attempt. It must not block.
 	Attempted func(target string, v Verdict)
 
@@ -78,7 +82,7 @@ func NewSet(targets []*Target, transport http.RoundTripper, now func() time.Time
 		own.MaxResponseHeaderBytes = maxHeader
 		transport = own
 	}
-	s := &Set{All: targets, transport: transport, now: now, health: make([]Health, len(targets))}
+	s := &Set{All: targets, transport: transport, now: now, UserAgent: "allregions", health: make([]Health, len(targets))}
 	for i, t := range targets {
 		s.health[i] = Health{Name: t.Name, Type: t.Type}
 	}
@@ -144,6 +148,9 @@ func (s *Set) attempt(ctx context.Context, t *Target, e Event) Result {
 	request, err := t.request(ctx, e, s.now())
 	if err != nil {
 		return Result{Verdict: Never, Error: err.Error()}
+	}
+	if request.Header.Get("User-Agent") == "" { // a kind may have its own
+		request.Header.Set("User-Agent", s.UserAgent)
 	}
 	hidden := t.s().hidden
 	response, err := s.transport.RoundTrip(request)

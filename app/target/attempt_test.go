@@ -48,6 +48,27 @@ func try(t testing.TB, transport http.RoundTripper, to *Target, e Event) Result 
 	return NewSet(nil, transport, time.Now).attempt(t.Context(), to, e)
 }
 
+// Every target is told who sends, and of which version; ACR's receivers are told what
+// they expect.
+func TestUserAgent(t *testing.T) {
+	targets := load(t, everyType, everyTypeEnv)
+	got := map[string]string{}
+	set := NewSet(targets, roundTrip(func(r *http.Request) (*http.Response, error) {
+		got[r.URL.Host+r.URL.Path] = r.UserAgent()
+		return nil, errors.New("no answer")
+	}), time.Now)
+	set.UserAgent = "allregions/v1.2.3"
+	e := event(t, notification.TypeCompleted, nil)
+	e.Original = original(t)
+	for _, target := range targets {
+		set.attempt(t.Context(), target, e)
+		want := map[bool]string{true: "AzureContainerRegistry/1.0", false: "allregions/v1.2.3"}[target.Type == "acr"]
+		if u := target.s().url; got[u.Host+u.Path] != want {
+			t.Errorf("%s: User-Agent %q, want %q", target, got[u.Host+u.Path], want)
+		}
+	}
+}
+
 func TestVerdicts(t *testing.T) {
 	for status, want := range map[int]Verdict{200: Delivered, 201: Delivered, 202: Delivered, 204: Delivered, 299: Delivered,
 		300: Never, 301: Never, 302: Never, 304: Never, 307: Never, 308: Never,

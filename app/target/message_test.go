@@ -109,12 +109,12 @@ func TestHeaders(t *testing.T) {
 	e.Original = original(t)
 	common := http.Header{"X-Key": {everyTypeEnv["HEADER_KEY"]}}
 	for name, want := range map[string]http.Header{
-		"webhook": {"Content-Type": {"application/cloudevents+json"}, "User-Agent": {"allregions"}, "Authorization": {"Bearer " + everyTypeEnv["HEADER_TOKEN"]},
+		"webhook": {"Content-Type": {"application/cloudevents+json"}, "Authorization": {"Bearer " + everyTypeEnv["HEADER_TOKEN"]},
 			"Webhook-Id": {e.ID}, "Webhook-Timestamp": {"1000000000"}, "Webhook-Signature": nil},
 		"acr":   {"Content-Type": {"application/json; charset=utf-8"}, "User-Agent": {"AzureContainerRegistry/1.0"}, "Authorization": {"Basic " + everyTypeEnv["HEADER_BASIC"]}},
-		"slack": {"Content-Type": {"application/json"}, "User-Agent": {"allregions"}},
-		"teams": {"Content-Type": {"application/json"}, "User-Agent": {"allregions"}, "Authorization": {"Basic JGFwcDp1cmxQYXNzd29yZFQ4d0sz"}},
-		"github": {"Content-Type": {"application/json"}, "User-Agent": {"allregions"}, "Accept": {"application/vnd.github+json"},
+		"slack": {"Content-Type": {"application/json"}},
+		"teams": {"Content-Type": {"application/json"}, "Authorization": {"Basic JGFwcDp1cmxQYXNzd29yZFQ4d0sz"}},
+		"github": {"Content-Type": {"application/json"}, "Accept": {"application/vnd.github+json"},
 			"X-Github-Api-Version": {"2022-11-28"}, "Authorization": {"Bearer " + everyTypeEnv["GITHUB_TOKEN"]}},
 	} {
 		targets := load(t, everyType, everyTypeEnv)

@@ -113,7 +113,7 @@ type kind struct {
 
 var kinds = map[string]kind{"webhook": webhookKind, "acr": acrKind, "slack": slackKind, "teams": teamsKind, "github": githubKind}
 
-var defaultHeader = map[string]string{"Content-Type": "application/json", "User-Agent": "allregions"}
+var defaultHeader = map[string]string{"Content-Type": "application/json"}
 
 // WantsOriginal tells whether the target gets what ACR sent, and not the CloudEvent.
 func (t *Target) WantsOriginal() bool { return t.s().kind.original }

@@ -10,6 +10,7 @@ import (
 	"go.opentelemetry.io/otel/metric"
 
 	"allregions/app/catalog"
+	"allregions/app/intake"
 	"allregions/app/replication"
 	"allregions/app/target"
 )
@@ -77,6 +78,9 @@ func newMetrics(m metric.Meter) (*Metrics, error) {
 	}
 	s.count(s.recoveries, 0, attribute.String("work", "publish"))
 	s.count(s.disagreements, 0)
+	for _, result := range []string{intake.HopAccepted, intake.HopRefused, intake.HopFailed} {
+		s.count(s.hops, 0, attribute.String("result", result))
+	}
 	s.count(s.recoveries, 0, attribute.String("work", "reminder"))
 	s.Dropped(catalog.Dropped{})
 	return s, nil

@@ -12,7 +12,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"runtime/debug"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -50,6 +49,7 @@ type Options struct {
 	Export bool
 
 	Instance string // tells this process from others
+	Version  string
 	Log      *slog.Logger
 }
 
@@ -76,7 +76,7 @@ func Start(ctx context.Context, o Options) (*Telemetry, error) {
 	otel.SetErrorHandler(logErrors(o.Log))
 	otel.SetLogger(withoutValues(o.Log))
 	t := &Telemetry{log: o.Log}
-	self, err := resource.New(ctx, resource.WithTelemetrySDK(), resource.WithAttributes(identity(o.Instance)...), resource.WithFromEnv())
+	self, err := resource.New(ctx, resource.WithTelemetrySDK(), resource.WithAttributes(identity(o)...), resource.WithFromEnv())
 	if err != nil { // what can be read of it counts
 		otel.Handle(fmt.Errorf("OTEL_RESOURCE_ATTRIBUTES: %w", err))
 	}
@@ -113,12 +113,9 @@ func Start(ctx context.Context, o Options) (*Telemetry, error) {
 }
 
 // identity names the process, unless OTEL_RESOURCE_ATTRIBUTES or OTEL_SERVICE_NAME do.
-func identity(instance string) []attribute.KeyValue {
-	known := []attribute.KeyValue{attribute.String("service.name", name), attribute.String("service.instance.id", instance)}
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" && info.Main.Version != "(devel)" {
-		known = append(known, attribute.String("service.version", info.Main.Version))
-	}
-	return known
+func identity(o Options) []attribute.KeyValue {
+	return []attribute.KeyValue{attribute.String("service.name", name), attribute.String("service.instance.id", o.Instance),
+		attribute.String("service.version", o.Version)}
 }
 
 // Shutdown sends what is left, as far as that takes no longer than 2 s.

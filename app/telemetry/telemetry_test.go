@@ -95,6 +95,8 @@ allregions.events region=japaneast,result=recovered,via=queue 1
 allregions.events region=other,result=refused,via=webhook 1
 allregions.events region=westeurope,result=started,via=webhook 1
 allregions.hops result=accepted 1
+allregions.hops result=failed 0
+allregions.hops result=refused 0
 allregions.ids.disagreements  1
 allregions.list.dropped state=concluded 3
 allregions.list.dropped state=open 0
@@ -171,7 +173,7 @@ func TestMissingWasNotInTime(t *testing.T) {
 func begin(t *testing.T, export bool) (*Telemetry, *bytes.Buffer) {
 	t.Helper()
 	log := &bytes.Buffer{}
-	tel, err := Start(t.Context(), Options{Export: export, Instance: "host:8080", Log: slog.New(slog.NewTextHandler(log, nil))})
+	tel, err := Start(t.Context(), Options{Export: export, Instance: "host:8080", Version: "r7", Log: slog.New(slog.NewTextHandler(log, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -247,7 +249,7 @@ func TestIdentity(t *testing.T) {
 		t.Setenv("OTEL_RESOURCE_ATTRIBUTES", "broken,deployment.environment.name=test")
 		tel, _ := begin(t, false)
 		info := regexp.MustCompile(`(?m)^target_info\{.*`).FindString(page(tel))
-		for _, want := range []string{want, `service_instance_id="host:8080"`, `deployment_environment_name="test"`} {
+		for _, want := range []string{want, `service_instance_id="host:8080"`, `service_version="r7"`, `deployment_environment_name="test"`} {
 			if !strings.Contains(info, want) {
 				t.Errorf("no %s in %s", want, info)
 			}

@@ -18,3 +18,4 @@ param purgeProtection = true
 param continuousBackup = true
 param extraTags = 'costCenter=42, team=shop,,'
 param dailyQuotaGb = 2
+param alertEmail = ' ops@example.com '

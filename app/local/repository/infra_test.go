@@ -327,7 +327,8 @@ type azureYAML struct {
 		Project, Host, Language string
 		Docker                  struct {
 			Path, Context string
-			RemoteBuild   bool `yaml:"remoteBuild"`
+			RemoteBuild   bool     `yaml:"remoteBuild"`
+			BuildArgs     []string `yaml:"buildArgs"`
 		}
 	}
 	Pipeline struct{ Variables []string }
@@ -357,6 +358,9 @@ func TestAzureYAML(t *testing.T) {
 	service, ok := a.Services[appID]
 	if len(a.Services) != 1 || !ok || service.Host != "containerapp" || service.Language != "docker" || !service.Docker.RemoteBuild {
 		t.Errorf("%+v", a.Services)
+	}
+	if !slices.Equal(service.Docker.BuildArgs, []string{"VERSION=${VERSION}"}) || !strings.Contains(read(t, "infra/hooks/predeploy.sh"), `azd env set VERSION "$version"`) {
+		t.Errorf("the image is built with %q", service.Docker.BuildArgs)
 	}
 	for _, file := range []string{service.Docker.Path, a.Infra.Path + "/main.bicep", a.Infra.Path + "/" + appID + ".bicep", a.Infra.Path + "/" + appID + ".bicepparam"} {
 		if _, err := os.Stat(filepath.Join(root, file)); err != nil {
@@ -479,7 +483,7 @@ func TestInfraSnapshots(t *testing.T) {
 			t.Errorf("%s: registry %q", c.name, s.Outputs["REGISTRY_RESOURCE_ID"])
 		}
 		for _, r := range s.PredictedResources {
-			if r.Location != "" && r.Location != "westeurope" && r.Type != replicas {
+			if r.Location != "" && r.Location != "westeurope" && r.Type != replicas && r.Type != "Microsoft.Insights/actionGroups" {
 				t.Errorf("%s: %s is in %q", c.name, r.Name, r.Location)
 			}
 		}
@@ -690,6 +694,8 @@ func TestREADMEPublic(t *testing.T) {
 		"Microsoft.OperationalInsights/workspaces":         "Log Analytics and Application Insights",
 		"Microsoft.Insights/components":                    "Log Analytics and Application Insights",
 		"Microsoft.App/managedEnvironments":                "", // the app has its address
+		"Microsoft.Insights/actionGroups":                  "",
+		"Microsoft.Insights/scheduledQueryRules":           "",
 		"Microsoft.Resources/resourceGroups":               "",
 		"Microsoft.ManagedIdentity/userAssignedIdentities": "",
 	}

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"go.yaml.in/yaml/v3"
 )
 
 func TestTopLevel(t *testing.T) {
@@ -256,7 +258,7 @@ func TestDockerfile(t *testing.T) {
 	for _, want := range []string{
 		"EXPOSE " + defaultOf(t, "PORT") + "\n", "USER nonroot:nonroot\n", "CGO_ENABLED=0",
 		"COPY go.mod go.sum ./\nRUN go mod download\nCOPY app app\n",
-		"go build -trimpath -ldflags \"-s -w\" -o /allregions ./app\n", "FROM gcr.io/distroless/static-",
+		"\nARG VERSION\nRUN CGO_ENABLED=0 go build -trimpath -ldflags \"-s -w -X main.linked=$VERSION\" -o /allregions ./app\n", "FROM gcr.io/distroless/static-",
 		"org.opencontainers.image.licenses=\"MIT\"",
 	} {
 		if !strings.Contains(dockerfile, want) {
@@ -286,5 +288,24 @@ func TestDockerfile(t *testing.T) {
 	}
 	if strings.Contains(dockerfile, "FROM mcr.microsoft.com/oss/go/") && !strings.Contains(dockerfile, "MS_GO_NOSYSTEMCRYPTO=1") {
 		t.Error("Microsoft's build of Go asks for cgo")
+	}
+}
+
+// A release's image is built for both kinds of machines, and is told its version.
+func TestRelease(t *testing.T) {
+	workflow := read(t, ".github/workflows/release.yml")
+	for _, want := range []string{"arch: amd64", "arch: arm64", `--build-arg "VERSION=$VERSION"`, "gh release create", "-le 25000000"} {
+		if !strings.Contains(workflow, want) {
+			t.Errorf("no %q", want)
+		}
+	}
+	var parsed, notes map[string]any
+	for name, into := range map[string]*map[string]any{"workflows/release.yml": &parsed, "release.yml": &notes} {
+		if err := yaml.Unmarshal([]byte(read(t, ".github/"+name)), into); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if parsed["jobs"] == nil || notes["changelog"] == nil {
+		t.Errorf("%v, %v", parsed, notes)
 	}
 }

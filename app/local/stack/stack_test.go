@@ -40,6 +40,8 @@ type cloudEvent struct {
 	Traceparent, TraceID                   string
 	Time                                   time.Time
 	Data                                   status
+
+	body string // as it came
 }
 
 type status struct {
@@ -67,6 +69,7 @@ func (s *subscriber) take(event []byte) {
 	if err := json.Unmarshal(event, &e); err != nil {
 		panic(err)
 	}
+	e.body = string(event)
 	s.mu.Lock()
 	s.events = append(s.events, e)
 	s.mu.Unlock()
@@ -100,6 +103,9 @@ func (s *subscriber) wait(t *testing.T, id string, n int, within time.Duration) 
 	deadline := time.After(within)
 	for {
 		if found := s.of(id); len(found) >= n {
+			if e := found[n-1]; strings.HasPrefix(e.Type, "acr.replication.") {
+				conforms(t, "OutcomeEvent", []byte(e.body))
+			}
 			return found[n-1]
 		}
 		select {
@@ -163,6 +169,7 @@ func fire(t *testing.T, r *acr.Registry, p acr.Push, region string, want int) st
 	if err := json.Unmarshal(body, &st); err != nil {
 		t.Fatalf("webhook of %s: %s: %v", region, body, err)
 	}
+	conforms(t, "Status", body)
 	return st
 }
 
@@ -173,6 +180,7 @@ func get200(t *testing.T, s *Stack, path string) status {
 	if err := json.Unmarshal(body, &st); err != nil || code != http.StatusOK {
 		t.Fatalf("GET %s: %d, %v: %s", path, code, err, body)
 	}
+	conforms(t, "Status", body)
 	return st
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -146,7 +147,7 @@ func TestTelemetry(t *testing.T) {
 	}
 	c.mu.Unlock()
 
-	// Delivery attempts are of targets, of which there are none here.
+	// There are no targets and there is no registry here: see TestQueriedMetrics.
 	readme, err := os.ReadFile(filepath.Join("..", "..", "telemetry", "README.md"))
 	if err != nil {
 		t.Fatal(err)
@@ -157,7 +158,7 @@ func TestTelemetry(t *testing.T) {
 	}
 	_, body := request(t, http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d/metrics", s.Replicas[0].Sidecar.AppPort), "")
 	for _, name := range names {
-		if name[1] == "allregions.delivery.attempts" {
+		if name[1] == "allregions.delivery.attempts" || strings.HasPrefix(name[1], "allregions.registry.") {
 			continue
 		}
 		eventually(t, soon, name[1]+" comes", func() bool { return c.has(name[1]) })
@@ -187,5 +188,37 @@ func TestTelemetry(t *testing.T) {
 		if code, _ := request(t, http.MethodGet, s.URL+"/metrics", key); code != http.StatusNotFound {
 			t.Errorf("the public listener has /metrics: %d", code)
 		}
+	}
+}
+
+// Every metric that a rule or the dashboard asks for is in /metrics of a service that has a
+// registry and a target.
+func TestQueriedMetrics(t *testing.T) {
+	t.Parallel()
+	var queries strings.Builder
+	for _, name := range []string{"rules.yaml", "dashboard.json"} {
+		data, err := os.ReadFile(filepath.Join("..", "..", "telemetry", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		queries.Write(data)
+	}
+	target := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	defer target.Close()
+	s, r, _ := startAzure(t, Options{Settings: map[string]string{"NOTIFY_TARGETS": `[{"name": "ops", "type": "acr", "url": "` + target.URL + `"}]`}})
+	p := acr.NewPush("shop/cart", "v1")
+	for _, region := range regions {
+		fire(t, r, p, region, http.StatusAccepted)
+	}
+	names := regexp.MustCompile(`\ballregions_\w+`).FindAllString(queries.String(), -1)
+	slices.Sort(names)
+	if names = slices.Compact(names); len(names) < 10 {
+		t.Fatalf("they name %q", names)
+	}
+	for _, name := range names {
+		eventually(t, soon, name+" comes", func() bool {
+			_, body := request(t, http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d/metrics", s.Replicas[0].Sidecar.AppPort), "")
+			return regexp.MustCompile(`(?m)^` + name + `(\{| )`).Match(body)
+		})
 	}
 }
