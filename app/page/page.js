@@ -688,6 +688,9 @@ theme.onchange();
 
 document.getElementById('forget').onclick = () => ask('');
 addEventListener('popstate', route);
+// A page that the browser keeps for the way back would keep its connection, too, of which there are few.
+addEventListener('pagehide', () => streaming?.abort());
+addEventListener('pageshow', (e) => e.persisted && route());
 document.addEventListener('click', (e) => {
   const a = e.target.closest?.('a[href]');
   if (!a || e.defaultPrevented || e.button || e.ctrlKey || e.metaKey || e.shiftKey || e.altKey || a.origin !== location.origin || a.hash) return;
