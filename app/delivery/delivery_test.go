@@ -305,10 +305,10 @@ func TestBrokenInputToADelivery(t *testing.T) {
 // version reads and writes.
 func TestWireForms(t *testing.T) {
 	const (
-		stored = `{"message":{"eventId":"n1/replicated","event":"{\"id\":1}","original":"o"},"target":"ops","createdAt":"2026-11-17T16:52:01Z",` +
+		stored = `{"format":1,"message":{"eventId":"n1/replicated","event":"{\"id\":1}","original":"o"},"target":"ops","createdAt":"2026-11-17T16:52:01Z",` +
 			`"phase":"pending","next":"2026-11-17T16:52:06Z","tried":1,"total":2,"attempts":[{"at":"2026-11-17T16:52:01Z","status":503,"error":"503"}],` +
 			`"error":"e","reported":true,"reminder":"check-1"}`
-		fresh = `{"message":{"eventId":"n1/replicated","event":"{}"},"target":"ops","createdAt":"2026-11-17T16:52:01Z","phase":"pending",` +
+		fresh = `{"format":0,"message":{"eventId":"n1/replicated","event":"{}"},"target":"ops","createdAt":"2026-11-17T16:52:01Z","phase":"pending",` +
 			`"next":"2026-11-17T16:52:01Z","tried":0,"total":0}`
 		start  = `{"target":"ops","message":{"eventId":"n1/replicated","event":"{}"},"error":"e"}`
 		status = `{"event":"n1/replicated","target":"ops","status":"pending","createdAt":"2026-11-17T16:52:01Z","attemptsMade":2,` +
@@ -335,5 +335,23 @@ func TestWireForms(t *testing.T) {
 				t.Errorf("\n got %s, %v\nwant %s", got, err, tt.want)
 			}
 		})
+	}
+}
+
+// A newer version finds again what it has written, after this one has saved the record.
+func TestUnknownFieldsOfADeliverySurvive(t *testing.T) {
+	w := newWorld(later)
+	w.start(t)
+	data, version, err := w.Load(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Save(t.Context(), id, append(data[:len(data)-1], `,"priority":{"of":"tomorrow"}}`...), version); err != nil {
+		t.Fatal(err)
+	}
+	w.pass(t, time.Second) // the first attempt
+	data, _, err = w.Load(t.Context(), id)
+	if got := string(data); err != nil || !strings.Contains(got, `"priority":{"of":"tomorrow"}`) || !strings.Contains(got, `"total":1`) || !strings.Contains(got, `"format":1`) {
+		t.Errorf("got %s, %v", got, err)
 	}
 }

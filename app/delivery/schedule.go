@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"allregions/app/actor"
 	"allregions/app/target"
 )
 
@@ -38,6 +39,7 @@ type Attempt struct {
 // the record in the store: fields are added, never renamed or given another meaning.
 // The zero State means that there is no such delivery.
 type State struct {
+	Format    int       `json:"format"`
 	Message   Message   `json:"message"`
 	Target    string    `json:"target"`
 	CreatedAt time.Time `json:"createdAt"`
@@ -53,6 +55,8 @@ type State struct {
 
 	// ReminderName is the reminder of the next step. No other one may take it.
 	ReminderName string `json:"reminder,omitempty"`
+
+	more actor.Fields // of a newer version, which wants to find them again
 }
 
 // Status is the JSON status of a delivery. Times are UTC.

@@ -82,7 +82,7 @@ func (w waiting) ends(t *testing.T, code int, status, missing string) {
 func TestWaitForImage(t *testing.T) {
 	t.Parallel()
 	sub := newSubscriber()
-	s, r := start(t, Options{Timeout: 40 * time.Second, Events: sub.take, Ended: func(name, state string) { t.Logf("%s ended: %s", name, state) }})
+	s, r := start(t, Options{Timeout: 40 * time.Second, Events: sub.take})
 	type pipeline struct {
 		all, some, late, never waiting
 		p, other               acr.Push
@@ -113,15 +113,16 @@ func TestWaitForImage(t *testing.T) {
 		l.some.until(t, "missing: eastus\n")
 	}
 	for _, sig := range []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM} {
-		before := s.Process(ServiceProcess)
-		if err := before.Signal(sig); err != nil {
+		if err := s.Hold(ServiceProcess, sig); err != nil {
 			t.Fatal(err)
 		}
-		<-before.Done()
 		for _, l := range pipelines { // whoever was in a wait, or between two
 			l.all.until(t, "asking again")
 		}
-		eventually(t, soon, "the service is ready again", func() bool { return s.Process(ServiceProcess) != before && ready(s) == nil })
+		if err := s.Release(ServiceProcess); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, soon, "the service is ready again", func() bool { return ready(s) == nil })
 	}
 	for _, l := range pipelines {
 		for _, region := range []string{"eastus", "japaneast"} {
