@@ -66,6 +66,9 @@ func TestRegions(t *testing.T) {
 			if json.Unmarshal(w.Body.Bytes(), &got) != nil || w.Code != http.StatusOK || !reflect.DeepEqual(got, want) {
 				t.Errorf("%d\n got %s\nwant %s", w.Code, w.Body, strings.Join(strings.Fields(tt.want), ""))
 			}
+			if err := checker(t)(t, "Registries", w.Body.Bytes()); err != nil && len(c.Regions.Registries()[0].Regions) > 0 {
+				t.Errorf("not as openapi.yaml says: %v", err)
+			}
 		})
 	}
 	if w := call(newHandler(&backend{}, io.Discard), http.MethodGet, "/regions", "", "Authorization", "Bearer wrong"); w.Code != http.StatusUnauthorized {

@@ -48,6 +48,7 @@ func getRegions(t *testing.T, url, key string) (s registryStatus) {
 	if err := json.Unmarshal(body, &answer); err != nil || code != http.StatusOK || len(answer.Registries) != 1 {
 		t.Fatalf("GET /regions: %d, %v: %s", code, err, body)
 	}
+	conforms(t, "Registries", body)
 	return answer.Registries[0]
 }
 

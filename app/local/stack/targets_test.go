@@ -135,6 +135,11 @@ func TestTargets(t *testing.T) {
 			return slices.ContainsFunc(sub.all(), func(e cloudEvent) bool { return e.Type == "acr.delivery.failed" && e.ID == id })
 		})
 	}
+	for _, e := range sub.all() {
+		if e.Type == "acr.delivery.failed" {
+			conforms(t, "DeliveryFailedEvent", []byte(e.body))
+		}
+	}
 	next := acr.NewPush("shop/cart", "v2")
 	for _, region := range regions {
 		fire(t, registry, next, region, http.StatusAccepted)
