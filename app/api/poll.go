@@ -33,13 +33,14 @@ type polls struct {
 	stopping context.Context // ends every wait
 
 	mu    sync.Mutex
-	byKey map[string]*reading // that is not done
+	byKey map[string]*reading // for a moment longer than it takes
 }
 
 // reading is one result of a readFunc.
 type reading struct {
 	timer *time.Timer   // begins it
-	again bool          // somebody was woken while it ran; guarded by polls.mu
+	again bool          // somebody was woken when it had begun; guarded by polls.mu
+	over  bool          // guarded by polls.mu
 	done  chan struct{} // closed when the status is read
 
 	status notification.Status
@@ -71,7 +72,7 @@ func (ps *polls) wait(ctx context.Context, key string, read readFunc, enough fun
 func (ps *polls) next(ctx context.Context, key string, read readFunc, last *reading) *reading {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
-	if r := ps.byKey[key]; r != nil {
+	if r := ps.byKey[key]; r != nil && !r.over {
 		return r
 	}
 	pause := time.Duration(0)
@@ -84,17 +85,27 @@ func (ps *polls) next(ctx context.Context, key string, read readFunc, last *read
 		r.status, r.err = read.once(context.WithoutCancel(ctx)) // for the others, too
 		ps.mu.Lock()
 		defer ps.mu.Unlock()
-		delete(ps.byKey, key)
+		r.over = true
 		close(r.done)
+		// Until then a wake is for those who have not asked for the next one yet.
+		time.AfterFunc(pollInterval, func() { ps.forget(key, r) })
 	})
 	return r
+}
+
+func (ps *polls) forget(key string, r *reading) {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	if ps.byKey[key] == r {
+		delete(ps.byKey, key)
+	}
 }
 
 // wake makes those who wait under key read now. It never blocks.
 func (ps *polls) wake(key string) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
-	if r := ps.byKey[key]; r != nil && r.timer.Stop() {
+	if r := ps.byKey[key]; r != nil && !r.over && r.timer.Stop() {
 		r.timer.Reset(0)
 	} else if r != nil {
 		r.again = true
