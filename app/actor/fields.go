@@ -23,13 +23,23 @@ func Unmarshal(object []byte, v any) (all bool, err error) {
 	return false, json.Unmarshal(object, v)
 }
 
+// Decode decodes a JSON object into v and returns the fields that v does not have; nil for
+// none. A newer version has written them, and wants to find them again.
+func Decode[T any](object []byte, v *T) (more Fields, err error) {
+	all, err := Unmarshal(object, v)
+	if err == nil && !all {
+		more, err = Unknown[T](object)
+	}
+	return more, err
+}
+
 // Skipped is what nobody wants to know of a field.
 type Skipped struct{}
 
 func (Skipped) UnmarshalJSON([]byte) error { return nil }
 
 // Unknown returns the fields of a JSON object that T, a struct, does not have; nil for
-// none. A newer version has written them, and wants to find them again.
+// none.
 func Unknown[T any](object []byte) (more Fields, err error) {
 	if err := json.Unmarshal(object, &more); err != nil {
 		return nil, fmt.Errorf("decode fields: %w", err)

@@ -111,28 +111,21 @@ func (f *Follower) Open() []json.RawMessage {
 
 // look reads a window, and returns it with the statuses that are news to before.
 func (l *List) look(ctx context.Context, start time.Time, before *sight) (*sight, []json.RawMessage, error) {
-	id := windowID(start)
-	data, version, err := l.records.Load(ctx, id)
+	entries, version, err := l.entries(ctx, start, before.version)
 	if err != nil {
-		return nil, nil, fmt.Errorf("read list %s: %w", id, err)
+		return nil, nil, fmt.Errorf("read list %s: %w", windowID(start), err)
 	}
-	if len(data) == 0 || version == before.version {
+	if version == "" || version == before.version {
 		return before, nil, nil
-	}
-	var w struct {
-		Entries []Listed `json:"entries"`
-	}
-	if err := json.Unmarshal(data, &w); err != nil {
-		return nil, nil, fmt.Errorf("read list %s: %w", id, err)
 	}
 	var news []json.RawMessage
 	now := &sight{version: version, saves: map[string]int{}, open: map[string]json.RawMessage{}}
-	for _, e := range w.Entries {
+	for _, e := range entries {
 		var s struct {
 			Status replication.Status `json:"status"`
 		}
 		if err := json.Unmarshal(e.Status, &s); err != nil {
-			return nil, nil, fmt.Errorf("read list %s: %w", id, err)
+			return nil, nil, fmt.Errorf("read list %s: %w", windowID(start), err)
 		}
 		now.saves[e.ID] = e.Saves
 		now.waiting = now.waiting || s.Status == replication.Collecting || s.Status == replication.TimedOut

@@ -119,23 +119,30 @@ func (q Query) matches(s status) bool {
 		(q.After.StartedAt.IsZero() || s.position().compare(q.After) > 0)
 }
 
-// read returns what began in the ten minutes from start, in the order of the list.
-func (l *List) read(ctx context.Context, start time.Time) (statuses []status, err error) {
-	id := windowID(start)
+// entries reads a window, unless it still is what had that version. There is no version
+// where there is no window.
+func (l *List) entries(ctx context.Context, start time.Time, known string) (entries []Listed, version string, err error) {
+	data, version, err := l.records.Load(ctx, windowID(start))
+	if err != nil || len(data) == 0 || known != "" && version == known {
+		return nil, version, err
+	}
 	var w struct {
 		Entries []Listed `json:"entries"`
 	}
-	data, _, err := l.records.Load(ctx, id)
-	if err == nil && len(data) > 0 {
-		err = json.Unmarshal(data, &w)
-	}
-	for _, e := range w.Entries {
+	err = json.Unmarshal(data, &w)
+	return w.Entries, version, err
+}
+
+// read returns what began in the ten minutes from start, in the order of the list.
+func (l *List) read(ctx context.Context, start time.Time) (statuses []status, err error) {
+	entries, _, err := l.entries(ctx, start, "")
+	for _, e := range entries {
 		s := status{data: e.Status}
 		err = errors.Join(err, json.Unmarshal(e.Status, &s))
 		statuses = append(statuses, s)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read list %s: %w", id, err)
+		return nil, fmt.Errorf("read list %s: %w", windowID(start), err)
 	}
 	slices.SortFunc(statuses, func(a, b status) int { return a.position().compare(b.position()) })
 	return statuses, nil

@@ -66,11 +66,8 @@ type entry struct {
 	more actor.Fields
 }
 
-func (e *entry) UnmarshalJSON(data []byte) error {
-	all, err := actor.Unmarshal(data, &e.Listed)
-	if err == nil && !all {
-		e.more, err = actor.Unknown[Listed](data)
-	}
+func (e *entry) UnmarshalJSON(data []byte) (err error) {
+	e.more, err = actor.Decode(data, &e.Listed)
 	return err
 }
 
@@ -80,10 +77,7 @@ func decodeWindow(data []byte) (w window, err error) {
 	if len(data) == 0 {
 		return w, nil
 	}
-	all, err := actor.Unmarshal(data, &w)
-	if err == nil && !all {
-		w.more, err = actor.Unknown[window](data)
-	}
+	w.more, err = actor.Decode(data, &w)
 	return w, err
 }
 

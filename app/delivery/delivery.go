@@ -194,7 +194,7 @@ func (a *Actor) report(ctx context.Context, id string, s State) error { // 5
 func load(ctx context.Context, records actor.Reader, id string) (s State, version string, err error) {
 	data, version, err := records.Load(ctx, id)
 	if err == nil && len(data) > 0 {
-		if s, err = decode(data); err == nil && (!s.Exists() || s.Target == "" || s.Phase == "") {
+		if s.more, err = actor.Decode(data, &s); err == nil && (!s.Exists() || s.Target == "" || s.Phase == "") {
 			err = errors.New("no delivery of ours")
 		}
 	}
@@ -206,14 +206,6 @@ func load(ctx context.Context, records actor.Reader, id string) (s State, versio
 
 // format is the number of the format of records that this version writes.
 const format = 1
-
-func decode(data []byte) (s State, err error) {
-	all, err := actor.Unmarshal(data, &s)
-	if err == nil && !all {
-		s.more, err = actor.Unknown[State](data)
-	}
-	return s, err
-}
 
 // save registers a new reminder, if there is an attempt to come, or no reminder yet, and
 // then saves the record that names it. It returns that record.

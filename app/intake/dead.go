@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"time"
@@ -40,6 +39,8 @@ type deadRecord struct {
 	Format int `json:"format"`
 	DeadSummary
 	Counted []string `json:"counted"` // hashes of the last events: a message may come again
+
+	more actor.Fields // of a newer version
 }
 
 // unknownID stands for the id of a message that has none.
@@ -52,38 +53,35 @@ func shortHash(s string) string {
 
 // Summary reads the record.
 func (d *DeadLetters) Summary(ctx context.Context) (DeadSummary, error) {
-	r, _, _, err := d.load(ctx)
+	r, _, err := d.load(ctx)
 	return r.DeadSummary, err
 }
 
 // Add counts a dead letter, unless its event is counted already. A nil error means that
 // the record has it.
 func (d *DeadLetters) Add(ctx context.Context, letter DeadLetter) error {
-	r, data, version, err := d.load(ctx)
+	r, version, err := d.load(ctx)
 	hash := shortHash(letter.Event)
 	if err != nil || slices.Contains(r.Counted, hash) {
 		return err
 	}
-	known, err := json.Marshal(r)
-	if err != nil {
-		return fmt.Errorf("encode dead letters: %w", err)
-	}
 	letter.Event, letter.Reason = letter.Event[:min(len(letter.Event), deadText)], letter.Reason[:min(len(letter.Reason), deadText)]
 	r.Format, r.Count, r.Last = deadFormat, r.Count+1, &letter
 	r.Counted = append(r.Counted[max(0, len(r.Counted)-deadKnown+1):], hash)
-	next, err := json.Marshal(r)
+	data, err := actor.Marshal(r, r.more)
 	if err != nil {
 		return fmt.Errorf("encode dead letters: %w", err)
 	}
-	return d.Records.Save(ctx, deadKey, actor.KeepUnknown(data, known, next), version)
+	return d.Records.Save(ctx, deadKey, data, version)
 }
 
-func (d *DeadLetters) load(ctx context.Context) (r deadRecord, data []byte, version string, err error) {
-	if data, version, err = d.Records.Load(ctx, deadKey); err == nil && len(data) > 0 {
-		err = json.Unmarshal(data, &r)
+func (d *DeadLetters) load(ctx context.Context) (r deadRecord, version string, err error) {
+	data, version, err := d.Records.Load(ctx, deadKey)
+	if err == nil && len(data) > 0 {
+		r.more, err = actor.Decode(data, &r)
 	}
 	if err != nil {
-		return r, nil, "", fmt.Errorf("read dead letters: %w", err)
+		return deadRecord{}, "", fmt.Errorf("read dead letters: %w", err)
 	}
-	return r, data, version, nil
+	return r, version, nil
 }
