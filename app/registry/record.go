@@ -6,7 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"allregions/app/actor"
 	"allregions/app/replication"
 )
 
@@ -113,7 +112,7 @@ func (r record) replace(old []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return actor.KeepUnknown(old, known, data), nil
+	return keepUnknown(old, known, data), nil
 }
 
 // decodeRecord reads what encode wrote; no data is the zero record.

@@ -1,14 +1,14 @@
-package actor
+package registry
 
 import (
 	"bytes"
 	"encoding/json"
 )
 
-// KeepUnknown returns the JSON of data, with the fields that old has and this version does
+// keepUnknown returns the JSON of data, with the fields that old has and this version does
 // not know, at any depth of objects; a list is a value. Known is old as this version
 // decodes and encodes it.
-func KeepUnknown(old, known, data []byte) []byte {
+func keepUnknown(old, known, data []byte) []byte {
 	var was, knew, is map[string]json.RawMessage
 	if !object(old, &was) || !object(data, &is) {
 		return data
@@ -18,7 +18,7 @@ func KeepUnknown(old, known, data []byte) []byte {
 		now, ok := is[name]
 		switch _, ours := knew[name]; {
 		case ok:
-			is[name] = KeepUnknown(value, knew[name], now)
+			is[name] = keepUnknown(value, knew[name], now)
 		case !ours:
 			is[name] = value
 		}

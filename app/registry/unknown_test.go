@@ -1,4 +1,4 @@
-package actor
+package registry
 
 import "testing"
 
@@ -15,7 +15,7 @@ func TestKeepUnknown(t *testing.T) {
 		{"no object any more", `{"a":{"x":2}}`, `{"a":{}}`, `{"a":null}`, `{"a":null}`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if got := string(KeepUnknown([]byte(tt.old), []byte(tt.known), []byte(tt.data))); got != tt.want {
+			if got := string(keepUnknown([]byte(tt.old), []byte(tt.known), []byte(tt.data))); got != tt.want {
 				t.Errorf("got %s, want %s", got, tt.want)
 			}
 		})
