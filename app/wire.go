@@ -13,6 +13,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
 
+	"allregions/app/actor"
 	"allregions/app/api"
 	"allregions/app/catalog"
 	"allregions/app/delivery"
@@ -148,7 +149,7 @@ func (w wiring) connect(in registry.Intake) (connected, error) {
 		replicas: view.Replicas,
 		eventLog: eventLog,
 		run:      []func(context.Context){view.Follow, worker.Run},
-		actor:    []sidecar.Actor{{Type: registry.ActorType, Methods: a.Methods(), Remind: a.Remind}},
+		actor:    []sidecar.Actor{{Type: registry.ActorType, Methods: a.Methods(), Remind: actor.Whole(a.Remind)}},
 	}, nil
 }
 
@@ -223,7 +224,7 @@ func (w wiring) recent(notifications catalog.Notifications) sidecar.Actor {
 		Now:           now,
 		Log:           w.log,
 	}
-	return sidecar.Actor{Type: catalog.RecentType, Methods: a.Methods(), Remind: a.Remind}
+	return sidecar.Actor{Type: catalog.RecentType, Methods: a.Methods(), Remind: actor.Whole(a.Remind)}
 }
 
 // peer is nil if no address of the other replicas is known.
@@ -286,7 +287,7 @@ func (w wiring) deliveries(client *notification.Client) (*delivery.Dispatcher, s
 	return out, sidecar.Actor{
 		Type:        delivery.ActorType,
 		Methods:     a.Methods(),
-		Remind:      a.Remind,
+		Remind:      actor.Whole(a.Remind),
 		TurnTimeout: targets.Longest() + 10*time.Second, // the attempt is a part of the turn
 	}
 }

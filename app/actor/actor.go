@@ -81,5 +81,14 @@ type Turn struct {
 	Settle func(context.Context)
 }
 
+// Remind is called with an actor's id and the name of the reminder that fires: that is a
+// turn, too. Nobody reads its reply.
+type Remind func(ctx context.Context, id, name string) (Turn, error)
+
+// Whole is a Remind that leaves nothing to do when it returns.
+func Whole(remind func(ctx context.Context, id, name string) error) Remind {
+	return func(ctx context.Context, id, name string) (Turn, error) { return Turn{}, remind(ctx, id, name) }
+}
+
 // Method is a method of an actor: each call of it is a turn.
 type Method func(ctx context.Context, id string, body []byte) (Turn, error)

@@ -15,9 +15,10 @@ import (
 )
 
 const (
-	sendPause    = time.Second     // before a call to a window: what comes meanwhile goes together
-	maxSendPause = 3 * time.Second // the same, if calls take long
-	sendShare    = 20              // a pause is at least so many times as long as the call before it
+	sendPause    = time.Second      // before a call to a window: what comes meanwhile goes together
+	maxSendPause = 3 * time.Second  // the same, if calls take long
+	sendShare    = 20               // a pause is at least so many times as long as the call before it
+	callLimit    = 15 * time.Second // for a call: a full window is a megabyte, and must get through when everything is slow, too
 )
 
 // List is the list of notifications, as one replica writes and reads it. It sends what
@@ -133,7 +134,7 @@ func (l *List) call(id string, b batch) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), writeLimit)
+	ctx, cancel := context.WithTimeout(context.Background(), callLimit)
 	defer cancel()
 	_, err = l.actors.Invoke(ctx, id, methodAdd, body)
 	return err

@@ -49,7 +49,7 @@ func (w world) Invoke(ctx context.Context, id, method string, body []byte) ([]by
 // pass lets time go by, firing reminders on the way.
 func (w world) pass(t *testing.T, d time.Duration) {
 	t.Helper()
-	for _, err := range w.Pass(d, "n1", func(name string) error { return w.actor().Remind(t.Context(), "n1", name) }) {
+	for _, err := range w.Pass(d, "n1", func(name string) error { return fake.Fire(t.Context(), w.actor().Remind, "n1", name) }) {
 		t.Errorf("reminder: %v", err)
 	}
 }

@@ -12,9 +12,11 @@ import (
 )
 
 func runChaos(ctx context.Context, args []string) error {
-	o := chaos.Options{Timeout: 8 * time.Second, Regions: demoRegions, Log: os.Stderr}
+	o := chaos.Options{Regions: demoRegions, Log: os.Stderr}
 	flags := flag.NewFlagSet("chaos", flag.ContinueOnError)
 	minutes := flags.Float64("minutes", 5, "how long webhooks are sent and things fail")
+	flags.IntVar(&o.Soak, "soak", 0, "instead: send at least so many notifications to one replica, and kill everything every two minutes")
+	flags.DurationVar(&o.Timeout, "timeout", 8*time.Second, "of notifications")
 	flags.Uint64Var(&o.Seed, "seed", 0, "repeats the pushes and the faults of another run (default: a new one)")
 	flags.BoolVar(&o.Keep, "keep", false, "keep the logs and the record although all was well")
 	if err := parse(flags, args); err != nil {
@@ -22,6 +24,9 @@ func runChaos(ctx context.Context, args []string) error {
 	}
 	if *minutes < 0.25 || *minutes > 24*60 {
 		return fmt.Errorf("-minutes: %v is not between 0.25 and a day", *minutes)
+	}
+	if o.Soak < 0 || o.Soak > 1_000_000 {
+		return fmt.Errorf("-soak: %d is not between 0 and a million", o.Soak)
 	}
 	o.Length = time.Duration(*minutes * float64(time.Minute))
 	for o.Seed == 0 {

@@ -69,11 +69,6 @@ const (
 	// CallTimeout is queued. A broker's first connection takes a second or two.
 	followTimeout = CallTimeout - 500*time.Millisecond
 
-	// settleTimeout bounds how long the reminder's turn waits until index and list are
-	// written, because events wait for that turn. The list takes a second, or a few under
-	// load.
-	settleTimeout = 5 * time.Second
-
 	// eventLogTimeout bounds the reading of ACR's event log. Nobody waits for the
 	// reminder's turn.
 	eventLogTimeout = 8 * time.Second
@@ -197,13 +192,16 @@ func (a *Actor) addEvent(ctx context.Context, e replication.Event, plan replicat
 			settle, err = a.followEvent(after, r, len(d.New) > 0)
 			a.logUnfinished(after, e.ID, err)
 		}
-		turn.Settle = func(after context.Context) {
-			if settle != nil {
-				a.logUnfinished(after, e.ID, settle(after))
-			}
-		}
+		turn.Settle = func(after context.Context) { a.finish(after, e.ID, settle) }
 	}
 	return turn, d, err
+}
+
+// finish does 6 and 7, if it is time for that: then settle is not nil.
+func (a *Actor) finish(ctx context.Context, id string, settle func(context.Context) error) {
+	if settle != nil {
+		a.logUnfinished(ctx, id, settle(ctx))
+	}
 }
 
 // annotated returns s with what belongs to the outcomes that before has not.
@@ -254,21 +252,23 @@ func (a *Actor) followEvent(ctx context.Context, r record, publish bool) (settle
 // Remind is the turn of the reminder with that name: it decides what is due, and
 // repeats what an earlier turn could not finish. Firings that were missed may all come
 // at once; a second one finds nothing to do. A reminder that the record does not name
-// removes itself, in time. After an error Dapr tries again.
-func (a *Actor) Remind(ctx context.Context, id, name string) error {
+// removes itself, in time. After an error Dapr tries again. Events do not wait until
+// index and list are written.
+func (a *Actor) Remind(ctx context.Context, id, name string) (turn actor.Turn, err error) {
 	ctx, span := a.startSpan(ctx, "reminder", trace.WithNewRoot(), trace.WithAttributes(attrNotification.String(id)))
-	d, err := a.remind(ctx, id, name)
+	d, settle, err := a.remind(ctx, id, name)
 	endTurn(span, d, err)
 	if err != nil {
-		return fmt.Errorf("reminder of %s: %w", id, err)
+		return turn, fmt.Errorf("reminder of %s: %w", id, err)
 	}
-	return nil
+	turn.Settle = func(after context.Context) { a.finish(after, id, settle) }
+	return turn, nil
 }
 
-func (a *Actor) remind(ctx context.Context, id, name string) (d replication.Decision, err error) {
+func (a *Actor) remind(ctx context.Context, id, name string) (d replication.Decision, settle func(context.Context) error, err error) {
 	before, err := a.load(ctx, id) // 1
 	if err != nil {
-		return d, err
+		return d, nil, err
 	}
 	now := a.Now()
 	r := before.record
@@ -280,14 +280,14 @@ func (a *Actor) remind(ctx context.Context, id, name string) (d replication.Deci
 		if actor.Orphaned(name, now) {
 			err = a.unregister(ctx, id, name)
 		}
-		return d, err
+		return d, nil, err
 	}
 	r.State, d = a.decideDue(ctx, before.State, now)
 	if d.Changed || adopted {
 		r.Saves++
 		r.State = a.annotated(ctx, before.State, r.State)
 		if err := a.save(ctx, before, r, d); err != nil { // 3
-			return d, err
+			return d, nil, err
 		}
 	}
 	level := slog.LevelDebug // a firing that decides nothing is not worth a line
@@ -299,9 +299,10 @@ func (a *Actor) remind(ctx context.Context, id, name string) (d replication.Deci
 		a.logOther(ctx, r.State)
 	}
 	if r.Status() != replication.Collecting {
-		a.logUnfinished(ctx, id, a.followReminder(ctx, len(before.Unpublished()), r))
+		settle, err = a.followReminder(ctx, len(before.Unpublished()), r)
+		a.logUnfinished(ctx, id, err)
 	}
-	return d, nil
+	return d, settle, nil
 }
 
 // decideDue decides what the time decides. Before a timeout it reads what ACR has fired
@@ -364,10 +365,11 @@ func (a *Actor) logOther(ctx context.Context, s replication.State) {
 		slog.String("notification", s.First.ID), slog.String("other", id), slog.Any("regions", regions))
 }
 
-// followReminder does 5 to 7 for the reminder's turn, of which unfinished outcomes were
-// decided by an earlier one. It saves that outcomes are published before the reminder
-// may go: a firing that finds them unpublished publishes them again.
-func (a *Actor) followReminder(ctx context.Context, unfinished int, r record) error {
+// followReminder does 5 for the reminder's turn, of which unfinished outcomes were
+// decided by an earlier one, and returns what does 6 and 7. It saves that outcomes are
+// published before the reminder may go: a firing that finds them unpublished publishes
+// them again.
+func (a *Actor) followReminder(ctx context.Context, unfinished int, r record) (settle func(context.Context) error, err error) {
 	settled := a.Catalog.Send(entries(r.State), listed(r))
 	s, err := a.publishAll(ctx, r.State) // 5
 	published := len(r.Unpublished()) - len(s.Unpublished())
@@ -380,11 +382,9 @@ func (a *Actor) followReminder(ctx context.Context, unfinished int, r record) er
 		err = errors.Join(err, a.savePublished(ctx, s))
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
-	defer cancel()
-	return a.settle(ctx, r, settled)
+	return func(ctx context.Context) error { return a.settle(ctx, r, settled) }, nil
 }
 
 // savePublished saves which outcomes s shows as published. It loads the record again,

@@ -96,7 +96,7 @@ func (w *world) addTo(t *testing.T, a *Actor, e replication.Event) (accepted boo
 // pass lets time go by, firing reminders on the way.
 func (w *world) pass(t *testing.T, d time.Duration) {
 	t.Helper()
-	for _, err := range w.Pass(d, "n1", func(name string) error { return w.actor().Remind(t.Context(), "n1", name) }) {
+	for _, err := range w.Pass(d, "n1", func(name string) error { return fake.Fire(t.Context(), w.actor().Remind, "n1", name) }) {
 		t.Errorf("reminder: %v", err)
 	}
 	if w.Period != 0 && w.Period != Period {
@@ -323,7 +323,7 @@ func TestFiringBeforeDue(t *testing.T) {
 	w.wrote(t, "register", "save")
 	for _, after := range []time.Duration{0, plan.Timeout, plan.Timeout + plan.Grace() - 1} {
 		w.Now = t0.Add(after)
-		if err := w.actor().Remind(t.Context(), "n1", name); err != nil {
+		if err := fake.Fire(t.Context(), w.actor().Remind, "n1", name); err != nil {
 			t.Error(err)
 		}
 	}
@@ -799,9 +799,9 @@ func TestTheSameReminderTwiceAtOnce(t *testing.T) {
 					t.Errorf("call %d is %s", n, call)
 				}
 				w.Before = nil
-				second = w.actor().Remind(t.Context(), "n1", name)
+				second = fake.Fire(t.Context(), w.actor().Remind, "n1", name)
 			}
-			first := w.actor().Remind(t.Context(), "n1", name)
+			first := fake.Fire(t.Context(), w.actor().Remind, "n1", name)
 			if second != nil || w.Before != nil {
 				t.Errorf("the second firing: %v", second)
 			}
@@ -811,7 +811,7 @@ func TestTheSameReminderTwiceAtOnce(t *testing.T) {
 			if first != nil {
 				w.published(t, replication.TimedOut)
 			}
-			if err := w.actor().Remind(t.Context(), "n1", name); err != nil { // Dapr tries again
+			if err := fake.Fire(t.Context(), w.actor().Remind, "n1", name); err != nil { // Dapr tries again
 				t.Errorf("the third firing: %v", err)
 			}
 			w.Writes = nil
@@ -908,12 +908,12 @@ func TestLoadFails(t *testing.T) {
 	name := w.state(t).Reminder
 	w.Now = due
 	w.FailRead = fake.At(0, fake.Lost)
-	if err := w.actor().Remind(t.Context(), "n1", name); !errors.Is(err, fake.Err) {
+	if err := fake.Fire(t.Context(), w.actor().Remind, "n1", name); !errors.Is(err, fake.Err) {
 		t.Errorf("a firing: %v", err)
 	}
 	w.wrote(t)
 	w.FailRead = fake.At(1, fake.Lost) // before it saves what is published
-	if err := w.actor().Remind(t.Context(), "n1", name); err != nil {
+	if err := fake.Fire(t.Context(), w.actor().Remind, "n1", name); err != nil {
 		t.Error(err)
 	}
 	w.wrote(t, "save", "publish n1/timedOut")
@@ -951,7 +951,7 @@ func TestIndexIsSentByEveryTurnThatSaves(t *testing.T) {
 	differs.Digest = "sha256:bb"
 	w.addTo(t, a, differs)
 	sent("a region that says something else", true)
-	if err := a.Remind(t.Context(), "n1", w.state(t).Reminder); err != nil {
+	if err := fake.Fire(t.Context(), a.Remind, "n1", w.state(t).Reminder); err != nil {
 		t.Fatal(err)
 	}
 	sent("a firing before it is due", false)
@@ -1006,12 +1006,12 @@ func TestConcludedIsTold(t *testing.T) {
 	a.Records, a.Reminders, a.Topic, a.Catalog, a.Now = w, w, w, w, func() time.Time { return w.Now }
 	w.addTo(t, a, event("eastus"))
 	w.Fail = lose("save")
-	w.Pass(due.Sub(w.Now), "n1", func(name string) error { return a.Remind(t.Context(), "n1", name) })
+	w.Pass(due.Sub(w.Now), "n1", func(name string) error { return fake.Fire(t.Context(), a.Remind, "n1", name) })
 	if len(told) != 0 {
 		t.Errorf("told of an outcome that is not saved: %q", told)
 	}
 	w.Fail = nil
-	w.Pass(time.Hour, "n1", func(name string) error { return a.Remind(t.Context(), "n1", name) })
+	w.Pass(time.Hour, "n1", func(name string) error { return fake.Fire(t.Context(), a.Remind, "n1", name) })
 	if want := []string{"n1"}; !slices.Equal(told, want) {
 		t.Errorf("timedOut: told %q, want %q", told, want)
 	}
@@ -1161,7 +1161,7 @@ func TestBrokenInputToTheActor(t *testing.T) {
 		if turn, err := w.actor().add(t.Context(), "n1", addBody(t, event("eastus"))); err == nil || turn.After != nil {
 			t.Errorf("an event over %s: %s, %v", broken, turn.Reply, err)
 		}
-		if err := w.actor().Remind(t.Context(), "n1", "check-1"); err == nil {
+		if err := fake.Fire(t.Context(), w.actor().Remind, "n1", "check-1"); err == nil {
 			t.Errorf("a reminder of %s: no error", broken)
 		}
 	}
@@ -1312,6 +1312,29 @@ func TestDeafAfterTheSave(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A firing does not hold the actor until index and list are written: events come meanwhile.
+func TestAFiringDoesNotWaitForTheList(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.add(t, "westeurope")
+		w.Now = due
+		a := w.actor()
+		a.Catalog = deaf{w}
+		begin := time.Now()
+		turn, err := a.Remind(t.Context(), "n1", w.state(t).Reminder)
+		if err != nil || time.Since(begin) != 0 {
+			t.Fatalf("%v after %v", err, time.Since(begin))
+		}
+		w.published(t, replication.TimedOut)
+		settling, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		turn.Settle(settling)
+		if time.Since(begin) != time.Second || len(w.Reminders) != 1 {
+			t.Errorf("settled after %v, reminders %v", time.Since(begin), w.Reminders)
+		}
+	})
 }
 
 // deaf never answers.
@@ -1618,7 +1641,7 @@ func TestEventLogIsAskedBeforeTheTimeout(t *testing.T) {
 				told := 0
 				a.Concluded = func(string) { told++ }
 				begin := time.Now()
-				if err := a.Remind(t.Context(), "n1", w.state(t).Reminder); err != nil || time.Since(begin) != tt.took || tt.took > 10*time.Second {
+				if err := fake.Fire(t.Context(), a.Remind, "n1", w.state(t).Reminder); err != nil || time.Since(begin) != tt.took || tt.took > 10*time.Second {
 					t.Errorf("%v after %v", err, time.Since(begin))
 				}
 				if want := []string{fmt.Sprint(missing)}; !slices.Equal(tt.log.asked, want) {
@@ -1677,7 +1700,7 @@ func TestOtherNotificationOfTheImage(t *testing.T) {
 			if tt.fails {
 				w.FailRead = func(n int, _ string) fake.Failure { return map[bool]fake.Failure{true: fake.Lost}[n > 1] }
 			}
-			if err := a.Remind(t.Context(), "n1", w.state(t).Reminder); err != nil && !tt.fails {
+			if err := fake.Fire(t.Context(), a.Remind, "n1", w.state(t).Reminder); err != nil && !tt.fails {
 				t.Error(err)
 			}
 			if got := strings.Contains(log.String(), "level=ERROR"); got != tt.want {
@@ -1703,7 +1726,7 @@ func TestWhenTheEventLogIsAsked(t *testing.T) {
 	}
 	remind := func() {
 		t.Helper()
-		if err := a.Remind(t.Context(), "n1", w.state(t).Reminder); err != nil {
+		if err := fake.Fire(t.Context(), a.Remind, "n1", w.state(t).Reminder); err != nil {
 			t.Error(err)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"allregions/app/notification/fake"
 	"allregions/app/replication"
 )
 
@@ -38,7 +39,7 @@ func (o *observed) add(t *testing.T, r replication.Region) {
 
 func (o *observed) pass(t *testing.T, d time.Duration) {
 	t.Helper()
-	for _, err := range o.Pass(d, "n1", func(name string) error { return o.actor().Remind(t.Context(), "n1", name) }) {
+	for _, err := range o.Pass(d, "n1", func(name string) error { return fake.Fire(t.Context(), o.actor().Remind, "n1", name) }) {
 		t.Error(err)
 	}
 }

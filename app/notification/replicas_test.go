@@ -29,7 +29,7 @@ func TestATimeoutSaysWhatAzureThinks(t *testing.T) {
 	w.Now = due
 	remind := func() {
 		t.Helper()
-		if err := a.Remind(t.Context(), "n1", w.state(t).Reminder); err != nil {
+		if err := fake.Fire(t.Context(), a.Remind, "n1", w.state(t).Reminder); err != nil {
 			t.Error(err)
 		}
 	}

@@ -128,7 +128,7 @@ func TestTraceOfARepeatedPublication(t *testing.T) {
 		w.add(t, t.Context(), r)
 	}
 	first = string(w.Events["n1/replicated"])
-	for _, err := range w.Pass(time.Hour, "n1", func(name string) error { return w.actor().Remind(t.Context(), "n1", name) }) {
+	for _, err := range w.Pass(time.Hour, "n1", func(name string) error { return fake.Fire(t.Context(), w.actor().Remind, "n1", name) }) {
 		t.Error(err)
 	}
 	turns, reminders, publications := w.named("turn"), w.named("reminder"), w.named("publish")
@@ -166,7 +166,7 @@ func TestTraceIsNotInvented(t *testing.T) {
 	w.world.add(t, "eastus")
 	w.world.add(t, "japaneast")
 	w.Fail = nil
-	for _, err := range w.Pass(time.Hour, "n1", func(name string) error { return w.actor().Remind(t.Context(), "n1", name) }) {
+	for _, err := range w.Pass(time.Hour, "n1", func(name string) error { return fake.Fire(t.Context(), w.actor().Remind, "n1", name) }) {
 		t.Error(err)
 	}
 	if e := string(w.Events["n1/replicated"]); e == "" || strings.Contains(e, "trace") {

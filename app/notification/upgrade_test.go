@@ -161,7 +161,7 @@ func TestReminderIsAdopted(t *testing.T) {
 		w.add(t, "eastus")
 		nameless(t, w)
 		name, _ := w.Newest("n1")
-		if err := w.actor().Remind(t.Context(), "n1", name); err != nil || w.state(t).Reminder != name {
+		if err := fake.Fire(t.Context(), w.actor().Remind, "n1", name); err != nil || w.state(t).Reminder != name {
 			t.Errorf("the record names %q, %v", w.state(t).Reminder, err)
 		}
 		w.passTo(t, due)

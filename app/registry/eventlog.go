@@ -19,6 +19,7 @@ import (
 // back one reading goes.
 const (
 	logFreshness      = 2 * time.Second
+	logShare          = 10 // so many times what the reading took, if that is more: after an outage, reading must not be all that is done
 	webhooksFreshness = 30 * time.Second
 	maxLogPages       = 20
 )
@@ -87,8 +88,16 @@ func (l *EventLog) toAsk(ctx context.Context) (map[replication.Region][]string, 
 }
 
 // newerThan accepts what was read without an error less than most ago.
-func newerThan(most time.Duration) func(time.Duration, error) bool {
-	return func(age time.Duration, err error) bool { return err == nil && age < most }
+func newerThan(most time.Duration) func(time.Duration, reading) bool {
+	return func(age time.Duration, last reading) bool { return last.err == nil && age < most }
+}
+
+// freshLog accepts a reading of a log. One that failed counts, too, unless its caller had
+// hardly any time for it: else thousands of notifications would ask in vain, one after
+// another.
+func freshLog(age time.Duration, last reading) bool {
+	hurried := errors.Is(last.err, context.DeadlineExceeded) || errors.Is(last.err, context.Canceled)
+	return age < max(logFreshness, logShare*last.took) && (!hurried || last.took >= logFreshness)
 }
 
 // find looks for a notification in the records of a region's webhooks.
@@ -107,7 +116,7 @@ func (l *EventLog) find(ctx context.Context, id string, webhooks []string) (firi
 			return byID, err
 		}
 		reading, _ := l.records.LoadOrStore(name, newShared[map[string]firing](l.now))
-		records, err := reading.(*shared[map[string]firing]).get(ctx, newerThan(logFreshness), read)
+		records, err := reading.(*shared[map[string]firing]).get(ctx, freshLog, read)
 		if r, ok := records[id]; ok {
 			return r, true, nil
 		}

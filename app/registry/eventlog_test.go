@@ -3,6 +3,7 @@ package registry
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -154,6 +155,31 @@ func TestEventLogIsShared(t *testing.T) {
 			t.Errorf("%d lists", f.lists)
 		}
 	})
+}
+
+// What a reading of a log costs, and whether it failed, says how long it counts.
+func TestFreshLog(t *testing.T) {
+	broken, hurried := errors.New("403"), fmt.Errorf("read: %w", context.DeadlineExceeded)
+	for _, tt := range []struct {
+		name string
+		took time.Duration
+		err  error
+		want time.Duration
+	}{
+		{"quick", time.Second / 10, nil, 2 * time.Second},
+		{"slow", time.Second, nil, 10 * time.Second},
+		{"refused", 0, broken, 2 * time.Second},
+		{"refused slowly", time.Second, broken, 10 * time.Second},
+		{"of a caller in a hurry", time.Second, hurried, 0},
+		{"not done in time", 8 * time.Second, hurried, 80 * time.Second},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			last := reading{t0, tt.took, tt.err}
+			if tt.want > 0 && !freshLog(tt.want-1, last) || freshLog(tt.want, last) {
+				t.Errorf("fresh before %v: %v, at %v: %v", tt.want, freshLog(tt.want-1, last), tt.want, freshLog(tt.want, last))
+			}
+		})
+	}
 }
 
 // Who cannot wait does not, and the error of one is not that of the next.

@@ -13,17 +13,23 @@ type shared[T any] struct {
 	slot chan struct{} // has room for the one who reads; it guards what follows
 
 	value T
+	last  reading
+}
+
+// reading is when the last one was, and how it went; zero before the first.
+type reading struct {
+	began time.Time
+	took  time.Duration
 	err   error
-	began time.Time // when the last reading did; zero before the first
 }
 
 func newShared[T any](now func() time.Time) *shared[T] {
 	return &shared[T]{now: now, slot: make(chan struct{}, 1)}
 }
 
-// get returns the last reading, if fresh accepts its age and error, and reads otherwise.
+// get returns the last reading, if fresh accepts it at its age, and reads otherwise.
 // Meanwhile others wait, each as long as its own context lasts.
-func (s *shared[T]) get(ctx context.Context, fresh func(age time.Duration, err error) bool, read func(context.Context) (T, error)) (T, error) {
+func (s *shared[T]) get(ctx context.Context, fresh func(age time.Duration, last reading) bool, read func(context.Context) (T, error)) (T, error) {
 	select {
 	case s.slot <- struct{}{}:
 		defer func() { <-s.slot }()
@@ -32,9 +38,9 @@ func (s *shared[T]) get(ctx context.Context, fresh func(age time.Duration, err e
 		return none, context.Cause(ctx)
 	}
 	now := s.now()
-	if s.began.IsZero() || !fresh(now.Sub(s.began), s.err) {
-		s.began = now
-		s.value, s.err = read(ctx)
+	if s.last.began.IsZero() || !fresh(now.Sub(s.last.began), s.last) {
+		value, err := read(ctx)
+		s.value, s.last = value, reading{now, s.now().Sub(now), err}
 	}
-	return s.value, s.err
+	return s.value, s.last.err
 }

@@ -100,7 +100,7 @@ func (w *Worker) Run(ctx context.Context) {
 func (w *Worker) Recheck(ctx context.Context, region replication.Region) bool {
 	ctx, cancel := context.WithTimeout(ctx, recheckTimeout)
 	defer cancel()
-	w.rechecks.get(ctx, func(age time.Duration, _ error) bool { return age < recheckInterval }, func(ctx context.Context) (none struct{}, err error) {
+	w.rechecks.get(ctx, func(age time.Duration, _ reading) bool { return age < recheckInterval }, func(ctx context.Context) (none struct{}, err error) {
 		r, answer, err := w.call(ctx, methodRecheck, result{})
 		if answer.Decision.granted() {
 			w.Wake()

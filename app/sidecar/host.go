@@ -37,9 +37,9 @@ type Actor struct {
 	// reaches the caller as text, and nothing follows it.
 	Methods map[string]actor.Method
 
-	// Remind is called with the actor's id and the reminder's name. After an
-	// error Dapr tries a firing three times more, a second apart.
-	Remind func(ctx context.Context, id, name string) error
+	// Remind is called when a reminder fires. After an error Dapr tries a firing three
+	// times more, a second apart.
+	Remind actor.Remind
 
 	// TurnTimeout is how long a turn may take; 0 is 20 s.
 	TurnTimeout time.Duration
@@ -136,7 +136,7 @@ func (h *Host) remind(a Actor) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		id := r.PathValue("id")
 		h.turn(r.Context(), w, a, id, func(ctx context.Context) (actor.Turn, error) {
-			return actor.Turn{}, a.Remind(ctx, id, r.PathValue("name"))
+			return a.Remind(ctx, id, r.PathValue("name"))
 		})
 	}
 }
@@ -159,6 +159,9 @@ func (h *Host) turn(ctx context.Context, w http.ResponseWriter, a Actor, id stri
 	}
 	if t.After == nil {
 		w.Write(t.Reply)
+		if t.Settle != nil {
+			h.follows.Go(func() { h.settle(ctx, t) })
+		}
 		return
 	}
 	select {

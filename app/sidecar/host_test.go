@@ -49,12 +49,12 @@ func TestHostAnswersDapr(t *testing.T) {
 				return actor.Turn{}, errors.New("the reason")
 			},
 		},
-		Remind: func(_ context.Context, id, name string) error {
+		Remind: actor.Whole(func(_ context.Context, id, name string) error {
 			if name != "check" {
 				return errors.New(id + " has no reminder " + name)
 			}
 			return nil
-		},
+		}),
 	})
 	for _, tt := range []struct {
 		method, target, body string
@@ -160,10 +160,10 @@ type follower struct {
 
 func newFollower(t *testing.T) *follower {
 	f := &follower{t: t}
-	f.host = newTestHost(Actor{Methods: map[string]actor.Method{"Work": f.work}, Remind: func(_ context.Context, id, _ string) error {
+	f.host = newTestHost(Actor{Methods: map[string]actor.Method{"Work": f.work}, Remind: actor.Whole(func(_ context.Context, id, _ string) error {
 		f.note("remind " + id)
 		return nil
-	}})
+	})})
 	return f
 }
 
@@ -353,10 +353,10 @@ func TestCallsOfAnActorThatLeaves(t *testing.T) {
 func TestATurnHasATimeLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for limit, want := range map[time.Duration]time.Duration{0: turnTimeout, time.Minute: time.Minute} {
-			h := newTestHost(Actor{TurnTimeout: limit, Remind: func(ctx context.Context, _, _ string) error {
+			h := newTestHost(Actor{TurnTimeout: limit, Remind: actor.Whole(func(ctx context.Context, _, _ string) error {
 				<-ctx.Done()
 				return ctx.Err()
-			}})
+			})})
 			begin := time.Now()
 			if w := serve(t.Context(), h, "PUT", "/actors/Thing/a/method/remind/check", "{}"); w.Code != 500 {
 				t.Errorf("%d", w.Code)

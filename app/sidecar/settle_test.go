@@ -32,7 +32,13 @@ func TestSettle(t *testing.T) {
 				f.note("settled " + id)
 			}}
 			return turn, nil
-		}}})
+		}}, Remind: func(_ context.Context, id, _ string) (actor.Turn, error) {
+			f.note("remind " + id)
+			return actor.Turn{Settle: func(context.Context) {
+				time.Sleep(5 * time.Second)
+				f.note("settled " + id)
+			}}, nil
+		}})
 		f.call("PUT", "a/method/Work", 200, 0)
 		f.call("PUT", "a/method/Work", 200, time.Second)
 		f.call("DELETE", "a", 200, time.Second)
@@ -44,6 +50,14 @@ func TestSettle(t *testing.T) {
 		got := slices.DeleteFunc(f.of("a"), func(what string) bool { return what == "settle" }) // beside the second turn
 		if want := []string{"turn", "reply", "after", "turn", "reply", "after", "settled", "settled"}; !slices.Equal(got, want) {
 			t.Errorf("got %q, want %q", got, want)
+		}
+
+		for range 2 { // a firing waits for nothing that settles the one before
+			f.call("PUT", "b/method/remind/check", 200, 0)
+		}
+		f.host.Wait()
+		if got, want := f.of("b"), []string{"remind", "reply", "remind", "reply", "settled", "settled"}; !slices.Equal(got, want) {
+			t.Errorf("a reminder: got %q, want %q", got, want)
 		}
 
 		for i := range afterAtMost {

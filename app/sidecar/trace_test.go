@@ -89,7 +89,7 @@ func TestHostContinuesTheTrace(t *testing.T) {
 			"See":       func(ctx context.Context, _ string, _ []byte) (actor.Turn, error) { see(ctx); return actor.Turn{}, nil },
 			"SeeBehind": func(context.Context, string, []byte) (actor.Turn, error) { return actor.Turn{After: see}, nil },
 		},
-		Remind: func(ctx context.Context, _, _ string) error { see(ctx); return nil },
+		Remind: actor.Whole(func(ctx context.Context, _, _ string) error { see(ctx); return nil }),
 	}
 	for _, tt := range []struct {
 		method, path string

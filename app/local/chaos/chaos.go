@@ -10,6 +10,8 @@
 // target takes the outcomes, when it is not slow or dead itself. A simulated Azure
 // has ACR's log of every webhook, whatever became of it.
 //
+// A soak is the same with one replica, SQLite, and one fault: see Options.Soak.
+//
 // When the load is over everything is mended. Then a Record of what was seen
 // from outside is compared with what was promised: see Verify.
 package chaos
@@ -38,6 +40,7 @@ import (
 // Options say what to run.
 type Options struct {
 	Length  time.Duration // of the faults; the load goes on for 25 s more, and what follows takes a minute or two
+	Soak    int           // instead of Length: at least so many notifications, and everything is killed every two minutes
 	Seed    uint64
 	Timeout time.Duration // of notifications
 	Regions []string
@@ -49,6 +52,9 @@ type Options struct {
 // last fault: the scheduler needs 20 s or so to answer, the reminders come every 30 s,
 // and each may have to come twice.
 const settleTimeout = 4 * time.Minute
+
+// soakSettleTimeout is the same for a soak, in which it takes minutes to read every status.
+const soakSettleTimeout = 30 * time.Minute
 
 // Run runs it. Its error means that there was no run to judge; whether the
 // service has kept its promises, the report says. What the run has written is
@@ -68,6 +74,9 @@ func Run(ctx context.Context, o Options) (report *Report, err error) {
 	}()
 	logger := log.New(o.Log, "", log.LUTC|log.Ltime|log.Lmicroseconds)
 	logger.Printf("seed %d", o.Seed)
+	if o.Soak > 0 {
+		o.Length = soakLength(o.Soak) - calm
+	}
 	c, err := startCluster(ctx, dir, o, logger)
 	if err != nil {
 		return nil, err
@@ -93,8 +102,11 @@ type run struct {
 }
 
 func (r *run) play(ctx context.Context) (*Report, error) {
-	shots, kinds := planLoad(source(r.Seed, loadStream), r.Length+calm, r.Options.Timeout, r.Regions, replicas)
-	faults := planFaults(source(r.Seed, faultStream), r.Length, replicas)
+	gap, faults := pushGap, planFaults(source(r.Seed, faultStream), r.Length, len(r.Replicas))
+	if r.Soak > 0 {
+		gap, faults = soakGap, planKills(r.Length)
+	}
+	shots, kinds := planLoad(source(r.Seed, loadStream), gap, r.Length+calm, r.Options.Timeout, r.Regions, len(r.Replicas))
 	r.record.Regions = r.Regions
 	r.begun = time.Now()
 	r.logger.Printf("ready: %d webhooks and %d faults in %s", len(shots), len(faults), r.Length+calm)
@@ -184,8 +196,15 @@ func (r *run) await(ctx context.Context, after time.Duration) bool {
 // judge completes the record and verifies it until everything is right and finished,
 // or should be: what is not at first may be on its way.
 func (r *run) judge(ctx context.Context) (violations []Violation, err error) {
-	settleCtx, cancel := context.WithTimeout(ctx, settleTimeout)
+	timeout := settleTimeout
+	if r.Soak > 0 {
+		timeout = soakSettleTimeout
+	}
+	settleCtx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
+	if err := r.quiet(ctx, timeout/2); err != nil {
+		r.logger.Print(err)
+	}
 	judged := false
 	err = process.Until(settleCtx, "not right", func() error {
 		judged = false
@@ -214,12 +233,30 @@ func (r *run) judge(ctx context.Context) (violations []Violation, err error) {
 	return violations, nil
 }
 
+// quiet waits until no notification has a reminder. What has none has nothing left to
+// do, unless ACR's log has more of it.
+func (r *run) quiet(ctx context.Context, timeout time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	return process.Until(ctx, "not finished", func() error {
+		err := r.readReminders(ctx)
+		if n := len(r.record.Reminders); err == nil && n > 0 {
+			err = fmt.Errorf("%d notifications have a reminder", n)
+		}
+		return err
+	})
+}
+
 func (r *run) readEvents(ctx context.Context) error {
-	messages, err := r.Redis.Messages(ctx, stack.Topic, r.last)
-	for _, m := range messages {
-		r.record.Events, r.last = append(r.record.Events, m.Data), m.ID
+	for {
+		messages, err := r.Redis.Messages(ctx, stack.Topic, r.last)
+		if err != nil || len(messages) == 0 {
+			return err
+		}
+		for _, m := range messages {
+			r.record.Events, r.last = append(r.record.Events, m.Data), m.ID
+		}
 	}
-	return err
 }
 
 func (r *run) readReminders(ctx context.Context) error {
@@ -245,7 +282,7 @@ func (r *run) readStatuses(ctx context.Context) {
 	readers.SetLimit(8)
 	for id := range ids {
 		readers.Go(func() error {
-			replica := rand.IntN(replicas)
+			replica := rand.IntN(len(r.Replicas))
 			st, ok, err := r.status(ctx, replica, id)
 			var states map[string]string
 			if err == nil && ok {

@@ -15,7 +15,7 @@ import (
 	"allregions/app/local/stack"
 )
 
-// replicas is how many there are of the service and its sidecar.
+// replicas is how many there are of the service and its sidecar, unless it is a soak.
 const replicas = 3
 
 // readyTimeout is how long everything may take to be ready after the faults.
@@ -36,7 +36,7 @@ type cluster struct {
 // startCluster starts everything. It returns when webhooks can be posted, or
 // with an error and nothing left running.
 func startCluster(ctx context.Context, dir string, o Options, logger *log.Logger) (_ *cluster, err error) {
-	c := &cluster{logger: logger}
+	c := &cluster{logger: logger, store: &store{}}
 	if c.target, err = newTarget(); err != nil {
 		return nil, err
 	}
@@ -49,7 +49,7 @@ func startCluster(ctx context.Context, dir string, o Options, logger *log.Logger
 	if c.balancer, err = newBalancer(); err != nil {
 		return nil, err
 	}
-	c.Stack, err = stack.Start(ctx, stack.Options{
+	options := stack.Options{
 		Azure: c.azure,
 		Dir:   dir, Replicas: replicas, Regions: o.Regions, Timeout: o.Timeout, Key: "chaos", Redis: true, Cosmos: true,
 		Settings: map[string]string{"WEBHOOK_TOPIC": "acr-webhooks", "SHUTDOWN_DELAY": shutdownDelay.String(),
@@ -59,7 +59,11 @@ func startCluster(ctx context.Context, dir string, o Options, logger *log.Logger
 			return c.store
 		},
 		Ended: c.note,
-	})
+	}
+	if o.Soak > 0 {
+		options.Replicas, options.Cosmos, options.Settings["CATCH_UP"] = 1, false, soakCatchUp.String()
+	}
+	c.Stack, err = stack.Start(ctx, options)
 	if err == nil {
 		if err = c.swept(ctx); err != nil {
 			c.Kill()

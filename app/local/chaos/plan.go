@@ -46,18 +46,20 @@ type shot struct {
 	replica int
 }
 
-// planLoad returns the webhooks of pushes that begin within length, in the order
-// of their times, and how many pushes of each kind there are. Those of a push
-// come in any order, each to any replica, among those of others.
-func planLoad(rng *rand.Rand, length, timeout time.Duration, regions []string, replicas int) (shots []shot, kinds map[string]int) {
+// pushGap is roughly the mean time between two pushes.
+const pushGap = 350 * time.Millisecond
+
+// planLoad returns the webhooks of pushes that begin within length, about a gap apart,
+// in the order of their times, and how many pushes of each kind there are. Those of a
+// push come in any order, each to any replica, among those of others.
+func planLoad(rng *rand.Rand, gap, length, timeout time.Duration, regions []string, replicas int) (shots []shot, kinds map[string]int) {
 	const (
-		spread  = 3 * time.Second // between a push's webhooks
-		lateBy  = 4 * time.Second
-		meanGap = 350 * time.Millisecond
+		spread = 3 * time.Second // between a push's webhooks
+		lateBy = 4 * time.Second
 	)
 	kinds = map[string]int{}
 	number := 0
-	for begin := time.Duration(0); begin < length-spread; begin += between(rng, 50*time.Millisecond, 2*meanGap) {
+	for begin := time.Duration(0); begin < length-spread; begin += between(rng, gap/7, 2*gap) {
 		number++
 		p := newPush(rng, number)
 		kind := []string{complete, complete, complete, repeated, incomplete, late}[rng.IntN(6)]
@@ -132,7 +134,7 @@ func (c card) perReplica() bool {
 // control tells whether the fault costs Dapr's control plane its memory, from
 // which it takes half a minute to recover.
 func (c card) control() bool {
-	return c.verb == kill && (c.names[0] == stack.SchedulerProcess || c.names[0] == stack.PlacementProcess)
+	return c.verb == kill && (slices.Contains(c.names, stack.SchedulerProcess) || slices.Contains(c.names, stack.PlacementProcess))
 }
 
 // fault is something that goes wrong for a while.
@@ -153,6 +155,7 @@ var (
 	scheduler = []string{stack.SchedulerProcess}
 	placement = []string{stack.PlacementProcess}
 	redis     = []string{stack.RedisProcess}
+	all       = []string{stack.RedisProcess, stack.SchedulerProcess, stack.PlacementProcess, stack.ServiceProcess, stack.SidecarProcess} // of a soak
 )
 
 // deck has every kind of fault; those that hit a replica, twice.

@@ -15,7 +15,7 @@ const testLength = 75 * time.Second
 func TestPlanLoad(t *testing.T) {
 	const timeout = 8 * time.Second
 	plan := func(seed uint64) ([]shot, map[string]int) {
-		return planLoad(source(seed, loadStream), testLength, timeout, testAll, replicas)
+		return planLoad(source(seed, loadStream), pushGap, testLength, timeout, testAll, replicas)
 	}
 	shots, kinds := plan(1)
 	again, _ := plan(1)
@@ -128,6 +128,28 @@ func TestPlanFaults(t *testing.T) {
 		slices.Sort(kinds)
 		if n := len(slices.Compact(kinds)); n < 10 {
 			t.Errorf("seed %d: %d kinds of faults", seed, n)
+		}
+	}
+}
+
+// A soak sends what it was asked for, and little more; nothing of the load comes without
+// a kill of everything in the two minutes before.
+func TestPlanSoak(t *testing.T) {
+	const notifications = 20_000
+	for seed := range uint64(5) {
+		length := soakLength(notifications)
+		_, kinds := planLoad(source(seed, loadStream), soakGap, length, time.Minute, testAll, 1)
+		if n := total(kinds); n < notifications || n > notifications*11/10 {
+			t.Errorf("seed %d: got %d notifications, want %d", seed, n, notifications)
+		}
+		kills := planKills(length - calm)
+		if len(kills) != int((length-calm-killedFor)/killGap) {
+			t.Errorf("got %d kills in %v", len(kills), length)
+		}
+		for i, f := range kills {
+			if f.after != time.Duration(i+1)*killGap || f.verb != kill || !f.control() || f.perReplica() || len(f.targets) != 5 {
+				t.Errorf("kill %d: %v after %v", i+1, f, f.after)
+			}
 		}
 	}
 }

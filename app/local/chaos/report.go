@@ -71,8 +71,8 @@ func newReport(r Record) *Report {
 // that a reminder decided. Those that it only published are not logged.
 func (r *run) readLogs(report *Report) error {
 	report.Refusals = map[string]int{}
-	for i := range replicas {
-		data, err := os.ReadFile(r.LogPath(stack.Numbered(stack.ServiceProcess, i)))
+	for i := range r.Replicas {
+		data, err := os.ReadFile(r.LogPath(r.Name(stack.ServiceProcess, i)))
 		if err != nil {
 			return fmt.Errorf("read the services' logs: %w", err)
 		}

@@ -85,11 +85,14 @@ type Message struct {
 	Data string
 }
 
-// Messages returns what is on a topic after the message with that id; "" is the
-// begin.
+// messagesAtATime is how many messages one command reads: redis-cli has 10 s.
+const messagesAtATime = "10000"
+
+// Messages returns what is on a topic after the message with that id, up to some number
+// of them; "" is the begin.
 func (r Redis) Messages(ctx context.Context, topic, after string) ([]Message, error) {
 	var entries [][2]json.RawMessage // id, and a list of names and values
-	if err := r.Do(ctx, &entries, "XRANGE", topic, "("+cmp.Or(after, "0-0"), "+"); err != nil {
+	if err := r.Do(ctx, &entries, "XRANGE", topic, "("+cmp.Or(after, "0-0"), "+", "COUNT", messagesAtATime); err != nil {
 		return nil, err
 	}
 	var messages []Message

@@ -87,7 +87,7 @@ func holder(t *testing.T, s *Stack) int {
 func logged(t *testing.T, s *Stack, text string) (n int) {
 	t.Helper()
 	for i := range s.Replicas {
-		data, err := os.ReadFile(s.LogPath(s.name(ServiceProcess, i)))
+		data, err := os.ReadFile(s.LogPath(s.Name(ServiceProcess, i)))
 		if err != nil {
 			t.Fatal(err)
 		}

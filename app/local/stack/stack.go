@@ -248,7 +248,7 @@ func (s *Stack) startReplica(ctx context.Context, index int, programs dapr.Progr
 			return fmt.Errorf("certificate: %w", err)
 		}
 	}
-	if err := s.run(s.name(SidecarProcess, index), nil, func() *exec.Cmd { return d.Command(programs) }); err != nil {
+	if err := s.run(s.Name(SidecarProcess, index), nil, func() *exec.Cmd { return d.Command(programs) }); err != nil {
 		return err
 	}
 	if index == 0 {
@@ -258,10 +258,11 @@ func (s *Stack) startReplica(ctx context.Context, index int, programs dapr.Progr
 			return err
 		}
 	}
-	return s.run(s.name(ServiceProcess, index), s.options.ServiceLog, func() *exec.Cmd { return s.service(*r) })
+	return s.run(s.Name(ServiceProcess, index), s.options.ServiceLog, func() *exec.Cmd { return s.service(*r) })
 }
 
-func (s *Stack) name(kind string, replica int) string {
+// Name is the name of a replica's process.
+func (s *Stack) Name(kind string, replica int) string {
 	if s.options.Replicas == 1 {
 		return kind
 	}
@@ -365,12 +366,12 @@ func (s *Stack) Ready(ctx context.Context) error {
 	return process.Until(ctx, "the stack is not ready; logs: "+s.logs(), func() error {
 		for i, r := range s.Replicas {
 			if err := Get(ctx, r.URL+"/readyz", "", nil); err != nil {
-				return fmt.Errorf("%s: %w", s.name(ServiceProcess, i), err)
+				return fmt.Errorf("%s: %w", s.Name(ServiceProcess, i), err)
 			}
 			// After a kill -9 the scheduler does not answer until its old lease is over,
 			// 20 s or so. New notifications need it.
 			if err := Get(ctx, fmt.Sprintf("http://127.0.0.1:%d/v1.0/actors/Notification/none/reminders/none", r.Sidecar.HTTPPort), "", nil); err != nil {
-				return fmt.Errorf("%s: %w", s.name(SidecarProcess, i), err)
+				return fmt.Errorf("%s: %w", s.Name(SidecarProcess, i), err)
 			}
 		}
 		return nil

@@ -304,7 +304,7 @@ func (r *run) give(e replication.Event) (err error) {
 // errDied is the error of a process that died before it could reply.
 var errDied = errors.New("the process died")
 
-func (r *run) remind(name string) error { return r.process().Remind(r.ctx, r.id, name) }
+func (r *run) remind(name string) error { return fake.Fire(r.ctx, r.process().Remind, r.id, name) }
 
 func (r *run) status() (notification.Status, error) {
 	return r.client().Status(r.ctx, r.id)

@@ -356,3 +356,12 @@ func (w *World) advance(to time.Time) {
 		w.Now = to
 	}
 }
+
+// Fire fires a reminder, and returns when everything that follows its turn is done.
+func Fire(ctx context.Context, remind actor.Remind, id, name string) error {
+	turn, err := remind(ctx, id, name)
+	if turn.Settle != nil {
+		turn.Settle(ctx)
+	}
+	return err
+}
