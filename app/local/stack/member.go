@@ -20,7 +20,7 @@ type member struct {
 	command func() *exec.Cmd
 
 	mu      sync.Mutex
-	held    bool // down until Release
+	held    int // how many have it down until they call Release
 	running *process.Process
 }
 
@@ -67,7 +67,7 @@ func (s *Stack) launch(m *member) error {
 func (s *Stack) watch(m *member, p *process.Process) {
 	<-p.Done()
 	m.mu.Lock()
-	held := m.held || m.running != p
+	held := m.held > 0 || m.running != p
 	m.mu.Unlock()
 	if held || s.stopping.Load() {
 		return
@@ -84,7 +84,7 @@ func (s *Stack) watch(m *member, p *process.Process) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.held || m.running != p {
+	if m.held > 0 || m.running != p {
 		return
 	}
 	if err := s.launch(m); err != nil {
@@ -97,12 +97,12 @@ func (s *Stack) Hold(name string, sig syscall.Signal) error {
 	m := s.members[name]
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.held = true
+	m.held++
 	return m.running.Signal(sig)
 }
 
-// Release starts a process again that Hold has ended. It kills what does not end in
-// terminateTimeout.
+// Release starts a process again that Hold has ended, unless somebody else has held it
+// meanwhile. It kills what does not end in terminateTimeout.
 func (s *Stack) Release(name string) error {
 	m := s.members[name]
 	p := s.Process(name)
@@ -116,7 +116,9 @@ func (s *Stack) Release(name string) error {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.held = false
+	if m.held--; m.held > 0 {
+		return nil
+	}
 	return s.launch(m)
 }
 
