@@ -86,9 +86,10 @@ type Catalog interface {
 // EventLog is ACR's own record of its webhooks.
 type EventLog interface {
 	// Fired returns the events of a notification that the webhooks of these regions have
-	// fired, whether they reached us or not. An error means that some regions could not
-	// be asked; the events of the others are returned with it.
-	Fired(ctx context.Context, id string, regions []replication.Region) ([]replication.Event, error)
+	// fired since it began, or shortly before, whether they reached us or not. An error
+	// means that some regions could not be asked; the events of the others are returned
+	// with it.
+	Fired(ctx context.Context, id string, began time.Time, regions []replication.Region) ([]replication.Event, error)
 }
 
 // Observer counts what becomes of notifications, in the process in which it happens.
@@ -325,7 +326,7 @@ func (a *Actor) addFired(ctx context.Context, s replication.State, now time.Time
 	ctx, cancel := context.WithTimeout(ctx, eventLogTimeout)
 	defer cancel()
 	id := s.First.ID
-	fired, err := a.EventLog.Fired(ctx, id, s.Missing())
+	fired, err := a.EventLog.Fired(ctx, id, s.StartedAt, s.Missing())
 	if err != nil {
 		a.Log.LogAttrs(ctx, slog.LevelWarn, "ACR's event log was not read", slog.String("notification", id), slog.Any("err", err))
 	}

@@ -1588,7 +1588,7 @@ type eventLog struct {
 	asked []string
 }
 
-func (l *eventLog) Fired(ctx context.Context, id string, regions []replication.Region) ([]replication.Event, error) {
+func (l *eventLog) Fired(ctx context.Context, id string, _ time.Time, regions []replication.Region) ([]replication.Event, error) {
 	l.asked = append(l.asked, fmt.Sprint(regions))
 	select {
 	case <-time.After(l.slow):

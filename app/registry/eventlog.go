@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -22,6 +23,10 @@ const (
 	logShare          = 10 // so many times what the reading took, if that is more: after an outage, reading must not be all that is done
 	webhooksFreshness = 30 * time.Second
 	maxLogPages       = 20
+
+	// firedEarlier is how long before the first accepted event of a notification the log is
+	// read: others may have been fired, and refused. The sweep finds what is older.
+	firedEarlier = time.Minute
 )
 
 // EventLog reads ACR's own record of what its webhooks have fired and what came
@@ -34,7 +39,13 @@ type EventLog struct {
 	log   *slog.Logger
 
 	webhooks *shared[map[replication.Region][]string] // names
-	records  sync.Map                                 // by webhook: a *shared[map[string]firing], by notification
+	logs     sync.Map                                 // by webhook: a *shared[recentLog]
+}
+
+// recentLog is what was read of a webhook's log.
+type recentLog struct {
+	byID map[string]firing // by notification
+	to   time.Time         // it has what was fired since then
 }
 
 // firing is one firing of one webhook, as ACR has logged it.
@@ -53,10 +64,11 @@ func NewEventLog(a *ARM, owner string, now func() time.Time, log *slog.Logger) *
 	return &EventLog{arm: a, owner: owner, now: now, log: log, webhooks: newShared[map[replication.Region][]string](now)}
 }
 
-// Fired returns the events of a notification that the webhooks of these regions
-// have fired, whatever became of them on their way. An error means that not all
-// of them could be asked; what is returned with it was found all the same.
-func (l *EventLog) Fired(ctx context.Context, id string, regions []replication.Region) ([]replication.Event, error) {
+// Fired returns the events of a notification that began at that time, and that the
+// webhooks of these regions have fired since a little before, whatever became of them on
+// their way. An error means that not all of them could be asked; what is returned with it
+// was found all the same.
+func (l *EventLog) Fired(ctx context.Context, id string, began time.Time, regions []replication.Region) ([]replication.Event, error) {
 	webhooks, err := l.toAsk(ctx)
 	if err != nil {
 		return nil, err
@@ -64,7 +76,7 @@ func (l *EventLog) Fired(ctx context.Context, id string, regions []replication.R
 	var found []replication.Event
 	var errs []error
 	for _, region := range regions {
-		r, ok, err := l.find(ctx, id, webhooks[region])
+		r, ok, err := l.find(ctx, id, began.Add(-firedEarlier), webhooks[region])
 		if err != nil {
 			errs = append(errs, fmt.Errorf("event log of %s: %w", region, err))
 		}
@@ -100,24 +112,15 @@ func freshLog(age time.Duration, last reading) bool {
 	return age < max(logFreshness, logShare*last.took) && (!hurried || last.took >= logFreshness)
 }
 
-// find looks for a notification in the records of a region's webhooks.
-func (l *EventLog) find(ctx context.Context, id string, webhooks []string) (firing, bool, error) {
+// find looks for a notification in what the webhooks of a region have fired since then.
+func (l *EventLog) find(ctx context.Context, id string, since time.Time, webhooks []string) (firing, bool, error) {
 	var errs []error
 	for _, name := range webhooks {
-		read := func(ctx context.Context) (map[string]firing, error) {
-			byID, pages := map[string]firing{}, 0
-			err := l.arm.readEvents(ctx, name, func(page []firing) bool {
-				for _, f := range page {
-					byID[f.event.ID] = f
-				}
-				pages++
-				return pages < maxLogPages
-			})
-			return byID, err
-		}
-		reading, _ := l.records.LoadOrStore(name, newShared[map[string]firing](l.now))
-		records, err := reading.(*shared[map[string]firing]).get(ctx, freshLog, read)
-		if r, ok := records[id]; ok {
+		stored, _ := l.logs.LoadOrStore(name, newShared[recentLog](l.now))
+		log := stored.(*shared[recentLog])
+		fresh := func(age time.Duration, last reading) bool { return freshLog(age, last) && !log.value.to.After(since) }
+		read, err := log.get(ctx, fresh, func(ctx context.Context) (recentLog, error) { return l.readSince(ctx, name, since) })
+		if r, ok := read.byID[id]; ok {
 			return r, true, nil
 		}
 		if err != nil {
@@ -125,6 +128,27 @@ func (l *EventLog) find(ctx context.Context, id string, webhooks []string) (firi
 		}
 	}
 	return firing{}, false, errors.Join(errs...)
+}
+
+func (l *EventLog) readSince(ctx context.Context, webhook string, since time.Time) (recentLog, error) {
+	read, pages := recentLog{map[string]firing{}, since}, 0
+	err := l.arm.readEvents(ctx, webhook, func(page []firing) bool {
+		for _, f := range page {
+			read.byID[f.event.ID] = f
+		}
+		pages++
+		return pages < maxLogPages && !reaches(page, since)
+	})
+	return read, err
+}
+
+// reaches tells whether the pages behind this one of a log have nothing new. ACR lists the
+// newest firing first, but nothing says so of the order within a page. When an unanswered
+// firing was is not exactly known: only a page of them ends a reading.
+func reaches(page []firing, to time.Time) bool {
+	before := func(f firing) bool { return f.event.ReceivedAt.Before(to) }
+	exact := func(f firing) bool { return f.status != "" && before(f) }
+	return slices.ContainsFunc(page, exact) || len(page) > 0 && !slices.ContainsFunc(page, func(f firing) bool { return !before(f) })
 }
 
 // webhooksToAsk returns the names of the owner's webhooks, by region, and in a region

@@ -76,7 +76,7 @@ func TestEventLog(t *testing.T) {
 		"broken":    {{fired("n3", "401")}},
 	}, map[string]int{"broken": 403})
 
-	got, err := l.Fired(t.Context(), "n1", []replication.Region{"eastus", "westus", "japaneast"})
+	got, err := l.Fired(t.Context(), "n1", pushed, []replication.Region{"eastus", "westus", "japaneast"})
 	want := replication.Event{ID: "n1", Action: "push", Registry: "contoso.azurecr.io", Repository: "shop/cart", Tag: "v1", Digest: "sha256:aa",
 		MediaType: "m", Size: 524, Region: "eastus", Time: pushed, ReceivedAt: pushed.Truncate(time.Second).Add(6 * time.Second), Via: replication.ViaEventLog}
 	west := want
@@ -88,14 +88,14 @@ func TestEventLog(t *testing.T) {
 		t.Errorf("the log does not say what ACR saw:\n%s", log)
 	}
 	// Ours is asked, not somebody else's in the same region.
-	if got, err := l.Fired(t.Context(), "n2", []replication.Region{"eastus"}); err != nil || len(got) != 0 {
+	if got, err := l.Fired(t.Context(), "n2", pushed, []replication.Region{"eastus"}); err != nil || len(got) != 0 {
 		t.Errorf("%+v, %v", got, err)
 	}
 	// What was read before an error counts; what was not read is an error.
-	if got, err := l.Fired(t.Context(), "n3", []replication.Region{"uksouth", "eastus"}); len(got) != 1 || err != nil {
+	if got, err := l.Fired(t.Context(), "n3", pushed, []replication.Region{"uksouth", "eastus"}); len(got) != 1 || err != nil {
 		t.Errorf("%+v, %v", got, err)
 	}
-	if got, err := l.Fired(t.Context(), "n4", []replication.Region{"uksouth"}); len(got) != 0 || err == nil || !strings.Contains(err.Error(), "event log of uksouth: read the events of broken: ") {
+	if got, err := l.Fired(t.Context(), "n4", pushed, []replication.Region{"uksouth"}); len(got) != 0 || err == nil || !strings.Contains(err.Error(), "event log of uksouth: read the events of broken: ") {
 		t.Errorf("%+v, %v", got, err)
 	}
 }
@@ -110,12 +110,12 @@ func TestEventLogIsThrottled(t *testing.T) {
 		found   int
 	}{{[]int{429, 503}, 1}, {[]int{403}, 0}} {
 		l := NewEventLog(reader(t, &transport{answers: tt.answers, next: fake.NewServerFactoryTransport(server)}, nil), "prod", time.Now, slog.New(slog.DiscardHandler))
-		if got, err := l.Fired(t.Context(), "n1", []replication.Region{"eastus"}); len(got) != tt.found || (err == nil) != (tt.found == 1) {
+		if got, err := l.Fired(t.Context(), "n1", pushed, []replication.Region{"eastus"}); len(got) != tt.found || (err == nil) != (tt.found == 1) {
 			t.Errorf("%v: %+v, %v", tt.answers, got, err)
 		}
 	}
 	l := NewEventLog(reader(t, &transport{}, brokenCredential{}), "prod", time.Now, slog.New(slog.DiscardHandler))
-	if _, err := l.Fired(t.Context(), "n1", []replication.Region{"eastus"}); err == nil || !strings.Contains(err.Error(), "no identity on this machine") {
+	if _, err := l.Fired(t.Context(), "n1", pushed, []replication.Region{"eastus"}); err == nil || !strings.Contains(err.Error(), "no identity on this machine") {
 		t.Errorf("%v", err)
 	}
 }
@@ -135,7 +135,7 @@ func TestEventLogIsShared(t *testing.T) {
 			var wg sync.WaitGroup
 			for i := range 100 {
 				wg.Go(func() {
-					if got, err := l.Fired(t.Context(), fmt.Sprint("n", i), []replication.Region{"eastus"}); err != nil || len(got) != 1 {
+					if got, err := l.Fired(t.Context(), fmt.Sprint("n", i), pushed, []replication.Region{"eastus"}); err != nil || len(got) != 1 {
 						t.Errorf("%+v, %v", got, err)
 					}
 				})
@@ -153,6 +153,52 @@ func TestEventLogIsShared(t *testing.T) {
 		all()
 		if f.lists != 2 {
 			t.Errorf("%d lists", f.lists)
+		}
+	})
+}
+
+// A log is read no further back than a notification may have been fired, and one reading
+// serves all who ask for no more than that.
+func TestEventLogIsReadBackToTheBegin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		at := func(id, status string, at time.Time) *armcontainerregistry.Event {
+			e := fired(id, status)
+			e.EventRequestMessage.Content.Timestamp = &at
+			if status != "" {
+				e.EventResponseMessage.Headers["date"] = to.Ptr(at.Format(time.RFC1123))
+			}
+			return e
+		}
+		second := func(n int) time.Time { return pushed.Truncate(time.Second).Add(time.Duration(n) * time.Second) }
+		pages := [][]*armcontainerregistry.Event{
+			{at("n5", "", second(99)), at("n4", "503", second(90))},
+			{at("n3", "", second(10)), at("n2", "503", second(50))}, // one that was not answered does not say when that was
+			{at("n1", "503", second(20)), at("n0", "503", second(30))},
+			{at("n9", "503", second(0))},
+		}
+		type ask struct {
+			id    string
+			began int
+			found bool
+		}
+		for name, tt := range map[string]struct {
+			asks     []ask
+			readings int
+		}{
+			"no further":               {[]ask{{"n4", 95, true}, {"n2", 95, false}, {"n1", 95, false}}, 1},
+			"an unanswered firing":     {[]ask{{"n1", 40, true}, {"n9", 40, false}}, 1},
+			"to the end":               {[]ask{{"n9", 0, true}, {"n5", 95, true}, {"n1", 95, true}}, 1},
+			"one began before another": {[]ask{{"n4", 95, true}, {"n1", 30, true}}, 1}, // the server goes on where it was
+		} {
+			f := newRegistryWebhooks()
+			f.put("east", "eastus", "prod", armcontainerregistry.CallbackConfig{})
+			l, _ := eventLog(t, f, map[string][][]*armcontainerregistry.Event{"east": pages}, nil)
+			for _, a := range tt.asks {
+				got, err := l.Fired(t.Context(), a.id, second(a.began).Add(firedEarlier), []replication.Region{"eastus"})
+				if err != nil || (len(got) == 1) != a.found || len(f.calls) != tt.readings {
+					t.Errorf("%s: %s: got %d events, %v, after %d readings; want %v after %d", name, a.id, len(got), err, len(f.calls), a.found, tt.readings)
+				}
+			}
 		}
 	})
 }

@@ -85,22 +85,17 @@ func (s *Sweeper) read(ctx context.Context, r sweepRecord, from time.Time) (read
 	return readings, err
 }
 
-// readLog reads a log back to that time. ACR lists the newest first, but nothing says so of
-// the order within a page. When an unanswered firing was is not exactly known: only a page
-// of them ends the reading.
+// readLog reads a log back to that time.
 func (s *Sweeper) readLog(ctx context.Context, l logReading, region replication.Region, to time.Time) (logReading, error) {
 	pages := 0
 	err := s.Log.arm.readEvents(ctx, l.webhook, func(page []firing) bool {
-		before := func(f firing) bool { return f.event.ReceivedAt.Before(to) }
 		for _, f := range page {
 			if f.event.Region = region; f.toUs() {
 				l.firings = append(l.firings, f)
 			}
 		}
-		exact := func(f firing) bool { return f.status != "" && before(f) }
-		enough := slices.ContainsFunc(page, exact) || len(page) > 0 && !slices.ContainsFunc(page, func(f firing) bool { return !before(f) })
 		pages++
-		return !enough && pages < maxSweepPages
+		return !reaches(page, to) && pages < maxSweepPages
 	})
 	l.whole = err == nil
 	if pages == maxSweepPages && err == nil {

@@ -7,6 +7,7 @@ import (
 	"runtime/debug"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"allregions/app/actor"
 	"allregions/app/notification"
@@ -103,11 +104,11 @@ func (r guessing) Load(ctx context.Context, id string) ([]byte, string, error) {
 
 type impatient struct{ notification.EventLog }
 
-func (l impatient) Fired(ctx context.Context, id string, of []replication.Region) ([]replication.Event, error) {
+func (l impatient) Fired(ctx context.Context, id string, began time.Time, of []replication.Region) ([]replication.Event, error) {
 	if l.EventLog == nil {
 		return nil, nil
 	}
-	events, err := l.EventLog.Fired(ctx, id, of)
+	events, err := l.EventLog.Fired(ctx, id, began, of)
 	if err != nil {
 		return nil, err
 	}
