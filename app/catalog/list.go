@@ -16,7 +16,7 @@ import (
 
 const (
 	sendPause    = time.Second      // before a call to a window: what comes meanwhile goes together
-	maxSendPause = 3 * time.Second  // the same, if calls take long
+	maxSendPause = 10 * time.Second // the same, if calls take long
 	sendShare    = 20               // a pause is at least so many times as long as the call before it
 	callLimit    = 15 * time.Second // for a call: a full window is a megabyte, and must get through when everything is slow, too
 )
