@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync"
 	"time"
 
 	cloudevents "github.com/cloudevents/sdk-go/v2/event"
@@ -30,8 +31,9 @@ const (
 // which ACR gives a webhook up.
 const (
 	queueTimeout   = 1500 * time.Millisecond
-	queuePause     = 100 * time.Millisecond // between two tries to publish
-	deliverTimeout = 10 * time.Second       // of one delivery from the queue
+	queueAfter     = 1500 * time.Millisecond // so long an event waits for its actor alone
+	queuePause     = 100 * time.Millisecond  // between two tries to publish
+	deliverTimeout = 10 * time.Second        // of one delivery from the queue
 )
 
 // The results of an event that is not in its notification, for metrics.
@@ -91,12 +93,28 @@ func (i *Intake) Add(ctx context.Context, e replication.Event, expected []replic
 	}
 	actorCtx, cancel := i.actorContext(ctx)
 	defer cancel()
+	// Broker and actor may both be away for a moment: an event that tries the one behind
+	// the other would miss both. One that goes both ways is a duplicate, and harmless; one
+	// that may be refused would become a dead letter.
+	published := make(chan error, 1)
+	publish := sync.OnceFunc(func() {
+		go func() {
+			err := i.enqueue(ctx, e, expected)
+			published <- err
+			if err == nil {
+				cancel() // the actor need not answer any more
+			}
+		}()
+	})
+	if i.Queue != nil && slices.Contains(expected, e.Region) {
+		defer time.AfterFunc(queueAfter, publish).Stop()
+	}
 	result, err := i.Client.Add(actorCtx, e, expected)
 	if err == nil || refused(err) || i.Queue == nil {
 		return Result{Result: result}, err
 	}
-	e.Via = cmp.Or(e.Via, replication.ViaQueue)
-	if queueErr := i.enqueue(ctx, e, expected); queueErr != nil {
+	publish()
+	if queueErr := <-published; queueErr != nil {
 		return Result{}, errors.Join(err, fmt.Errorf("queue: %w", queueErr))
 	}
 	i.Log.LogAttrs(ctx, slog.LevelWarn, "queued", slog.String("notification", e.ID), slog.String("region", string(e.Region)), slog.Any("err", err))
@@ -107,6 +125,7 @@ func (i *Intake) Add(ctx context.Context, e replication.Event, expected []replic
 // has a time of its own, and what the actor has left of the caller's; a caller that has
 // gone does not end it.
 func (i *Intake) enqueue(ctx context.Context, e replication.Event, expected []replication.Region) error {
+	e.Via = cmp.Or(e.Via, replication.ViaQueue)
 	timeout := queueTimeout
 	if deadline, ok := ctx.Deadline(); ok {
 		timeout = max(timeout, time.Until(deadline))

@@ -119,7 +119,7 @@ func TestQueueAndBack(t *testing.T) {
 		for _, r := range plan.Expected {
 			begin := time.Now()
 			result, err := blocked.Add(t.Context(), event(r), plan.Expected)
-			if err != nil || !result.Queued || !result.New() || time.Since(begin) != notification.CallTimeout {
+			if err != nil || !result.Queued || !result.New() || time.Since(begin) != queueAfter {
 				t.Fatalf("%s: %+v, %v after %v", r, result, err, time.Since(begin))
 			}
 			w.Now = w.Now.Add(10 * time.Second)
@@ -209,7 +209,7 @@ func TestTimeouts(t *testing.T) {
 		queue  bool
 		want   time.Duration
 	}{
-		"all the time":       {4300 * time.Millisecond, true, notification.CallTimeout},
+		"all the time":       {4300 * time.Millisecond, true, queueAfter},
 		"a part of it":       {3 * time.Second, true, 3*time.Second - queueTimeout},
 		"no time for actors": {time.Second, true, 0},
 		"no queue":           {4300 * time.Millisecond, false, 4300 * time.Millisecond},
@@ -255,8 +255,9 @@ func TestBrokerAwayForAMoment(t *testing.T) {
 		queued  bool
 		took    time.Duration
 	}{
-		"at once":                  {away{}, &dapr{}, 0, true, notification.CallTimeout},
-		"after the actor's time":   {away{}, &dapr{}, 10, true, notification.CallTimeout + 10*queuePause},
+		"at once":                  {away{}, &dapr{}, 0, true, queueAfter},
+		"in the actor's time":      {away{}, &dapr{}, 10, true, queueAfter + 10*queuePause},
+		"after the actor's time":   {away{}, &dapr{}, 20, true, queueAfter + 20*queuePause},
 		"for too long":             {away{}, &dapr{}, 1000, false, 4300 * time.Millisecond},
 		"the actor fails at once":  {away{fake.Err}, &dapr{}, 40, true, 40 * queuePause},
 		"for too long, all of it":  {away{fake.Err}, &dapr{}, 1000, false, 4300 * time.Millisecond},
@@ -274,6 +275,68 @@ func TestBrokerAwayForAMoment(t *testing.T) {
 				if took := time.Since(begin); result.Queued != tt.queued || (err == nil) != tt.queued || took != tt.took {
 					t.Errorf("got %+v, %v after %v; want queued %v after %v", result, err, took, tt.queued, tt.took)
 				}
+			})
+		})
+	}
+}
+
+// slowly is an actor that answers late.
+type slowly struct {
+	world
+	after time.Duration
+}
+
+func (s slowly) Invoke(ctx context.Context, id, method string, body []byte) ([]byte, error) {
+	select {
+	case <-time.After(s.after):
+		return s.world.Invoke(ctx, id, method, body)
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// An event that waits for its actor goes to the queue as well, and who is first answers.
+// One that the actor may refuse waits for that.
+func TestActorAndQueueTogether(t *testing.T) {
+	for name, tt := range map[string]struct {
+		region replication.Region
+		after  time.Duration // the actor answers
+		fails  int           // tries at the queue
+		want   string
+		took   time.Duration
+	}{
+		"the actor is quick":           {"eastus", queueAfter - 1, 0, "direct", queueAfter - 1},
+		"the queue is first":           {"eastus", 2 * time.Second, 0, "queued", queueAfter},
+		"the actor is first":           {"eastus", 2 * time.Second, 10, "direct", 2 * time.Second},
+		"the actor is not in time":     {"eastus", 3 * time.Second, 20, "queued", queueAfter + 20*queuePause},
+		"a region that is refused":     {"mars", 2 * time.Second, 0, "refused", 2 * time.Second},
+		"a region that may be refused": {"mars", 3 * time.Second, 0, "queued", notification.CallTimeout},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld()
+				i, queue, _ := w.intake(slowly{w, tt.after})
+				i.Queue, i.Sidecar = &failing{queue, tt.fails}, &dapr{}
+				ctx, cancel := context.WithTimeout(t.Context(), 4300*time.Millisecond)
+				defer cancel()
+				begin := time.Now()
+				result, err := i.Add(ctx, event(tt.region), plan.Expected)
+				got := "direct"
+				switch {
+				case refused(err):
+					got = "refused"
+				case err != nil:
+					got = err.Error()
+				case result.Queued:
+					got = "queued"
+				}
+				if took := time.Since(begin); got != tt.want || took != tt.took {
+					t.Errorf("got %s after %v, want %s after %v", got, took, tt.want, tt.took)
+				}
+				if len(queue.ids) > 0 != (tt.want == "queued") {
+					t.Errorf("queued %q", queue.ids)
+				}
+				time.Sleep(time.Minute) // a try that is under way ends
 			})
 		})
 	}
