@@ -508,9 +508,32 @@ func TestNewReplica(t *testing.T) {
 			t.Errorf("%s: %d after %d looks: %s", tt.region, w.Code, len(l.looked), w.Body)
 		}
 	}
-	l.known = nil
-	if w := call(h, "POST", "/webhooks/acr?region=eastus", push); w.Code != 503 {
-		t.Errorf("regions unknown: %d", w.Code)
+}
+
+// starting knows the regions after a while.
+type starting struct {
+	regions
+	until time.Time
+}
+
+func (r starting) Expected(ctx context.Context) ([]replication.Region, error) {
+	if time.Now().Before(r.until) {
+		return nil, errors.New("not known yet")
+	}
+	return r.regions.Expected(ctx)
+}
+
+// A replica that has just started has not read the regions yet: a webhook waits for them.
+func TestRegionsAreNotKnownYet(t *testing.T) {
+	for known, want := range map[time.Duration]int{time.Second: 202, regionsTimeout - regionsPause: 202, time.Hour: 503} {
+		synctest.Test(t, func(t *testing.T) {
+			h := newHandler(&backend{result: started()}, io.Discard)
+			h.config.Regions = starting{regions{"eastus"}, time.Now().Add(known)}
+			begin := time.Now()
+			if w := call(h, "POST", "/webhooks/acr?region=eastus", push); w.Code != want || time.Since(begin) != min(known, regionsTimeout) {
+				t.Errorf("known after %v: got %d after %v, want %d", known, w.Code, time.Since(begin), want)
+			}
+		})
 	}
 }
 

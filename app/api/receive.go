@@ -21,6 +21,10 @@ const (
 	// answerTimeout is for that and for other replicas together.
 	receiveTimeout = 4300 * time.Millisecond
 	answerTimeout  = 4500 * time.Millisecond
+
+	// A replica that has just started reads the regions: a webhook waits for that.
+	regionsTimeout = 2 * time.Second
+	regionsPause   = 50 * time.Millisecond
 )
 
 // receive takes a webhook: it answers 202 to news, 200 to a repeat, 204 to a ping.
@@ -91,7 +95,7 @@ type accepted struct {
 func (h *Handler) accept(ctx context.Context, r *http.Request, p payload, body []byte) (a accepted, err error) {
 	ctx, cancel := context.WithTimeout(ctx, patience(r))
 	defer cancel()
-	if a.expected, err = h.config.Regions.Expected(ctx); err != nil {
+	if a.expected, err = h.expected(ctx); err != nil {
 		return a, fmt.Errorf("expected regions: %w", err)
 	}
 	region, err := parseRegion(r, a.expected)
@@ -113,6 +117,22 @@ func (h *Handler) accept(ctx context.Context, r *http.Request, p payload, body [
 	}
 	a.result, err = h.config.Intake.Add(ctx, a.event, a.expected)
 	return a, err
+}
+
+// expected waits for a moment until the expected regions are known.
+func (h *Handler) expected(ctx context.Context) (regions []replication.Region, err error) {
+	ctx, cancel := context.WithTimeout(ctx, regionsTimeout)
+	defer cancel()
+	for {
+		if regions, err = h.config.Regions.Expected(ctx); err == nil {
+			return regions, nil
+		}
+		select {
+		case <-time.After(regionsPause):
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
 }
 
 // report calls Received. Its region is empty if the caller may have made it up: nobody
