@@ -28,6 +28,9 @@ func runChaos(ctx context.Context, args []string) error {
 	if o.Soak < 0 || o.Soak > 1_000_000 {
 		return fmt.Errorf("-soak: %d is not between 0 and a million", o.Soak)
 	}
+	if o.Soak > 0 {
+		o.Regions = o.Regions[:2]
+	}
 	o.Length = time.Duration(*minutes * float64(time.Minute))
 	for o.Seed == 0 {
 		o.Seed = rand.Uint64()

@@ -212,7 +212,9 @@ func (r *run) judge(ctx context.Context) (violations []Violation, err error) {
 			return err
 		}
 		r.readStatuses(ctx)
-		r.record.Received = r.target.received()
+		if r.Soak == 0 {
+			r.record.Received = r.target.received()
+		}
 		violations, judged = Verify(r.record), true
 		if len(violations) > 0 {
 			return fmt.Errorf("%d violations, such as %s", len(violations), violations[0])
@@ -285,7 +287,7 @@ func (r *run) readStatuses(ctx context.Context) {
 			replica := rand.IntN(len(r.Replicas))
 			st, ok, err := r.status(ctx, replica, id)
 			var states map[string]string
-			if err == nil && ok {
+			if err == nil && ok && r.Soak == 0 {
 				states, err = r.deliveries(ctx, replica, id)
 			}
 			mu.Lock()

@@ -62,6 +62,7 @@ func startCluster(ctx context.Context, dir string, o Options, logger *log.Logger
 	}
 	if o.Soak > 0 {
 		options.Replicas, options.Cosmos, options.Settings["CATCH_UP"] = 1, false, soakCatchUp.String()
+		delete(options.Settings, "NOTIFY_TARGETS")
 	}
 	c.Stack, err = stack.Start(ctx, options)
 	if err == nil {

@@ -2,9 +2,9 @@ package chaos
 
 import "time"
 
-// A soak is a long run of one replica with SQLite and Redis: many more notifications at a
-// time than chaos has, and the only fault is a power failure, again and again. ACR's log
-// must be readable for longer than the run.
+// A soak is a long run of one replica with SQLite and Redis, and without a target: many
+// more notifications at a time than chaos has, and the only fault is a power failure, again
+// and again. ACR's log must be readable for longer than the run.
 const (
 	soakGap     = 25 * time.Millisecond // roughly, between two pushes
 	soakCatchUp = 6 * time.Hour

@@ -72,8 +72,8 @@ type Record struct {
 	// Reminders are the notifications that the scheduler still has one for.
 	Reminders []string
 
-	// Received is what came to the target, by the event's id; Deliveries is what the
-	// service says became of each.
+	// Received is what came to the target, by the event's id; nil if there was none.
+	// Deliveries is what the service says became of each.
 	Received   map[string][]string
 	Deliveries map[string]string
 
@@ -174,7 +174,9 @@ func Verify(r Record) []Violation {
 	for _, id := range r.Reminders {
 		v.broken(id, Reminded, "the scheduler still has a reminder")
 	}
-	v.deliveries()
+	if r.Received != nil {
+		v.deliveries()
+	}
 	_, calm := r.FalseTimeouts()
 	for _, id := range calm {
 		v.broken(id, FalseTimeout, "every region was accepted before its deadline: %s", describe(r.Statuses[id]))

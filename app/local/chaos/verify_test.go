@@ -105,8 +105,9 @@ func TestVerify(t *testing.T) {
 		kind   Kind   // "" for none
 		damage func(*Record)
 	}{
-		"kept":    {"", "", func(*Record) {}},
-		"nothing": {"", "", func(r *Record) { *r = Record{} }},
+		"kept":      {"", "", func(*Record) {}},
+		"nothing":   {"", "", func(r *Record) { *r = Record{} }},
+		"no target": {"", "", func(r *Record) { r.Received = nil }},
 		"an accepted event is not in it": {"short", Lost, func(r *Record) {
 			r.Posts = append(r.Posts, post("short", "japaneast", 202))
 		}},
