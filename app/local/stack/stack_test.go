@@ -28,6 +28,15 @@ import (
 // are.
 var raceEnabled bool
 
+// skipWithRace skips a test in which the race detector would see what it sees in others:
+// the same service, for as long again.
+func skipWithRace(t *testing.T) {
+	t.Helper()
+	if raceEnabled {
+		t.Skip("the race detector sees the same in other tests")
+	}
+}
+
 var regions = []string{"westeurope", "eastus", "japaneast"}
 
 // soon is how long something may take that takes no time: a bound for a busy
@@ -342,6 +351,7 @@ func TestSideBySide(t *testing.T) {
 // A service that cannot start ends the start, with its own words and nothing
 // left running.
 func TestTheServiceCannotStart(t *testing.T) {
+	skipWithRace(t)
 	t.Parallel()
 	prepare(t)
 	_, err := Start(t.Context(), Options{Regions: []string{"eastus", "eastus"}, Key: "k"})
@@ -444,6 +454,7 @@ func TestDrain(t *testing.T) {
 // The shortest timeout that there is, and a deadline that passes while nothing
 // runs. The reminder decides both.
 func TestDeadlinePassesWhileDown(t *testing.T) {
+	skipWithRace(t)
 	t.Parallel()
 	dir := t.TempDir()
 	sub := newSubscriber()
