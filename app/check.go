@@ -19,6 +19,7 @@ type deployment struct {
 	Actions      Actions   `envconfig:"WEBHOOK_ACTIONS"`
 	Timeout      Timeout   `envconfig:"WEBHOOK_TIMEOUT"`
 	OTLP         Collector `envconfig:"OTLP_ENDPOINT"`
+	Cloud        Cloud     `envconfig:"AZURE_CLOUD"`
 }
 
 // check says what would end the service at start, before it is deployed: infra/hooks

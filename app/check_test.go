@@ -18,7 +18,7 @@ func TestCheck(t *testing.T) {
 	}{
 		{"nothing", nil, nil},
 		{"good", map[string]string{
-			"WEBHOOK_TIMEOUT": "90s", "WEBHOOK_ACTIONS": "push, delete", "WEBHOOK_REGISTRATION": "off", "CUSTOM_URL": "https://h", "OTLP_ENDPOINT": "http://c:4317",
+			"WEBHOOK_TIMEOUT": "90s", "WEBHOOK_ACTIONS": "push, delete", "WEBHOOK_REGISTRATION": "off", "CUSTOM_URL": "https://h", "OTLP_ENDPOINT": "http://c:4317", "AZURE_CLOUD": "AzureChinaCloud",
 			"NOTIFY_TARGETS": targets, "TARGET_SECRETS": "OTHER=x, SLACK_URL = slack-url,,", "WEBHOOK_OWNER": "prod-x", "REGISTRY_RESOURCE_ID": "no concern of it",
 		}, nil},
 		{"timeout", map[string]string{"WEBHOOK_TIMEOUT": "soon"}, []string{`WEBHOOK_TIMEOUT: "soon" is neither`}},
@@ -26,6 +26,7 @@ func TestCheck(t *testing.T) {
 		{"registration", map[string]string{"WEBHOOK_REGISTRATION": "no"}, []string{`WEBHOOK_REGISTRATION: "no" is neither`}},
 		{"URL", map[string]string{"CUSTOM_URL": "http://h"}, []string{"CUSTOM_URL: not a URL such as https://"}},
 		{"collector", map[string]string{"OTLP_ENDPOINT": "c:4317"}, []string{"OTLP_ENDPOINT: not a URL such as http://"}},
+		{"cloud", map[string]string{"AZURE_CLOUD": "Azure"}, []string{`AZURE_CLOUD: "Azure" is none of`}},
 		{"a name that there is not", map[string]string{"WEBHOOK_TIMOUT": "2m"}, []string{"WEBHOOK_TIMOUT: there is no such setting"}},
 		{"several", map[string]string{"WEBHOOK_TIMEOUT": "soon", "NOTIFY_TARGETS": targets, "WEBHOOK_X": "1", "TARGET_SECRETS": "SLACK=slack-url"}, []string{
 			"WEBHOOK_X: there is no such setting", "WEBHOOK_TIMEOUT: ", "NOTIFY_TARGETS: target 1 (ops): url: the environment variable SLACK_URL is not set",

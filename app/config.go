@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/url"
 	"os"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/arm"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/cloud"
 	"github.com/kelseyhightower/envconfig"
 
 	"allregions/app/registry"
@@ -30,6 +32,7 @@ type Config struct {
 	AppPort Port `envconfig:"APP_PORT" default:"3001"`
 
 	Registry ResourceID `envconfig:"REGISTRY_RESOURCE_ID"`
+	Cloud    Cloud      `envconfig:"AZURE_CLOUD" default:"AzureCloud"`
 	Regions  Regions    `envconfig:"WEBHOOK_REGIONS"`
 
 	// The webhooks that the service registers.
@@ -185,6 +188,26 @@ type ResourceID struct{ ID *arm.ResourceID }
 func (r *ResourceID) Decode(s string) (err error) {
 	r.ID, err = registry.ParseResourceID(s)
 	return err
+}
+
+// Cloud is one of Azure's clouds, each of which has its own directory and its own ARM.
+type Cloud cloud.Configuration
+
+// clouds are by the names that `az cloud list` and Bicep's environment() have.
+var clouds = map[string]cloud.Configuration{
+	"AzureCloud":        cloud.AzurePublic,
+	"AzureChinaCloud":   cloud.AzureChina,
+	"AzureUSGovernment": cloud.AzureGovernment,
+}
+
+func (c *Cloud) Decode(s string) error {
+	for name, configuration := range clouds {
+		if strings.EqualFold(name, strings.TrimSpace(s)) {
+			*c = Cloud(configuration)
+			return nil
+		}
+	}
+	return fmt.Errorf("%q is none of %s", s, strings.Join(slices.Sorted(maps.Keys(clouds)), ", "))
 }
 
 // Regions is a list of expected regions.

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/cloud"
+
 	"allregions/app/registry"
 )
 
@@ -43,7 +45,7 @@ func TestDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := Config{Port: 8080, AppPort: 3001, Regions: Regions{"westeurope", "eastus"}, Registration: true, Actions: Actions{"push"},
+	want := Config{Port: 8080, AppPort: 3001, Cloud: Cloud(cloud.AzurePublic), Regions: Regions{"westeurope", "eastus"}, Registration: true, Actions: Actions{"push"},
 		CatchUp: CatchUp(time.Hour), Timeout: Timeout(2 * time.Minute),
 		Keys: Keys{"k1", "k2"}, Page: true, StateStore: "statestore", ImageStore: "images", PubSub: "pubsub", Topic: "acr-notifications", WebhookTopic: "acr-webhooks", DaprGRPCPort: 50001}
 	if got, want := fmt.Sprintf("%#v", c), fmt.Sprintf("%#v", want); got != want {
@@ -67,7 +69,7 @@ func TestEmptyIsNotSet(t *testing.T) {
 
 func TestEverySettingIsRead(t *testing.T) {
 	const id = "/subscriptions/s/resourceGroups/g/providers/Microsoft.ContainerRegistry/registries/contoso"
-	environment(t, map[string]string{"REGISTRY_RESOURCE_ID": id, "PORT": "1", "APP_PORT": "2", "WEBHOOK_REGIONS": "eastus", "WEBHOOK_TIMEOUT": "1h",
+	environment(t, map[string]string{"REGISTRY_RESOURCE_ID": id, "PORT": "1", "APP_PORT": "2", "AZURE_CLOUD": "AzureUSGovernment", "WEBHOOK_REGIONS": "eastus", "WEBHOOK_TIMEOUT": "1h",
 		"CATCH_UP": "0", "PUBLIC_URL": "https://h/p", "WEBHOOK_REGISTRATION": "off", "WEBHOOK_ACTIONS": "push, delete", "WEBHOOK_OWNER": "prod",
 		"WEBHOOK_ALLOW_ANONYMOUS": "true", "WEBHOOK_KEYS": "k", "READ_KEYS": "r1, r2", "STATE_STORE": "s", "IMAGE_STORE": "i", "PUBSUB": "p", "TOPIC": "t", "WEBHOOK_TOPIC": "off", "PAGE": "off", "SHUTDOWN_DELAY": "3s", "PEER_URL": "http://127.0.0.1:9/p", "NOTIFY_TARGETS": `[{"name":"ops","type":"slack","url":"https://example.com/"}]`, "OTEL_EXPORTER_OTLP_ENDPOINT": "https://collector:4317", "DAPR_GRPC_PORT": "3"})
 	c, err := loadConfig()
@@ -90,7 +92,7 @@ func TestEverySettingIsRead(t *testing.T) {
 		t.Errorf("peer %v", c.Peer.URL)
 	}
 	c.Registry, c.PublicURL, c.Targets, c.OTLP, c.Peer = ResourceID{}, PublicURL{}, nil, Collector{}, PeerURL{}
-	want := Config{Port: 1, AppPort: 2, Regions: Regions(registry.Static{"eastus"}), Actions: Actions{"push", "delete"}, Owner: "prod", Timeout: Timeout(time.Hour), Keys: Keys{"k"}, ReadKeys: Keys{"r1", "r2"}, AllowAnonymous: true,
+	want := Config{Port: 1, AppPort: 2, Cloud: Cloud(cloud.AzureGovernment), Regions: Regions(registry.Static{"eastus"}), Actions: Actions{"push", "delete"}, Owner: "prod", Timeout: Timeout(time.Hour), Keys: Keys{"k"}, ReadKeys: Keys{"r1", "r2"}, AllowAnonymous: true,
 		ShutdownDelay: 3 * time.Second, StateStore: "s", ImageStore: "i", PubSub: "p", Topic: "t", WebhookTopic: off, DaprGRPCPort: 3}
 	if got, want := fmt.Sprintf("%#v", c), fmt.Sprintf("%#v", want); got != want {
 		t.Errorf("\n got %s\nwant %s", got, want)
@@ -114,6 +116,20 @@ func TestPeerURL(t *testing.T) {
 			c, err := loadConfig()
 			if got := fmt.Sprint(c.Peer.URL); err != nil || got != tt.want {
 				t.Errorf("got %s, %v, want %s", got, err, tt.want)
+			}
+		})
+	}
+}
+
+// As people and tools write them.
+func TestCloudNames(t *testing.T) {
+	for in, want := range map[string]cloud.Configuration{
+		"AzureCloud": cloud.AzurePublic, "azurecloud": cloud.AzurePublic, " AzureUSGovernment ": cloud.AzureGovernment, "AZURECHINACLOUD": cloud.AzureChina,
+	} {
+		t.Run(in, func(t *testing.T) {
+			var got Cloud
+			if err := got.Decode(in); err != nil || got.ActiveDirectoryAuthorityHost != want.ActiveDirectoryAuthorityHost {
+				t.Errorf("got %s, %v, want %s", got.ActiveDirectoryAuthorityHost, err, want.ActiveDirectoryAuthorityHost)
 			}
 		})
 	}
@@ -147,6 +163,7 @@ func TestWrongSettingsAreNamed(t *testing.T) {
 		{with("APP_PORT", "-1"), []string{"APP_PORT: "}},
 		{with("PORT", "3001"), []string{"APP_PORT: 3001 is PORT as well"}},
 		{with("DAPR_GRPC_PORT", "x"), []string{"DAPR_GRPC_PORT: "}},
+		{with("AZURE_CLOUD", "AzureGermanCloud"), []string{`AZURE_CLOUD: "AzureGermanCloud" is none of AzureChinaCloud, AzureCloud, AzureUSGovernment`}},
 		{with("CATCH_UP", "long"), []string{`CATCH_UP: "long" is neither 0 nor a duration from 1m0s to 24 hours`}},
 		{with("CATCH_UP", "59s"), []string{"CATCH_UP: "}},
 		{with("CATCH_UP", "25h"), []string{"CATCH_UP: "}},

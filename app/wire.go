@@ -10,6 +10,7 @@ import (
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	azurearm "github.com/Azure/azure-sdk-for-go/sdk/azcore/arm"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/cloud"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
 
@@ -124,7 +125,7 @@ func (w wiring) connect(in registry.Intake) (connected, error) {
 		w.log.Info("the registry's regions", "regions", w.config.Regions, "from", "WEBHOOK_REGIONS")
 		return connected{regions: fixed}, nil
 	}
-	arm, err := azureRegistry(w.config.Registry)
+	arm, err := azureRegistry(w.config.Registry, w.config.azure())
 	if err != nil {
 		return connected{}, err
 	}
@@ -181,9 +182,13 @@ func (f found) Give(ctx context.Context, e replication.Event, expected []replica
 	return nil, err
 }
 
-func azureRegistry(id ResourceID) (*registry.ARM, error) {
-	// The SDK puts it in front of its own name in User-Agent.
-	options := azcore.ClientOptions{Telemetry: policy.TelemetryOptions{ApplicationID: userAgent()}}
+// azure is how every client of Azure is made.
+func (c Config) azure() azcore.ClientOptions {
+	// The SDK puts the id in front of its own name in User-Agent.
+	return azcore.ClientOptions{Cloud: cloud.Configuration(c.Cloud), Telemetry: policy.TelemetryOptions{ApplicationID: userAgent()}}
+}
+
+func azureRegistry(id ResourceID, options azcore.ClientOptions) (*registry.ARM, error) {
 	credential, err := azidentity.NewDefaultAzureCredential(&azidentity.DefaultAzureCredentialOptions{ClientOptions: options})
 	if err != nil {
 		return nil, fmt.Errorf("identity: %w", err)

@@ -132,6 +132,7 @@ resource app 'Microsoft.App/containerApps@2025-07-01' = {
           env: concat(
             [
               { name: 'AZURE_CLIENT_ID', value: identity.properties.clientId }
+              { name: 'AZURE_CLOUD', value: az.environment().name }
               { name: 'PUBLIC_URL', value: url }
               { name: 'REGISTRY_RESOURCE_ID', value: registryResourceId }
               { name: 'WEBHOOK_REGIONS', value: join(regionsOf(webhookRegions), ',') }

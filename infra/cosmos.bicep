@@ -132,4 +132,4 @@ resource audit 'Microsoft.Insights/diagnosticSettings@2021-05-01-preview' = {
   }
 }
 
-output name string = account.name
+output endpoint string = account.properties.documentEndpoint

@@ -1,9 +1,15 @@
-// The Dapr components, as components/azure has them, with the names of this
-// deployment put in.
+// The Dapr components, as components/azure has them, with what is in <> put in.
 param environmentName string
-param cosmosAccount string
-param serviceBusNamespace string
+param cosmosEndpoint string
+param serviceBusHost string
 param clientId string
+
+var values = {
+  '<endpoint of the account>': cosmosEndpoint
+  '<host of the namespace>': serviceBusHost
+  '<client id of the user-assigned identity>': clientId
+  '<cloud>': replace(az.environment().name, 'AzureCloud', 'AzurePublicCloud') // Dapr's name for it
+}
 
 var components = [
   loadYamlContent('../components/azure/statestore.yaml')
@@ -26,11 +32,7 @@ resource deployed 'Microsoft.App/managedEnvironments/daprComponents@2025-07-01' 
       version: component.spec.version
       metadata: map(component.spec.metadata, m => {
         name: m.name
-        value: replace(
-          replace(replace(m.value, '<account>', cosmosAccount), '<namespace>', serviceBusNamespace),
-          '<client id of the user-assigned identity>',
-          clientId
-        )
+        value: values[?m.value] ?? m.value
       })
       scopes: component.scopes
     }

@@ -233,8 +233,8 @@ module dapr 'dapr.bicep' = {
   name: 'dapr'
   params: {
     environmentName: environment.outputs.name
-    cosmosAccount: cosmos.outputs.name
-    serviceBusNamespace: serviceBus.outputs.name
+    cosmosEndpoint: cosmos.outputs.endpoint
+    serviceBusHost: serviceBus.outputs.host
     clientId: identity.outputs.clientId
   }
 }

@@ -141,3 +141,6 @@ resource audit 'Microsoft.Insights/diagnosticSettings@2021-05-01-preview' = {
 }
 
 output name string = namespace.name
+
+// The endpoint is a URL, https://HOST:443/.
+output host string = split(split(namespace.properties.serviceBusEndpoint, '/')[2], ':')[0]

@@ -128,6 +128,7 @@ func pairProblems(variable string, list string) array =>
 // What allregions.bicep sets.
 func ownVariables() array => [
   'AZURE_CLIENT_ID'
+  'AZURE_CLOUD'
   'PUBLIC_URL'
   'REGISTRY_RESOURCE_ID'
   'WEBHOOK_REGIONS'

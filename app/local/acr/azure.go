@@ -29,21 +29,36 @@ import (
 )
 
 const (
-	armHost     = "management.azure.com"
 	registryURL = "/subscriptions/00000000-0000-0000-0000-000000000001/resourceGroups/images/providers/Microsoft.ContainerRegistry/registries/"
 	token       = "simulated"
 	logPage     = 100 // events
 )
 
+// Cloud is one of Azure's clouds.
+type Cloud struct {
+	arm, login string // hosts
+	audience   string // of ARM's tokens
+	registries string // suffix of login servers
+}
+
+// Azure's clouds.
+var (
+	Public     = Cloud{"management.azure.com", "login.microsoftonline.com", "https://management.core.windows.net/", ".azurecr.io"}
+	Government = Cloud{"management.usgovcloudapi.net", "login.microsoftonline.us", "https://management.core.usgovcloudapi.net/", ".azurecr.us"}
+	China      = Cloud{"management.chinacloudapi.cn", "login.chinacloudapi.cn", "https://management.core.chinacloudapi.cn/", ".azurecr.cn"}
+)
+
 // Azure plays Azure Resource Manager for one registry, with ACR's log of its webhooks,
-// and the endpoint that gives an app the tokens of its managed identity. A real process
-// with its Settings takes it for Azure.
+// and those who give out tokens for it: the endpoint of managed identities, and the
+// directory for a tenant's applications. A real process with its Settings takes it for
+// Azure.
 type Azure struct {
 	// ServiceURL is where every ping goes, with the path of the webhook that is pinged.
 	ServiceURL string
 
 	CA []byte // PEM: who trusts it trusts this Azure
 
+	cloud         Cloud
 	name, home    string
 	tunnel, proxy *http.Server
 
@@ -66,9 +81,14 @@ type hook struct {
 	log    []*arm.Event // newest first
 }
 
-// NewAzure starts an Azure with one registry.
+// NewAzure starts a public Azure with one registry.
 func NewAzure(name, home string, others ...string) (*Azure, error) {
-	a := &Azure{name: name, home: home, replicas: map[string]replica{}, hooks: map[string]*hook{}}
+	return NewAzureIn(Public, name, home, others...)
+}
+
+// NewAzureIn starts an Azure that is the given cloud.
+func NewAzureIn(cloud Cloud, name, home string, others ...string) (*Azure, error) {
+	a := &Azure{cloud: cloud, name: name, home: home, replicas: map[string]replica{}, hooks: map[string]*hook{}}
 	for _, region := range append(others, home) {
 		a.replicas[region] = replica{"Succeeded", true}
 	}
@@ -91,15 +111,15 @@ func (a *Azure) Close() {
 	a.tunnel.Close()
 }
 
-// front leads connections to ARM's host to the listener, and gives out tokens.
+// front leads connections to hosts of the cloud to the listener, and gives out tokens of
+// managed identities.
 func (a *Azure) front(listener connections) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case r.Method != http.MethodConnect:
-			writeJSON(w, http.StatusOK, map[string]string{"access_token": token, "token_type": "Bearer",
-				"expires_on": strconv.FormatInt(time.Now().Add(24*time.Hour).Unix(), 10)})
+			a.giveToken(w, r.URL.Query().Get("resource"))
 			return
-		case r.Host != armHost+":443":
+		case r.Host != a.cloud.arm+":443" && r.Host != a.cloud.login+":443":
 			a.call("CONNECT " + r.Host)
 			http.Error(w, "nothing is there", http.StatusBadGateway)
 			return
@@ -115,6 +135,33 @@ func (a *Azure) front(listener connections) http.Handler {
 			conn.Close()
 		}
 	})
+}
+
+// giveToken gives out a token for ARM, and none for another audience.
+func (a *Azure) giveToken(w http.ResponseWriter, audience string) {
+	a.call("token " + audience)
+	if audience != a.cloud.audience {
+		writeJSON(w, http.StatusBadRequest, map[string]string{"error": "invalid_resource"})
+		return
+	}
+	day := 24 * time.Hour
+	writeJSON(w, http.StatusOK, map[string]any{"access_token": token, "token_type": "Bearer",
+		"expires_in": int(day.Seconds()), "expires_on": strconv.FormatInt(time.Now().Add(day).Unix(), 10)})
+}
+
+// directory gives tokens to a tenant's applications.
+func (a *Azure) directory() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /{tenant}/v2.0/.well-known/openid-configuration", func(w http.ResponseWriter, r *http.Request) {
+		tenant := "https://" + a.cloud.login + "/" + r.PathValue("tenant")
+		writeJSON(w, http.StatusOK, map[string]string{"issuer": tenant + "/v2.0", "authorization_endpoint": tenant + "/oauth2/v2.0/authorize",
+			"token_endpoint": tenant + "/oauth2/v2.0/token"})
+	})
+	mux.HandleFunc("POST /{tenant}/oauth2/v2.0/token", func(w http.ResponseWriter, r *http.Request) {
+		scope, _, _ := strings.Cut(r.FormValue("scope"), " ")
+		a.giveToken(w, strings.TrimSuffix(scope, "/.default"))
+	})
+	return mux
 }
 
 // connections is a listener for connections that somebody else has accepted.
@@ -136,13 +183,13 @@ func (c connections) Close() error { close(c.ended); return nil }
 
 func (c connections) Addr() net.Addr { return &net.TCPAddr{} }
 
-// newCertificate makes a certificate for ARM's host that is its own CA.
+// newCertificate makes a certificate for the cloud's hosts that is its own CA.
 func (a *Azure) newCertificate() (tls.Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return tls.Certificate{}, err
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{armHost}, IsCA: true, BasicConstraintsValid: true,
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{a.cloud.arm, a.cloud.login}, IsCA: true, BasicConstraintsValid: true,
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(30 * 24 * time.Hour), ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	a.CA = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
@@ -161,6 +208,14 @@ func (a *Azure) Settings(caFile string) map[string]string {
 		"IDENTITY_ENDPOINT":    "http://" + a.proxy.Addr + "/msi/token",
 		"IDENTITY_HEADER":      "x",
 	}
+}
+
+// Client is a client whose calls to this Azure come here.
+func (a *Azure) Client() *http.Client {
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(a.CA)
+	return &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots},
+		Proxy: http.ProxyURL(&url.URL{Scheme: "http", Host: a.proxy.Addr})}}
 }
 
 // SetReplica changes a region's replica: its provisioning state, "" for none, and whether
@@ -189,8 +244,8 @@ func (a *Azure) Answer(f func(call string) (status int, retryAfter time.Duration
 }
 
 // Count is the number of calls so far that begin with prefix: "listEvents NAME", say, once
-// for each page, "replica REGION", "replicas", "create NAME", or "CONNECT HOST:PORT" for
-// another host than ARM's.
+// for each page, "replica REGION", "replicas", "create NAME", "token AUDIENCE", or
+// "CONNECT HOST:PORT" for a host that is none of this cloud's.
 func (a *Azure) Count(prefix string) (n int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -213,8 +268,20 @@ func (a *Azure) call(call string) (status int, retryAfter time.Duration) {
 	return a.answer(call)
 }
 
-// handler serves ARM's calls. Those about something that is not there get 404.
+// handler serves the cloud's hosts.
 func (a *Azure) handler() http.Handler {
+	resources, directory := a.resources(), a.directory()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Host == a.cloud.login {
+			directory.ServeHTTP(w, r)
+			return
+		}
+		resources.ServeHTTP(w, r)
+	})
+}
+
+// resources serves ARM's calls. Those about something that is not there get 404.
+func (a *Azure) resources() http.Handler {
 	mux := http.NewServeMux()
 	base := registryURL + a.name
 	on := func(pattern, call string, serve func(r *http.Request, name string) (int, any)) {
@@ -236,7 +303,7 @@ func (a *Azure) handler() http.Handler {
 		})
 	}
 	on("GET ", "registry", func(*http.Request, string) (int, any) {
-		return http.StatusOK, arm.Registry{Name: &a.name, Location: &a.home, Properties: &arm.RegistryProperties{LoginServer: to.Ptr(a.name + ".azurecr.io")}}
+		return http.StatusOK, arm.Registry{Name: &a.name, Location: &a.home, Properties: &arm.RegistryProperties{LoginServer: to.Ptr(a.name + a.cloud.registries)}}
 	})
 	on("GET /replications", "replicas", a.listReplicas)
 	on("GET /replications/{name}", "replica", a.getReplica)
@@ -386,7 +453,7 @@ func (a *Azure) listEvents(r *http.Request, name string) (int, any) {
 	return a.ofHook(name, func(h *hook) any {
 		list := arm.EventListResult{Value: h.log[min(from, len(h.log)):min(from+logPage, len(h.log))]}
 		if next := from + logPage; next < len(h.log) {
-			list.NextLink = new("https://" + armHost + r.URL.Path + "?$skipToken=" + strconv.Itoa(next))
+			list.NextLink = new("https://" + a.cloud.arm + r.URL.Path + "?$skipToken=" + strconv.Itoa(next))
 		}
 		return list
 	})

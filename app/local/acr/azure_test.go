@@ -2,12 +2,9 @@ package acr
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
 	"testing"
 	"time"
 
@@ -26,13 +23,10 @@ func start(t *testing.T, home string, others ...string) (*Azure, *arm.ClientFact
 		t.Fatal(err)
 	}
 	t.Cleanup(a.Close)
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(a.CA)
-	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots},
-		Proxy: http.ProxyURL(&url.URL{Scheme: "http", Host: a.proxy.Addr})}
-	t.Cleanup(transport.CloseIdleConnections)
+	client := a.Client()
+	t.Cleanup(client.CloseIdleConnections)
 	factory, err := arm.NewClientFactory("00000000-0000-0000-0000-000000000001", identity{}, &azarm.ClientOptions{ClientOptions: policy.ClientOptions{
-		Transport: &http.Client{Transport: transport}, Retry: policy.RetryOptions{MaxRetries: -1}}})
+		Transport: client, Retry: policy.RetryOptions{MaxRetries: -1}}})
 	if err != nil {
 		t.Fatal(err)
 	}
