@@ -31,9 +31,9 @@ type Config struct {
 	Port    Port `envconfig:"PORT" default:"8080"`
 	AppPort Port `envconfig:"APP_PORT" default:"3001"`
 
-	Registry ResourceID `envconfig:"REGISTRY_RESOURCE_ID"`
-	Cloud    Cloud      `envconfig:"AZURE_CLOUD" default:"AzureCloud"`
-	Regions  Regions    `envconfig:"WEBHOOK_REGIONS"`
+	Registries ResourceIDs `envconfig:"REGISTRY_RESOURCE_ID"`
+	Cloud      Cloud       `envconfig:"AZURE_CLOUD" default:"AzureCloud"`
+	Regions    Regions     `envconfig:"WEBHOOK_REGIONS"`
 
 	// The webhooks that the service registers.
 	PublicURL    PublicURL `envconfig:"PUBLIC_URL"`
@@ -84,7 +84,7 @@ func loadConfig() (Config, error) {
 	if c.Port == c.AppPort {
 		errs = append(errs, fmt.Errorf("APP_PORT: %d is PORT as well; the sidecar's listener must be another one", c.AppPort))
 	}
-	if len(c.Regions) == 0 && c.Registry.ID == nil {
+	if len(c.Regions) == 0 && len(c.Registries) == 0 {
 		errs = append(errs, errors.New("WEBHOOK_REGIONS: not set; list the regions of the registry, such as westeurope,eastus, or set REGISTRY_RESOURCE_ID"))
 	}
 	if len(c.Keys) == 0 && !c.AllowAnonymous {
@@ -110,9 +110,9 @@ func loadConfig() (Config, error) {
 // otlpProtocol is OpenTelemetry's standard variable.
 const otlpProtocol = "OTEL_EXPORTER_OTLP_PROTOCOL"
 
-// webhooks is what the registry's webhooks must be. It is false, with the reason, if
-// the service is to leave them alone.
-func (c Config) webhooks() (t registry.Target, why string, ok bool) {
+// webhooks is what the webhooks of the registry with that name must be. It is false, with
+// the reason, if the service is to leave them alone.
+func (c Config) webhooks(name string) (t registry.Target, why string, ok bool) {
 	switch {
 	case !bool(c.Registration):
 		return t, "WEBHOOK_REGISTRATION is off", false
@@ -122,6 +122,9 @@ func (c Config) webhooks() (t registry.Target, why string, ok bool) {
 	t = registry.Target{URL: c.PublicURL.URL, Actions: c.Actions, Owner: c.Owner.or(c.PublicURL)}
 	if len(c.Keys) > 0 {
 		t.Key = c.Keys[0]
+	}
+	if len(c.Registries) > 1 {
+		t.Registry = name
 	}
 	return t, "", true
 }
@@ -182,11 +185,12 @@ func (p *Port) Decode(s string) error {
 // on is the listener's address on host.
 func (p Port) on(host string) string { return net.JoinHostPort(host, strconv.Itoa(int(p))) }
 
-// ResourceID is the resource id of a container registry; without an ID, none.
-type ResourceID struct{ ID *arm.ResourceID }
+// ResourceIDs are the resource ids of container registries; no two have one name, which is
+// that of an actor.
+type ResourceIDs []*arm.ResourceID
 
-func (r *ResourceID) Decode(s string) (err error) {
-	r.ID, err = registry.ParseResourceID(s)
+func (r *ResourceIDs) Decode(s string) (err error) {
+	*r, err = registry.ParseResourceIDs(strings.Split(s, ","))
 	return err
 }
 

@@ -68,7 +68,7 @@ func TestEmptyIsNotSet(t *testing.T) {
 }
 
 func TestEverySettingIsRead(t *testing.T) {
-	const id = "/subscriptions/s/resourceGroups/g/providers/Microsoft.ContainerRegistry/registries/contoso"
+	id := azureID("contoso")
 	environment(t, map[string]string{"REGISTRY_RESOURCE_ID": id, "PORT": "1", "APP_PORT": "2", "AZURE_CLOUD": "AzureUSGovernment", "WEBHOOK_REGIONS": "eastus", "WEBHOOK_TIMEOUT": "1h",
 		"CATCH_UP": "0", "PUBLIC_URL": "https://h/p", "WEBHOOK_REGISTRATION": "off", "WEBHOOK_ACTIONS": "push, delete", "WEBHOOK_OWNER": "prod",
 		"WEBHOOK_ALLOW_ANONYMOUS": "true", "WEBHOOK_KEYS": "k", "READ_KEYS": "r1, r2", "STATE_STORE": "s", "IMAGE_STORE": "i", "PUBSUB": "p", "TOPIC": "t", "WEBHOOK_TOPIC": "off", "PAGE": "off", "SHUTDOWN_DELAY": "3s", "PEER_URL": "http://127.0.0.1:9/p", "NOTIFY_TARGETS": `[{"name":"ops","type":"slack","url":"https://example.com/"}]`, "OTEL_EXPORTER_OTLP_ENDPOINT": "https://collector:4317", "DAPR_GRPC_PORT": "3"})
@@ -76,8 +76,8 @@ func TestEverySettingIsRead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Registry.ID == nil || c.Registry.ID.String() != id {
-		t.Errorf("registry %v", c.Registry.ID)
+	if len(c.Registries) != 1 || c.Registries[0].String() != id {
+		t.Errorf("registries %v", c.Registries)
 	}
 	if c.PublicURL.URL == nil || c.PublicURL.URL.String() != "https://h/p" {
 		t.Errorf("public URL %v", c.PublicURL.URL)
@@ -91,7 +91,7 @@ func TestEverySettingIsRead(t *testing.T) {
 	if c.Peer.URL == nil || c.Peer.URL.String() != "http://127.0.0.1:9/p" {
 		t.Errorf("peer %v", c.Peer.URL)
 	}
-	c.Registry, c.PublicURL, c.Targets, c.OTLP, c.Peer = ResourceID{}, PublicURL{}, nil, Collector{}, PeerURL{}
+	c.Registries, c.PublicURL, c.Targets, c.OTLP, c.Peer = nil, PublicURL{}, nil, Collector{}, PeerURL{}
 	want := Config{Port: 1, AppPort: 2, Cloud: Cloud(cloud.AzureGovernment), Regions: Regions(registry.Static{"eastus"}), Actions: Actions{"push", "delete"}, Owner: "prod", Timeout: Timeout(time.Hour), Keys: Keys{"k"}, ReadKeys: Keys{"r1", "r2"}, AllowAnonymous: true,
 		ShutdownDelay: 3 * time.Second, StateStore: "s", ImageStore: "i", PubSub: "p", Topic: "t", WebhookTopic: off, DaprGRPCPort: 3}
 	if got, want := fmt.Sprintf("%#v", c), fmt.Sprintf("%#v", want); got != want {
@@ -185,6 +185,9 @@ func TestWrongSettingsAreNamed(t *testing.T) {
 		{with("WEBHOOK_KEYS", "", "WEBHOOK_ALLOW_ANONYMOUS", "true", "READ_KEYS", "s3cr3t"), []string{"READ_KEYS: without WEBHOOK_KEYS everybody may read"}},
 		{with("WEBHOOK_ALLOW_ANONYMOUS", "perhaps"), []string{`WEBHOOK_ALLOW_ANONYMOUS: "perhaps" is neither true nor false`}},
 		{with("REGISTRY_RESOURCE_ID", "contoso"), []string{`REGISTRY_RESOURCE_ID: "contoso" is not the resource id of a container registry`}},
+		{with("REGISTRY_RESOURCE_ID", azureID("contoso")+","), []string{`REGISTRY_RESOURCE_ID: registry 2 of 2: "" is not the resource id`}},
+		{with("REGISTRY_RESOURCE_ID", "contoso, "+azureID("contoso")+",fabrikam"), []string{`REGISTRY_RESOURCE_ID: registry 1 of 3: "contoso" is not`, `registry 3 of 3: "fabrikam" is not`}},
+		{with("REGISTRY_RESOURCE_ID", azureID("contoso")+","+strings.Replace(azureID("Contoso"), "/g/", "/h/", 1)), []string{`REGISTRY_RESOURCE_ID: registry 2 of 2: there is another one with the name Contoso`}},
 		{with("PUBLIC_URL", "http://allregions.example.com"), []string{"PUBLIC_URL: not a URL such as https://allregions.example.com"}},
 		{with("PUBLIC_URL", "allregions.example.com"), []string{"PUBLIC_URL: not a URL"}},
 		{with("PUBLIC_URL", "https://"), []string{"PUBLIC_URL: not a URL"}},
@@ -225,16 +228,20 @@ func TestWrongSettingsAreNamed(t *testing.T) {
 	}
 }
 
+func azureID(name string) string {
+	return "/subscriptions/s/resourceGroups/g/providers/Microsoft.ContainerRegistry/registries/" + name
+}
+
 func TestRegistryStandsForRegions(t *testing.T) {
 	environment(t, map[string]string{"WEBHOOK_KEYS": "k",
-		"REGISTRY_RESOURCE_ID": "/subscriptions/s/resourceGroups/g/providers/Microsoft.ContainerRegistry/registries/contoso"})
+		"REGISTRY_RESOURCE_ID": azureID("contoso")})
 	if c, err := loadConfig(); err != nil || len(c.Regions) != 0 {
 		t.Errorf("%v, %v", c, err)
 	}
 }
 
 func TestTarget(t *testing.T) {
-	azure := []string{"REGISTRY_RESOURCE_ID", "/subscriptions/s/resourceGroups/g/providers/Microsoft.ContainerRegistry/registries/contoso"}
+	azure := []string{"REGISTRY_RESOURCE_ID", azureID("contoso")}
 	for _, tt := range []struct {
 		settings []string
 		want     string
@@ -244,6 +251,7 @@ func TestTarget(t *testing.T) {
 		{[]string{"PUBLIC_URL", "https://h/p"}, "https://h/p k1 [push] https://h/p"},
 		{[]string{"PUBLIC_URL", " https://h/p ", "WEBHOOK_OWNER", "prod", "WEBHOOK_ACTIONS", "delete,push", "WEBHOOK_KEYS", "new,old"}, "https://h/p new [delete push] prod"},
 		{[]string{"PUBLIC_URL", "https://h", "WEBHOOK_KEYS", "", "WEBHOOK_ALLOW_ANONYMOUS", "true"}, "https://h  [push] https://h"},
+		{[]string{"PUBLIC_URL", "https://h", "REGISTRY_RESOURCE_ID", azureID("contoso") + " , " + azureID("fabrikam")}, "https://h k1 [push] https://h fabrikam"},
 	} {
 		t.Run(tt.want, func(t *testing.T) {
 			environment(t, with(append(azure, tt.settings...)...))
@@ -252,10 +260,10 @@ func TestTarget(t *testing.T) {
 				t.Errorf("%q: %v", tt.settings, err)
 				return
 			}
-			webhooks, why, ok := c.webhooks()
+			webhooks, why, ok := c.webhooks("fabrikam")
 			got := "left alone: " + why
 			if ok {
-				got = fmt.Sprintf("%s %s %s %s", webhooks.URL, webhooks.Key, webhooks.Actions, webhooks.Owner)
+				got = strings.TrimSpace(fmt.Sprintf("%s %s %s %s %s", webhooks.URL, webhooks.Key, webhooks.Actions, webhooks.Owner, webhooks.Registry))
 			}
 			if got != tt.want {
 				t.Errorf("%q: %s, want %s", tt.settings, got, tt.want)

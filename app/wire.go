@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
@@ -63,9 +64,7 @@ func (w wiring) service(ctx context.Context) (*service, error) {
 		return nil, err
 	}
 	in.Regions = acr.regions
-	for _, run := range acr.run {
-		go run(ctx)
-	}
+	go acr.run(ctx)
 	out, deliveries := w.deliveries(client)
 	public := api.New(api.Config{
 		Peer:       w.peer(),
@@ -74,7 +73,7 @@ func (w wiring) service(ctx context.Context) (*service, error) {
 		List:       listed.List,
 		Deliveries: out,
 		Regions:    acr.regions,
-		Activity: func(ctx context.Context) (map[replication.Region]catalog.Activity, error) {
+		Activity: func(ctx context.Context) (map[catalog.Place]catalog.Activity, error) {
 			return listed.List.Activity(ctx, now())
 		},
 		DeadLetters: in.DeadLetters.Summary,
@@ -82,8 +81,7 @@ func (w wiring) service(ctx context.Context) (*service, error) {
 		Page:        w.page(),
 		ReadKeys:    api.NewKeys(w.config.ReadKeys),
 		Ready: func(ctx context.Context) error {
-			_, err := acr.regions.Expected(ctx)
-			return errors.Join(w.dapr.Ready(ctx), err)
+			return errors.Join(w.dapr.Ready(ctx), acr.known(ctx))
 		},
 		Received:   w.telemetry.Received,
 		Tracer:     w.telemetry.Tracer,
@@ -106,52 +104,69 @@ func (w wiring) page() *page.Handler {
 	return page.New()
 }
 
-// connected is what the service has of its registry. Without one, the regions are a fixed
-// list, and the rest is nil.
+// connected is what the service has of its registries. Without any, the regions are a fixed
+// list, and the event log, the replicas and the actor are nil.
 type connected struct {
 	regions  api.Regions
+	known    func(context.Context) error // its nil error means that some regions are known
 	eventLog notification.EventLog
-	replicas func([]replication.Region) map[replication.Region]string
+	replicas func(registry string, regions []replication.Region) map[replication.Region]string
 	actor    []sidecar.Actor
-	run      []func(context.Context) // what goes on until its context ends
+	run      func(context.Context) // goes on until its context ends
 }
 
-// connect takes the regions from the fixed list, or, with a registry, takes part in the
-// work on it.
+// connect takes the regions from the fixed list, or, with registries, takes part in the work
+// on them.
 func (w wiring) connect(in registry.Intake) (connected, error) {
-	fixed := registry.Static(w.config.Regions)
-	id := w.config.Registry.ID
-	if id == nil {
+	if len(w.config.Registries) == 0 {
 		w.log.Info("the registry's regions", "regions", w.config.Regions, "from", "WEBHOOK_REGIONS")
-		return connected{regions: fixed}, nil
+		return connected{regions: registry.Static(w.config.Regions), known: func(context.Context) error { return nil }, run: func(context.Context) {}}, nil
 	}
-	arm, err := azureRegistry(w.config.Registry, w.config.azure())
+	arms, err := azureRegistries(w.config.Registries, w.config.azure())
 	if err != nil {
 		return connected{}, err
 	}
+	if _, why, ok := w.config.webhooks(""); !ok {
+		w.log.Info("the registry's webhooks are left alone", "why", why)
+	}
 	actors := w.dapr.Actors(registry.ActorType)
 	records := w.dapr.Records(string(w.config.StateStore), registry.ActorType+"-")
-	view := &registry.View{Name: id.Name, Records: records, Fallback: fixed, Observer: w.telemetry, Now: now, Log: w.log}
-	worker := registry.NewWorker(view, instance(w.config.Port), actors, arm)
-	webhooks, why, ok := w.config.webhooks()
-	if !ok {
-		w.log.Info("the registry's webhooks are left alone", "why", why)
-	} else if worker.Webhooks, err = registry.NewRegistration(arm, webhooks, w.log); err != nil {
-		return connected{}, err
+	var set registry.Set
+	for i, arm := range arms {
+		member, err := w.member(w.config.Registries[i].Name, arm, actors, records, in)
+		if err != nil {
+			return connected{}, err
+		}
+		set = append(set, member)
 	}
-	eventLog := registry.NewEventLog(arm, webhooks.Owner, time.Now, w.log)
-	if w.config.CatchUp > 0 {
-		sweeper := &registry.Sweeper{Log: eventLog, Intake: in, CatchUp: time.Duration(w.config.CatchUp), Timeout: time.Duration(w.config.Timeout), Disagreed: w.telemetry.Disagreed}
-		worker.Sweep = sweeper.Sweep
-	}
-	a := &registry.Actor{Records: records, Reminders: actors, Wake: func(string) { worker.Wake() }, Now: now, Log: w.log}
+	a := &registry.Actor{Records: records, Reminders: actors, Wake: set.Wake, Now: now, Log: w.log}
 	return connected{
-		regions:  worker,
-		replicas: view.Replicas,
-		eventLog: eventLog,
-		run:      []func(context.Context){view.Follow, worker.Run},
+		regions:  set,
+		known:    set.Known,
+		replicas: set.Replicas,
+		eventLog: set,
+		run:      set.Run,
 		actor:    []sidecar.Actor{{Type: registry.ActorType, Methods: a.Methods(), Remind: actor.Whole(a.Remind)}},
 	}, nil
+}
+
+// member is the registry with that name, which arm reaches.
+func (w wiring) member(name string, arm *registry.ARM, actors *sidecar.Actors, records *sidecar.Records, in registry.Intake) (m registry.Member, err error) {
+	log := w.log.With("registry", strings.ToLower(name))
+	view := &registry.View{Name: name, Records: records, Fallback: registry.Static(w.config.Regions), Observer: w.telemetry, Now: now, Log: log}
+	m.Worker = registry.NewWorker(view, instance(w.config.Port), actors, arm)
+	webhooks, _, ok := w.config.webhooks(name)
+	if ok {
+		if m.Webhooks, err = registry.NewRegistration(arm, webhooks, log); err != nil {
+			return m, err
+		}
+	}
+	m.EventLog = registry.NewEventLog(arm, webhooks.Owner, time.Now, log)
+	if w.config.CatchUp > 0 {
+		sweeper := &registry.Sweeper{Log: m.EventLog, Intake: in, CatchUp: time.Duration(w.config.CatchUp), Timeout: time.Duration(w.config.Timeout), Disagreed: w.telemetry.Disagreed}
+		m.Sweep = sweeper.Sweep
+	}
+	return m, nil
 }
 
 // found brings what ACR's log has to the notifications, as if it were a webhook.
@@ -188,12 +203,19 @@ func (c Config) azure() azcore.ClientOptions {
 	return azcore.ClientOptions{Cloud: cloud.Configuration(c.Cloud), Telemetry: policy.TelemetryOptions{ApplicationID: userAgent()}}
 }
 
-func azureRegistry(id ResourceID, options azcore.ClientOptions) (*registry.ARM, error) {
+func azureRegistries(ids ResourceIDs, options azcore.ClientOptions) (arms []*registry.ARM, err error) {
 	credential, err := azidentity.NewDefaultAzureCredential(&azidentity.DefaultAzureCredentialOptions{ClientOptions: options})
 	if err != nil {
 		return nil, fmt.Errorf("identity: %w", err)
 	}
-	return registry.NewARM(id.ID, credential, azurearm.ClientOptions{ClientOptions: options})
+	for _, id := range ids {
+		a, err := registry.NewARM(id, credential, azurearm.ClientOptions{ClientOptions: options})
+		if err != nil {
+			return nil, err
+		}
+		arms = append(arms, a)
+	}
+	return arms, nil
 }
 
 func (w wiring) topic(name Name) *sidecar.Topic {

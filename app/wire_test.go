@@ -48,11 +48,11 @@ func TestAzureCloud(t *testing.T) {
 				client := azure.Client() // Go reads HTTPS_PROXY once for all tests
 				defer client.CloseIdleConnections()
 				options.Transport, options.Retry.MaxRetries = client, -1
-				arm, err := azureRegistry(c.Registry, options)
+				arms, err := azureRegistries(c.Registries, options)
 				if err != nil {
 					t.Fatal(err)
 				}
-				if _, err := registry.NewEventLog(arm, "", time.Now, slog.New(slog.DiscardHandler)).Fired(t.Context(), "n1", time.Now(), nil); err != nil {
+				if _, err := registry.NewEventLog(arms[0], "", time.Now, slog.New(slog.DiscardHandler)).Fired(t.Context(), "n1", time.Now(), nil); err != nil {
 					t.Error(err)
 				}
 				if asked, tokens, others := azure.Count("webhooks"), azure.Count("token "+tt.audience), azure.Count("CONNECT"); asked != 1 || tokens != 1 || others != 0 {

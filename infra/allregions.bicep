@@ -3,7 +3,7 @@
 // answers webhooks, and `azd provision` leaves the running image alone.
 targetScope = 'resourceGroup'
 
-import { pairProblems, pairsOf, regionOf, regionProblems, regionsOf, tagProblems, tagsOf } from 'settings.bicep'
+import { namesOf, pairProblems, pairsOf, regionOf, regionProblems, regionsOf, tagProblems, tagsOf } from 'settings.bicep'
 
 param environmentName string
 param location string = resourceGroup().location
@@ -15,7 +15,7 @@ param vaultName string
 @description('The image, with its registry and tag.')
 param image string
 
-@description('Resource id of the registry to watch. Empty: webhookRegions count.')
+@description('Resource ids of the registries to watch, comma separated. Empty: webhookRegions count.')
 param registryResourceId string
 
 @description('The regions of a registry that the service has no rights at, comma separated.')
@@ -134,7 +134,7 @@ resource app 'Microsoft.App/containerApps@2025-07-01' = {
               { name: 'AZURE_CLIENT_ID', value: identity.properties.clientId }
               { name: 'AZURE_CLOUD', value: az.environment().name }
               { name: 'PUBLIC_URL', value: url }
-              { name: 'REGISTRY_RESOURCE_ID', value: registryResourceId }
+              { name: 'REGISTRY_RESOURCE_ID', value: join(registries, ',') }
               { name: 'WEBHOOK_REGIONS', value: join(regionsOf(webhookRegions), ',') }
               { name: 'WEBHOOK_TIMEOUT', value: webhookTimeout }
               { name: 'WEBHOOK_ACTIONS', value: webhookActions }
@@ -183,30 +183,27 @@ resource app 'Microsoft.App/containerApps@2025-07-01' = {
   dependsOn: [rights] // it registers webhooks as soon as it runs
 }
 
-// Here and not in main.bicep: see there.
-var registryParts = split(registryResourceId, '/')
+var registries = namesOf(registryResourceId)
 
-module rights 'rights.bicep' = if (!empty(registryResourceId)) {
-  scope: resourceGroup(
-    empty(registryResourceId) ? subscription().subscriptionId : registryParts[2],
-    empty(registryResourceId) ? resourceGroup().name : registryParts[4]
-  )
-  name: 'allregions-rights-${uniqueString(webhookOwner)}'
-  params: {
-    registryName: last(registryParts)
-    principalId: identity.properties.principalId
-    owner: webhookOwner
+// Here and not in main.bicep: see there.
+module rights 'rights.bicep' = [
+  for id in registries: {
+    scope: resourceGroup(split(id, '/')[2], split(id, '/')[4])
+    name: 'allregions-rights-${uniqueString(webhookOwner, toLower(id))}'
+    params: {
+      registryName: last(split(id, '/'))
+      principalId: identity.properties.principalId
+      owner: webhookOwner
+    }
   }
-}
+]
 
 output PUBLIC_URL string = url
 output APP_URL string = appUrl
 
 // For infra/hooks: who makes the webhooks, and what they report.
-output REGISTERS_WEBHOOKS bool = !empty(registryResourceId) && !contains(
-  ['off', 'false'],
-  toLower(trim(webhookRegistration))
-)
+output REGISTERS_WEBHOOKS bool = !empty(registries) && !contains(['off', 'false'], toLower(trim(webhookRegistration)))
 output REPORTED_ACTIONS string = empty(webhookActions) ? 'push' : replace(replace(webhookActions, ' ', ''), ',', ' ')
-output REGISTRY_ROLE_ID string = empty(registryResourceId) ? '' : rights!.outputs.roleId
-output REGISTRY_ROLE_ASSIGNMENT_ID string = empty(registryResourceId) ? '' : rights!.outputs.assignmentId
+// azd keeps an array as JSON.
+output REGISTRY_ROLE_IDS array = [for (id, i) in registries: rights[i].outputs.roleId]
+output REGISTRY_ROLE_ASSIGNMENT_IDS array = [for (id, i) in registries: rights[i].outputs.assignmentId]

@@ -34,7 +34,7 @@ param principalId string = ''
 @description('User or ServicePrincipal.')
 param principalType string = 'User'
 
-@description('Resource id of the registry to watch, in whatever resource group or subscription. allregions.bicep gives the rights there.')
+@description('Resource ids of the registries to watch, comma separated, in whatever resource groups and subscriptions. allregions.bicep gives the rights there.')
 param registryResourceId string = ''
 
 @description('Instead of registryResourceId: regions, comma separated, of a new Premium registry whose home is location.')
@@ -88,7 +88,7 @@ param webhookKey string = newGuid()
 param readKey string = newGuid()
 
 var newRegions = regionsOf(newRegistryRegions)
-var newRegistry = empty(registryResourceId) && !empty(newRegions)
+var newRegistry = empty(trim(registryResourceId)) && !empty(newRegions)
 var problems = concat(
   locationProblems('AZURE_LOCATION', location),
   registryProblems('EXISTING_REGISTRY_ID', registryResourceId),
@@ -258,7 +258,7 @@ output AZURE_CONTAINER_APPS_ENVIRONMENT_NAME string = environment.outputs.name
 output AZURE_IDENTITY_NAME string = identity.outputs.name
 output AZURE_KEY_VAULT_NAME string = vault.outputs.name
 output AZURE_SERVICE_BUS_NAMESPACE string = serviceBus.outputs.name
-output REGISTRY_RESOURCE_ID string = newRegistry ? registry!.outputs.id : registryResourceId
+output REGISTRY_RESOURCE_ID string = newRegistry ? registry!.outputs.id : join(namesOf(registryResourceId), ',')
 
 // What the webhooks that the service registers are marked with: the same after
 // `azd down` and `azd up`.

@@ -1,8 +1,8 @@
-// What the service may do at the registry that it watches, wherever that is.
+// What the service may do at a registry that it watches, wherever that is.
 param registryName string
 param principalId string
 
-@description('Tells this deployment\'s role from others\': the names of roles are unique in a directory.')
+@description('With the registry, tells this role from others: the names of roles are unique in a directory.')
 param owner string
 
 resource registry 'Microsoft.ContainerRegistry/registries@2025-04-01' existing = {
@@ -13,7 +13,7 @@ resource registry 'Microsoft.ContainerRegistry/registries@2025-04-01' existing =
 resource role 'Microsoft.Authorization/roleDefinitions@2022-04-01' = {
   name: guid(registry.id, owner)
   properties: {
-    roleName: 'Allregions webhook registration (${owner})'
+    roleName: 'Allregions webhook registration (${owner}, ${registryName})'
     description: 'Read the regions of a container registry; read, write and ping its webhooks, and read what they did.'
     type: 'CustomRole'
     assignableScopes: [resourceGroup().id]

@@ -83,12 +83,21 @@ func regionProblems(variable string, list string) array =>
   )
 
 @export()
-func registryProblems(variable string, id string) array =>
-  empty(id) || isRegistry(id, split(id, '/'))
-    ? []
-    : [
+func registryProblems(variable string, list string) array =>
+  concat(
+    map(
+      filter(entries(list), id => !isRegistry(id, split(id, '/'))),
+      id =>
         '${variable}: "${id}" is not the resource id of a registry, which is /subscriptions/ID/resourceGroups/GROUP/providers/Microsoft.ContainerRegistry/registries/NAME.'
-      ]
+    ),
+    map(
+      filter(
+        union([], map(entries(list), id => toLower(last(split(id, '/'))))),
+        name => length(filter(entries(list), id => toLower(last(split(id, '/'))) == name)) > 1
+      ),
+      name => '${variable}: two registries are called ${name}.'
+    )
+  )
 
 @export()
 func subscriptionProblems(variable string, list string) array =>

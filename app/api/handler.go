@@ -52,12 +52,15 @@ type Deliveries interface {
 	Health() []target.Health
 }
 
-// Regions knows which regions a notification that begins now waits for. Recheck asks
-// again, if that can bring news, and tells whether a region that was not expected now
-// is. Registries is what is known of them, without asking anybody.
+// Regions knows which regions of a registry a notification that begins now waits for.
+// Registry returns the login server of the registry that a webhook is of, by the name in
+// its URL and the host in its body, which both may be ""; its error is for the sender.
+// Recheck asks again, if that can bring news, and tells whether a region that was not
+// expected now is. Registries is what is known of them, without asking anybody.
 type Regions interface {
-	Expected(ctx context.Context) ([]replication.Region, error)
-	Recheck(ctx context.Context, region replication.Region) bool
+	Registry(named, host string) (loginServer string, err error)
+	Expected(ctx context.Context, registry string) ([]replication.Region, error)
+	Recheck(ctx context.Context, registry string, region replication.Region) bool
 	Registries() []registry.Status
 }
 
@@ -72,9 +75,9 @@ type Config struct {
 	ReadKeys   Keys // of callers who may only GET; unlike Keys, none let nobody in
 	Peer       Peer // nil for none
 
-	// Activity is what came from each region in the last day, and DeadLetters what could
+	// Activity is what came from each place in the last day, and DeadLetters what could
 	// never be delivered; nil where that is not known.
-	Activity    func(context.Context) (map[replication.Region]catalog.Activity, error)
+	Activity    func(context.Context) (map[catalog.Place]catalog.Activity, error)
 	DeadLetters func(context.Context) (intake.DeadSummary, error)
 
 	// Page, if set, is what browsers see.

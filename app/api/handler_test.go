@@ -59,9 +59,10 @@ func (b *backend) Find(ctx context.Context, image catalog.Image) (notification.S
 
 type regions []replication.Region
 
-func (r regions) Expected(context.Context) ([]replication.Region, error) { return r, nil }
-func (r regions) Recheck(context.Context, replication.Region) bool       { return false }
-func (r regions) Registries() []registry.Status                          { return registry.Static(r).Registries() }
+func (r regions) Registry(_, host string) (string, error)                        { return host, nil }
+func (r regions) Expected(context.Context, string) ([]replication.Region, error) { return r, nil }
+func (r regions) Recheck(context.Context, string, replication.Region) bool       { return false }
+func (r regions) Registries() []registry.Status                                  { return registry.Static(r).Registries() }
 
 const key1, key2, readKey = "first-key", "second-key", "read-key"
 
@@ -472,14 +473,14 @@ type learning struct {
 	news   replication.Region
 }
 
-func (l *learning) Expected(context.Context) ([]replication.Region, error) {
+func (l *learning) Expected(context.Context, string) ([]replication.Region, error) {
 	if len(l.known) == 0 {
 		return nil, errors.New("nobody knows")
 	}
 	return l.known, nil
 }
 
-func (l *learning) Recheck(_ context.Context, region replication.Region) bool {
+func (l *learning) Recheck(_ context.Context, _ string, region replication.Region) bool {
 	l.looked = append(l.looked, region)
 	if region != l.news {
 		return false
@@ -516,11 +517,11 @@ type starting struct {
 	until time.Time
 }
 
-func (r starting) Expected(ctx context.Context) ([]replication.Region, error) {
+func (r starting) Expected(ctx context.Context, registry string) ([]replication.Region, error) {
 	if time.Now().Before(r.until) {
 		return nil, errors.New("not known yet")
 	}
-	return r.regions.Expected(ctx)
+	return r.regions.Expected(ctx, registry)
 }
 
 // A replica that has just started has not read the regions yet: a webhook waits for them.
@@ -535,6 +536,71 @@ func TestRegionsAreNotKnownYet(t *testing.T) {
 			}
 		})
 	}
+}
+
+// several are two registries, of which one is called contoso.
+type several struct{ regions }
+
+func (several) Registry(named, host string) (string, error) {
+	if named == "contoso" || named == "" && host == "contoso.azurecr.io" {
+		return "contoso.azurecr.io", nil
+	}
+	return "", fmt.Errorf("%q %q is none of contoso, fabrikam", named, host)
+}
+
+func (several) Registries() []registry.Status {
+	return []registry.Status{{Name: "contoso"}, {Name: "fabrikam"}}
+}
+
+// A webhook is of the registry that its URL or else its body names. One of a foreign
+// registry changes nothing.
+func TestRegistryOfAWebhook(t *testing.T) {
+	const of = `{"id":"a","action":"push","request":{"host":"%s"}}`
+	for _, tt := range []struct {
+		query, host string
+		want        int
+	}{{"", "contoso.azurecr.io", 202}, {"&registry=contoso", "any.azurecr.io", 202}, {"", "evil.azurecr.io", 400}, {"&registry=evil", "contoso.azurecr.io", 400}} {
+		b := &backend{result: started()}
+		h := newHandler(b, io.Discard)
+		h.config.Regions = several{regions{"eastus"}}
+		w := call(h, "POST", "/webhooks/acr?region=eastus"+tt.query, fmt.Sprintf(of, tt.host))
+		if w.Code != tt.want || (len(b.added) == 1) != (tt.want == 202) || tt.want == 400 && !strings.Contains(w.Body.String(), "none of contoso, fabrikam") {
+			t.Errorf("%q, %s: got %d, %d events: %s", tt.query, tt.host, w.Code, len(b.added), w.Body)
+		}
+		if len(b.added) == 1 && b.added[0].Registry != "contoso.azurecr.io" {
+			t.Errorf("%q, %s: of %s", tt.query, tt.host, b.added[0].Registry)
+		}
+	}
+}
+
+// An image that is in several registries is a conflict that names them; a question can
+// name one, and with one registry it need not.
+func TestImageInSeveralRegistries(t *testing.T) {
+	for query, want := range map[string]string{"": "", "&registry=Fabrikam": "Fabrikam", "&registry=fabrikam.azurecr.io": "fabrikam.azurecr.io"} {
+		b := &backend{find: func(_ context.Context, image catalog.Image) (notification.Status, error) {
+			if image.Registry != want {
+				t.Errorf("%q: asked about %q, want %q", query, image.Registry, want)
+			}
+			return notification.Status{}, &catalog.AmbiguousError{Registries: []string{"contoso.azurecr.io", "fabrikam.azurecr.io"}}
+		}}
+		h := newHandler(b, io.Discard)
+		h.config.Regions = several{}
+		for _, wait := range []string{"", "&wait=1s", "&require=replicated"} {
+			w := call(h, "GET", "/images/shop/cart?tag=v1"+query+wait, "")
+			if body := w.Body.String(); w.Code != 409 || !strings.Contains(body, `"registries":["contoso.azurecr.io","fabrikam.azurecr.io"]`) || !strings.Contains(body, typeAmbiguous) {
+				t.Errorf("%q: got %d %s", query+wait, w.Code, body)
+			}
+		}
+	}
+	b := &backend{find: func(_ context.Context, image catalog.Image) (notification.Status, error) {
+		if image.Registry != "contoso" {
+			t.Errorf("asked about %q, want the only one", image.Registry)
+		}
+		return notification.Status{}, notification.ErrNotFound
+	}}
+	h := newHandler(b, io.Discard)
+	h.config.Regions = known{status: registry.Status{Name: "contoso"}}
+	call(h, "GET", "/images/shop/cart?tag=v1", "")
 }
 
 func TestTruncatedBody(t *testing.T) {

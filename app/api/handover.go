@@ -30,11 +30,12 @@ func (h *Handler) mustGo(err error) bool {
 }
 
 // handOver gives the webhook to another replica, and passes its answer on.
-func (h *Handler) handOver(ctx context.Context, r *http.Request, id string, body []byte) (status int, answer any, err error) {
+func (h *Handler) handOver(ctx context.Context, r *http.Request, p payload, body []byte) (status int, answer any, err error) {
 	if hasHopped(r) {
 		return 0, nil, errHop
 	}
-	w := intake.Webhook{ID: id, Region: r.URL.Query().Get("region"), Body: body, Header: http.Header{}}
+	query := r.URL.Query()
+	w := intake.Webhook{ID: p.ID, Region: query.Get("region"), Registry: query.Get("registry"), Body: body, Header: http.Header{}}
 	w.Header.Set("Content-Type", "application/json; charset=utf-8")
 	if key, ok := h.config.Keys.given(r); ok {
 		w.Header.Set("Authorization", "Bearer "+key)
@@ -45,8 +46,10 @@ func (h *Handler) handOver(ctx context.Context, r *http.Request, id string, body
 	a, err := h.config.Peer.HandOver(ctx, w)
 	switch {
 	case err != nil:
-		expected, _ := h.config.Regions.Expected(ctx)
-		h.report(accepted{event: replication.Event{Region: replication.ParseRegion(w.Region)}, expected: expected}, err)
+		e, _ := h.event(r, p) // what is wrong with it is for another replica to say
+		expected, _ := h.config.Regions.Expected(ctx, e.Registry)
+		e.Region = replication.ParseRegion(w.Region)
+		h.report(accepted{event: e, expected: expected}, err)
 		return 0, nil, err
 	case a.Status == http.StatusUnauthorized: // it has other keys
 		return 0, nil, errUnauthorized

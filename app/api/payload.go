@@ -68,9 +68,9 @@ func parsePayload(body []byte) (payload, error) {
 	return p, nil
 }
 
-// event is the domain's form of p. It refuses what no notification can be made
-// of; region is checked by whoever knows the expected ones.
-func (p payload) event(region replication.Region) (replication.Event, error) {
+// event is the domain's form of p, without a region. Its registry is the one that the body
+// names. It refuses what no notification can be made of.
+func (p payload) event() (replication.Event, error) {
 	if p.ID == "" {
 		return replication.Event{}, errors.New(`field "id" is missing`)
 	}
@@ -84,7 +84,7 @@ func (p payload) event(region replication.Region) (replication.Event, error) {
 		ID: p.ID, Action: p.Action, Registry: replication.LoginServer(p.Request.Host),
 		Repository: p.Target.Repository, Tag: p.Target.Tag, Digest: p.Target.Digest,
 		MediaType: p.Target.MediaType, Size: p.Target.Size,
-		Region: region, Time: parseTime(p.Timestamp),
+		Time: parseTime(p.Timestamp),
 	}, nil
 }
 

@@ -13,6 +13,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"allregions/app/actor"
+	"allregions/app/catalog"
 	"allregions/app/delivery"
 	"allregions/app/notification"
 	"allregions/app/replication"
@@ -35,13 +36,18 @@ var (
 // has the member missing.
 const typeUndecided = "urn:allregions:problem:undecided"
 
+// typeAmbiguous is the type of the problem that an image is in several registries. It has
+// the member registries.
+const typeAmbiguous = "urn:allregions:problem:ambiguous"
+
 // problem is an RFC 9457 problem detail.
 type problem struct {
-	Type    string               `json:"type"`
-	Title   string               `json:"title"`
-	Status  int                  `json:"status"`
-	Detail  string               `json:"detail,omitempty"`
-	Missing []replication.Region `json:"missing,omitzero"` // of typeUndecided, and there never nil
+	Type       string               `json:"type"`
+	Title      string               `json:"title"`
+	Status     int                  `json:"status"`
+	Detail     string               `json:"detail,omitempty"`
+	Missing    []replication.Region `json:"missing,omitzero"`    // of typeUndecided, and there never nil
+	Registries []string             `json:"registries,omitzero"` // of typeAmbiguous
 }
 
 // undecided is the answer to require=replicated while it can still come true. It is
@@ -88,6 +94,7 @@ func newStatuses() []statusRow {
 		{is: is(delivery.ErrNone), status: http.StatusNotFound},
 		{is: is(errMethodNotAllowed), status: http.StatusMethodNotAllowed, throttle: refused},
 		{is: is(errTooLarge), status: http.StatusRequestEntityTooLarge},
+		{is: isA[*catalog.AmbiguousError], status: http.StatusConflict},
 		{is: isA[badRequest], status: http.StatusBadRequest},
 		{is: isA[*notification.RefusedError], status: http.StatusBadRequest},
 		{is: is(errStopping), status: http.StatusServiceUnavailable, retryAfter: "5"},
@@ -130,6 +137,9 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) int {
 	p := problem{Type: "about:blank", Title: http.StatusText(row.status), Status: row.status, Detail: cmp.Or(row.detail, err.Error())}
 	if u, ok := errors.AsType[undecided](err); ok {
 		p.Type, p.Title, p.Missing = typeUndecided, "Not decided yet", append([]replication.Region{}, u.missing...)
+	}
+	if several, ok := errors.AsType[*catalog.AmbiguousError](err); ok {
+		p.Type, p.Title, p.Registries = typeAmbiguous, "In several registries", several.Registries
 	}
 	if row.status == http.StatusUnauthorized { // no hint at what was wrong
 		p.Detail = ""

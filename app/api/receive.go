@@ -58,11 +58,11 @@ func (h *Handler) receive(w http.ResponseWriter, r *http.Request) (int, any, err
 // another replica.
 func (h *Handler) take(ctx context.Context, r *http.Request, p payload, body []byte) (status int, answer any, err error) {
 	if h.mustGo(nil) {
-		return h.handOver(ctx, r, p.ID, body)
+		return h.handOver(ctx, r, p, body)
 	}
 	a, err := h.accept(ctx, r, p, body)
 	if err != nil && h.mustGo(err) {
-		return h.handOver(ctx, r, p.ID, body)
+		return h.handOver(ctx, r, p, body)
 	}
 	if !isFailure(err) || !hasHopped(r) { // the replica that it came from goes on, and reports
 		h.report(a, err)
@@ -95,24 +95,24 @@ type accepted struct {
 func (h *Handler) accept(ctx context.Context, r *http.Request, p payload, body []byte) (a accepted, err error) {
 	ctx, cancel := context.WithTimeout(ctx, patience(r))
 	defer cancel()
-	if a.expected, err = h.expected(ctx); err != nil {
-		return a, fmt.Errorf("expected regions: %w", err)
-	}
-	region, err := parseRegion(r, a.expected)
-	if err != nil {
+	if a.event, err = h.event(r, p); err != nil {
 		return a, badRequest{err}
 	}
-	if a.event, err = p.event(region); err != nil {
+	regions, registry := h.config.Regions, a.event.Registry
+	if a.expected, err = h.expected(ctx, registry); err != nil {
+		return a, fmt.Errorf("expected regions: %w", err)
+	}
+	if a.event.Region, err = parseRegion(r, a.expected); err != nil {
 		return a, badRequest{err}
 	}
 	a.event.Original = string(body)
-	annotate(ctx, a.event.ID, region)
+	annotate(ctx, a.event.ID, a.event.Region)
 	a.result, err = h.config.Intake.Add(ctx, a.event, a.expected)
-	if !isA[*notification.RefusedError](err) || !h.config.Regions.Recheck(ctx, region) {
+	if !isA[*notification.RefusedError](err) || !regions.Recheck(ctx, registry, a.event.Region) {
 		return a, err
 	}
 	// It is the first webhook of a new replica, and ACR does not repeat it.
-	if a.expected, err = h.config.Regions.Expected(ctx); err != nil {
+	if a.expected, err = regions.Expected(ctx, registry); err != nil {
 		return a, fmt.Errorf("expected regions: %w", err)
 	}
 	a.result, err = h.config.Intake.Add(ctx, a.event, a.expected)
@@ -120,11 +120,11 @@ func (h *Handler) accept(ctx context.Context, r *http.Request, p payload, body [
 }
 
 // expected waits for a moment until the expected regions are known.
-func (h *Handler) expected(ctx context.Context) (regions []replication.Region, err error) {
+func (h *Handler) expected(ctx context.Context, registry string) (regions []replication.Region, err error) {
 	ctx, cancel := context.WithTimeout(ctx, regionsTimeout)
 	defer cancel()
 	for {
-		if regions, err = h.config.Regions.Expected(ctx); err == nil {
+		if regions, err = h.config.Regions.Expected(ctx, registry); err == nil {
 			return regions, nil
 		}
 		select {
@@ -133,6 +133,14 @@ func (h *Handler) expected(ctx context.Context) (regions []replication.Region, e
 			return nil, err
 		}
 	}
+}
+
+// event makes p an event of its registry, without a region.
+func (h *Handler) event(r *http.Request, p payload) (e replication.Event, err error) {
+	if e, err = p.event(); err == nil {
+		e.Registry, err = h.config.Regions.Registry(r.URL.Query().Get("registry"), e.Registry)
+	}
+	return e, err
 }
 
 // report calls Received. Its region is empty if the caller may have made it up: nobody

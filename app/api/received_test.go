@@ -15,7 +15,7 @@ import (
 // noRegions is a Regions that knows none.
 type noRegions struct{ regions }
 
-func (noRegions) Expected(context.Context) ([]replication.Region, error) {
+func (noRegions) Expected(context.Context, string) ([]replication.Region, error) {
 	return nil, errors.New("away")
 }
 

@@ -43,7 +43,7 @@ func (h *Handler) regions(_ http.ResponseWriter, r *http.Request) (int, any, err
 	for _, s := range h.config.Regions.Registries() {
 		answer := registryAnswer{s, []regionAnswer{}}
 		for _, region := range s.Regions {
-			answer.Regions = append(answer.Regions, withActivity(region, activity[region.Region]))
+			answer.Regions = append(answer.Regions, withActivity(region, activity[catalog.Place{Registry: s.LoginServer, Region: region.Region}]))
 		}
 		registries = append(registries, answer)
 	}

@@ -14,7 +14,6 @@ import (
 	"allregions/app/catalog"
 	"allregions/app/intake"
 	"allregions/app/registry"
-	"allregions/app/replication"
 )
 
 // known are regions with a status that a test made.
@@ -30,8 +29,9 @@ func TestRegions(t *testing.T) {
 	full := registry.Status{Name: "contoso", LoginServer: "contoso.azurecr.io", Source: "azure", Read: &registry.Reading{At: at},
 		Regions: []registry.RegionStatus{{Region: "westeurope", Expected: true, Replica: "Succeeded", Webhook: &registry.WebhookStatus{Name: "w", Registered: true, CheckedAt: at}},
 			{Region: "eastus", Replica: "Creating"}}, Sweep: registry.SweepStatus{Enabled: true, At: at, Found: 3}}
-	activity := func(context.Context) (map[replication.Region]catalog.Activity, error) {
-		return map[replication.Region]catalog.Activity{"westeurope": {LastEvent: at, Median: 1234 * time.Millisecond, P95: 5 * time.Second, Count: 17, Missed: 2}}, nil
+	activity := func(context.Context) (map[catalog.Place]catalog.Activity, error) {
+		return map[catalog.Place]catalog.Activity{{Registry: "contoso.azurecr.io", Region: "westeurope"}: {LastEvent: at, Median: 1234 * time.Millisecond, P95: 5 * time.Second, Count: 17, Missed: 2},
+			{Registry: "fabrikam.azurecr.io", Region: "eastus"}: {LastEvent: at}, {Region: "westeurope"}: {LastEvent: at, Missed: 7}}, nil
 	}
 	dead := func(context.Context) (intake.DeadSummary, error) {
 		return intake.DeadSummary{Count: 1, Last: &intake.DeadLetter{At: at, Event: "a", Reason: "no such region"}}, nil
@@ -49,9 +49,12 @@ func TestRegions(t *testing.T) {
 			"lastEvent":"2026-11-27T08:00:00Z","latencyMs":{"median":1234,"p95":5000,"count":17},"missed":2},{"region":"eastus","expected":false,"replica":"Creating","missed":0}],
 			"sweep":{"enabled":true,"at":"2026-11-27T08:00:00Z","found":3,"error":""}}],
 			"deadLetters":{"count":1,"last":{"at":"2026-11-27T08:00:00Z","event":"a","reason":"no such region"}}}`},
+		{"a list, and what came", func(c *Config) { c.Activity = activity }, `{"registries":[{"name":"","loginServer":"","source":"settings","regions":[
+			{"region":"westeurope","expected":true,"replica":"","lastEvent":"2026-11-27T08:00:00Z","missed":7},
+			{"region":"eastus","expected":true,"replica":"","missed":0}],"sweep":{"enabled":false,"found":0,"error":""}}],"deadLetters":{"count":0}}`},
 		{"what cannot be read", func(c *Config) {
 			c.Regions = known{status: registry.Status{Regions: []registry.RegionStatus{}}}
-			c.Activity = func(context.Context) (map[replication.Region]catalog.Activity, error) { return nil, errors.New("away") }
+			c.Activity = func(context.Context) (map[catalog.Place]catalog.Activity, error) { return nil, errors.New("away") }
 			c.DeadLetters = func(context.Context) (intake.DeadSummary, error) { return intake.DeadSummary{}, errors.New("away") }
 		}, `{"registries":[{"name":"","loginServer":"","source":"","regions":[],"sweep":{"enabled":false,"found":0,"error":""}}],"deadLetters":{"count":0}}`},
 	} {

@@ -50,7 +50,7 @@ func (h *Handler) image(w http.ResponseWriter, r *http.Request) (int, any, error
 	if err != nil {
 		return 0, nil, err
 	}
-	image := catalog.Image{Repository: r.PathValue("repository"), Digest: r.URL.Query().Get("digest"), Tag: r.URL.Query().Get("tag")}
+	image := catalog.Image{Registry: h.registry(r), Repository: r.PathValue("repository"), Digest: r.URL.Query().Get("digest"), Tag: r.URL.Query().Get("tag")}
 	if image.Digest == "" && image.Tag == "" {
 		return 0, nil, badRequest{errors.New("the URL must name the image: ?digest=sha256:... or ?tag=..., or both")}
 	}
@@ -65,6 +65,18 @@ func (h *Handler) image(w http.ResponseWriter, r *http.Request) (int, any, error
 		st, err = h.wait(ctx, r, st.ID, h.read(st.ID), q.settles)
 	}
 	return q.answer(r, st, err)
+}
+
+// registry is the one that a question is about: the URL names it, or there is only one. It
+// is "" for any.
+func (h *Handler) registry(r *http.Request) string {
+	if named := r.URL.Query().Get("registry"); named != "" {
+		return named
+	}
+	if all := h.config.Regions.Registries(); len(all) == 1 {
+		return all[0].Name
+	}
+	return ""
 }
 
 func (h *Handler) read(id string) readFunc {

@@ -70,6 +70,17 @@ func says(code int, contentType, body string) http.HandlerFunc {
 	}
 }
 
+// ofRegistry answers only who asks about that registry.
+func ofRegistry(registry string, answer http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if got := r.URL.Query().Get("registry"); got != registry {
+			http.Error(w, "asked about "+got, http.StatusBadRequest)
+			return
+		}
+		answer(w, r)
+	}
+}
+
 // breaks closes the connection, as a process does that is killed.
 func breaks(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }
 
@@ -142,6 +153,9 @@ func TestWaitForImage(t *testing.T) {
 		{"never an answer", answers{breaks}, map[string]string{"TIMEOUT": "2"}, 3, 1, "unreachable  ", []string{"does not answer"}},
 		{"no answer any more", answers{collecting, breaks}, map[string]string{"TIMEOUT": "3"}, 3, 2, "unreachable eastus,japaneast ", nil},
 		{"two images", answers{everywhere}, map[string]string{"IMAGES": image + "\n  contoso.azurecr.io/shop/cart:v1@sha256:aa "}, 0, 2, "replicated  ", []string{"done: 2"}},
+		{"several registries", answers{says(409, "application/problem+json", `{"type": "urn:allregions:problem:ambiguous", "registries": ["contoso.azurecr.io", "fabrikam.azurecr.io"]}`)}, nil, 3, 1, "refused  ", []string{"is in several registries: write LOGIN_SERVER/" + image}},
+		{"of one registry", answers{ofRegistry("contoso.azurecr.io", everywhere)}, map[string]string{"IMAGES": "contoso.azurecr.io/" + image}, 0, 1, "replicated  ", nil},
+		{"of no registry", answers{ofRegistry("", everywhere)}, map[string]string{"IMAGES": "localhost:5000/" + image}, 0, 1, "replicated  ", nil},
 		{"another image", answers{everywhere}, map[string]string{"IMAGES": "shop/cart@sha256:bb", "TIMEOUT": "2"}, 2, 1, "none  ", nil},
 
 		{"a region of interest", answers{none, collecting}, map[string]string{"REGIONS": "WestEurope"}, 0, 2, "replicated  ", []string{"westeurope"}},

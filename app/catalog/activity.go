@@ -10,6 +10,12 @@ import (
 	"allregions/app/replication"
 )
 
+// Place is a region of a registry, or, without a Registry, the region in all of them.
+type Place struct {
+	Registry string // login server
+	Region   replication.Region
+}
+
 // Activity is what a region did in a day, by the notifications that the list has.
 type Activity struct {
 	LastEvent   time.Time     // when its newest event was accepted; zero without one
@@ -25,20 +31,20 @@ const activityAge = time.Minute
 
 // activities are what was read last.
 type activities struct {
-	mu       sync.Mutex
-	at       time.Time
-	byRegion map[replication.Region]Activity
+	mu      sync.Mutex
+	at      time.Time
+	byPlace map[Place]Activity
 }
 
 // Activity returns what each region did in the day before now. This replica reads the
 // windows for it at most once a minute.
-func (l *List) Activity(ctx context.Context, now time.Time) (map[replication.Region]Activity, error) {
+func (l *List) Activity(ctx context.Context, now time.Time) (map[Place]Activity, error) {
 	l.activities.mu.Lock()
 	defer l.activities.mu.Unlock()
-	if l.activities.byRegion != nil && now.Sub(l.activities.at) < activityAge {
-		return maps.Clone(l.activities.byRegion), nil
+	if l.activities.byPlace != nil && now.Sub(l.activities.at) < activityAge {
+		return maps.Clone(l.activities.byPlace), nil
 	}
-	byRegion := map[replication.Region]Activity{}
+	byPlace := map[Place]Activity{}
 	since := now.Add(-maxWindows * windowLength)
 	for start := windowStart(now); !start.Before(windowStart(since)); start = start.Add(-windowLength) {
 		statuses, err := l.read(ctx, start)
@@ -47,20 +53,23 @@ func (l *List) Activity(ctx context.Context, now time.Time) (map[replication.Reg
 		}
 		for _, s := range statuses {
 			if !s.StartedAt.Before(since) {
-				s.addTo(byRegion)
+				s.addTo(byPlace, "")
+				if s.Registry != "" {
+					s.addTo(byPlace, s.Registry)
+				}
 			}
 		}
 	}
-	for region, a := range byRegion {
+	for place, a := range byPlace {
 		if a.Count = len(a.latencies); a.Count > 0 {
 			slices.Sort(a.latencies)
 			a.Median, a.P95 = a.nearest(50), a.nearest(95)
 		}
 		a.latencies = nil
-		byRegion[region] = a
+		byPlace[place] = a
 	}
-	l.activities.at, l.activities.byRegion = now, byRegion
-	return maps.Clone(byRegion), nil
+	l.activities.at, l.activities.byPlace = now, byPlace
+	return maps.Clone(byPlace), nil
 }
 
 // nearest is a percentile of the latencies, by the nearest rank.
@@ -68,24 +77,26 @@ func (a Activity) nearest(percent int) time.Duration {
 	return a.latencies[(len(a.latencies)*percent+99)/100-1]
 }
 
-func (s status) addTo(byRegion map[replication.Region]Activity) {
+func (s status) addTo(byPlace map[Place]Activity, registry string) {
 	missed := slices.Clone(s.Missing)
 	for _, r := range s.Regions {
-		a := byRegion[r.Region]
+		place := Place{registry, r.Region}
+		a := byPlace[place]
 		if r.ReceivedAt.After(a.LastEvent) {
 			a.LastEvent = r.ReceivedAt
 		}
 		a.latencies = append(a.latencies, r.ReceivedAt.Sub(s.StartedAt))
-		byRegion[r.Region] = a
+		byPlace[place] = a
 		if !r.ReceivedAt.Before(s.Deadline) {
 			missed = append(missed, r.Region)
 		}
 	}
 	if s.Status == replication.TimedOut || s.Status == replication.Recovered {
 		for _, region := range missed {
-			a := byRegion[region]
+			place := Place{registry, region}
+			a := byPlace[place]
 			a.Missed++
-			byRegion[region] = a
+			byPlace[place] = a
 		}
 	}
 }

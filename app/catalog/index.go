@@ -2,7 +2,7 @@
 // began, and those that are overdue.
 //
 // An index leads from each name of an image, its digest and its tag, to the newest
-// notification about it. Each replica writes it behind the webhooks' answers. A name
+// notification about it in each registry. Each replica writes it behind the webhooks' answers. A name
 // that many pushes share, such as a tag that moves all the time, costs one write in
 // each pause, however many pushes there are.
 //
@@ -25,20 +25,25 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"allregions/app/actor"
+	"allregions/app/replication"
 )
 
 // Image names an image by its digest, its tag, or both.
 type Image struct {
+	Registry                string // its login server; also its name alone, or "" for any, where the image is looked for
 	Repository, Digest, Tag string // Digest or Tag may be "", but not both
 }
 
 // Entry leads from one name of an image to a notification about it. Its JSON form is
 // stored.
 type Entry struct {
+	Registry     string    `json:"registry,omitempty"` // login server; "" where ACR does not say
 	Repository   string    `json:"repository"`
 	Digest       string    `json:"digest,omitempty"` // "" if Tag is the name
 	Tag          string    `json:"tag,omitempty"`    // "" if Digest is the name
@@ -49,7 +54,7 @@ type Entry struct {
 // Entries are those of a notification, one for each name that the image has: the
 // digest, then the tag.
 func Entries(image Image, notification string, startedAt time.Time) (entries []Entry) {
-	e := Entry{Repository: image.Repository, Notification: notification, StartedAt: startedAt}
+	e := Entry{Registry: image.Registry, Repository: image.Repository, Notification: notification, StartedAt: startedAt}
 	if image.Repository != "" && image.Digest != "" {
 		e.Digest, e.Tag = image.Digest, ""
 		entries = append(entries, e)
@@ -61,13 +66,14 @@ func Entries(image Image, notification string, startedAt time.Time) (entries []E
 	return entries
 }
 
-// Newer tells whether e counts, of two entries for one name.
+// Newer tells whether e counts, of two entries for one name in one registry.
 func (e Entry) Newer(than Entry) bool {
 	return cmp.Or(e.StartedAt.Compare(than.StartedAt), cmp.Compare(e.Notification, than.Notification)) > 0
 }
 
-// key is a hash, because a repository has slashes and may be long. Its "." keeps it
-// apart from the ids of notifications.
+// key is that of the name, in whichever registry: one read finds all. It is a hash, because
+// a repository has slashes and may be long. Its "." keeps it apart from the ids of
+// notifications.
 func (e Entry) key() string {
 	name := "@" + e.Digest
 	if e.Tag != "" {
@@ -77,20 +83,55 @@ func (e Entry) key() string {
 	return "image." + hex.EncodeToString(hash[:16])
 }
 
-// stored is an Entry in the store.
+// maxRegistries bounds the entries for one name.
+const maxRegistries = 16
+
+// stored is what the store has for one name.
 type stored struct {
-	Kind string `json:"kind"` // "index"
-	Entry
+	Kind   string  `json:"kind"` // "index"
+	Entry          // the newest
+	Others []Entry `json:"others,omitempty"` // of other registries, the newest first
 }
 
-func encode(e Entry) ([]byte, error) { return json.Marshal(stored{"index", e}) }
+func encode(entries []Entry) ([]byte, error) {
+	return json.Marshal(stored{"index", entries[0], entries[1:]})
+}
 
-func decode(data []byte) (Entry, error) {
+// decode returns the entries for a name, the newest first; none of nothing.
+func decode(data []byte) ([]Entry, error) {
+	if len(data) == 0 {
+		return nil, nil
+	}
 	var s stored
 	if err := json.Unmarshal(data, &s); err != nil {
-		return Entry{}, fmt.Errorf("decode index: %w", err)
+		return nil, fmt.Errorf("decode index: %w", err)
 	}
-	return s.Entry, nil
+	if s.Notification == "" {
+		return nil, nil
+	}
+	return append([]Entry{s.Entry}, s.Others...), nil
+}
+
+// inRegistry returns the entry of a registry; the zero Entry if there is none.
+func inRegistry(registry string, entries []Entry) Entry {
+	if i := slices.IndexFunc(entries, func(e Entry) bool { return e.Registry == registry }); i >= 0 {
+		return entries[i]
+	}
+	return Entry{}
+}
+
+// with returns the entries for a name with e instead of that of its registry.
+func (e Entry) with(entries []Entry) []Entry {
+	entries = append(slices.DeleteFunc(slices.Clone(entries), func(other Entry) bool { return other.Registry == e.Registry }), e)
+	slices.SortFunc(entries, func(a, b Entry) int { return b.StartedAt.Compare(a.StartedAt) })
+	return entries[:min(len(entries), maxRegistries)]
+}
+
+// AmbiguousError means that an image is in several registries.
+type AmbiguousError struct{ Registries []string } // login servers
+
+func (e *AmbiguousError) Error() string {
+	return "the image is in several registries; registry must be one of " + strings.Join(e.Registries, ", ")
 }
 
 const (
@@ -113,9 +154,14 @@ type Index struct {
 	running sync.WaitGroup // what Flush waits for
 
 	mu      sync.Mutex
-	pending map[string]*write[Entry] // by key, present while it is written: the newest entry that waits, or nil
-	known   map[string]Entry         // by key: what this replica has seen stored
+	pending map[place]*write[Entry] // present while it is written: the newest entry that waits, or nil
+	known   map[place]Entry         // what this replica has seen stored
 }
+
+// place is that of one entry: the key of the name, and the registry.
+type place struct{ key, registry string }
+
+func (e Entry) place() place { return place{e.key(), e.Registry} }
 
 // write is something on its way to the store. Those who wait for it share it.
 type write[T any] struct {
@@ -150,7 +196,7 @@ func ended(ctx context.Context, running *sync.WaitGroup) error {
 // NewIndex returns the index in records.
 func NewIndex(records actor.Records, log *slog.Logger) *Index {
 	return &Index{records: records, log: log, failures: actor.Throttle{Every: retryPause}, slots: make(chan struct{}, atATime),
-		pending: map[string]*write[Entry]{}, known: map[string]Entry{}}
+		pending: map[place]*write[Entry]{}, known: map[place]Entry{}}
 }
 
 // Send has the entries written soon. It does not wait; settled does: its nil error
@@ -162,9 +208,8 @@ func (x *Index) Send(entries []Entry) (settled func(context.Context) error) {
 	defer x.mu.Unlock()
 	var sent []*write[Entry]
 	for _, e := range entries {
-		key := e.key()
-		if have, ok := x.known[key]; !ok || e.Newer(have) {
-			sent = append(sent, x.add(key, e))
+		if have, ok := x.known[e.place()]; !ok || e.Newer(have) {
+			sent = append(sent, x.add(e.place(), e))
 		}
 	}
 	return func(ctx context.Context) error {
@@ -182,8 +227,8 @@ func (x *Index) Send(entries []Entry) (settled func(context.Context) error) {
 func (x *Index) Flush(ctx context.Context) error { return ended(ctx, &x.running) }
 
 // add makes e pending. The caller holds mu.
-func (x *Index) add(key string, e Entry) *write[Entry] {
-	w, running := x.pending[key]
+func (x *Index) add(at place, e Entry) *write[Entry] {
+	w, running := x.pending[at]
 	switch {
 	case w != nil && e.Newer(w.entry):
 		w.entry = e
@@ -191,30 +236,30 @@ func (x *Index) add(key string, e Entry) *write[Entry] {
 		return refuse[Entry](errors.New("index: too many entries wait"))
 	case w == nil:
 		w = &write[Entry]{entry: e, done: make(chan struct{})}
-		x.pending[key] = w
+		x.pending[at] = w
 		if !running {
-			x.running.Go(func() { x.run(key) })
+			x.running.Go(func() { x.run(at) })
 		}
 	}
 	return w
 }
 
-// run writes what is pending under key, until nothing is.
-func (x *Index) run(key string) {
+// run writes what is pending there, until nothing is.
+func (x *Index) run(at place) {
 	for pause := batchPause; pause > 0; time.Sleep(pause) {
 		x.slots <- struct{}{}
-		pause = x.write(key)
+		pause = x.write(at)
 		<-x.slots
 	}
 }
 
-// write writes what is pending under key, and returns the pause after it; 0 if nothing
+// write writes what is pending there, and returns the pause after it; 0 if nothing
 // is. If that fails, it is pending again, unless a newer entry is.
-func (x *Index) write(key string) (pause time.Duration) {
+func (x *Index) write(at place) (pause time.Duration) {
 	x.mu.Lock()
-	w := x.pending[key]
-	if x.pending[key] = nil; w == nil {
-		delete(x.pending, key)
+	w := x.pending[at]
+	if x.pending[at] = nil; w == nil {
+		delete(x.pending, at)
 	}
 	x.mu.Unlock()
 	if w == nil {
@@ -223,7 +268,7 @@ func (x *Index) write(key string) (pause time.Duration) {
 
 	ctx, cancel := context.WithTimeout(context.Background(), writeLimit)
 	defer cancel()
-	there, err := x.store(ctx, key, w.entry)
+	there, err := x.store(ctx, at, w.entry)
 
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -233,44 +278,48 @@ func (x *Index) write(key string) (pause time.Duration) {
 		if _, ok := x.failures.Allow(time.Now()); ok {
 			x.log.LogAttrs(ctx, slog.LevelWarn, "the index is written later", slog.Any("err", w.err))
 		}
-		x.add(key, w.entry)
+		x.add(at, w.entry)
 		return retryPause
 	}
 	if len(x.known) >= maxKnown { // to forget one costs two calls, if it comes again
 		clear(x.known)
 	}
-	x.known[key] = there
+	x.known[at] = there
 	return batchPause
 }
 
-// store stores e under key, unless something newer is there, and returns what is. Most
-// keys are new: a key of which this replica knows nothing is created without a read.
-func (x *Index) store(ctx context.Context, key string, e Entry) (Entry, error) {
+// store stores e, unless something newer is there, and returns what is. Most keys are new:
+// one of which this replica knows nothing is created without a read.
+func (x *Index) store(ctx context.Context, at place, e Entry) (Entry, error) {
 	x.mu.Lock()
-	have, seen := x.known[key]
+	have, seen := x.known[at]
 	x.mu.Unlock()
 	if seen && !e.Newer(have) {
 		return have, nil
 	}
-	data, err := encode(e)
-	if err != nil {
-		return Entry{}, err
-	}
 	if !seen {
-		if err := x.records.Save(ctx, key, data, ""); !errors.Is(err, actor.ErrConflict) {
+		data, err := encode([]Entry{e})
+		if err != nil {
+			return Entry{}, err
+		}
+		if err := x.records.Save(ctx, at.key, data, ""); !errors.Is(err, actor.ErrConflict) {
 			return e, err
 		}
 	}
 	for range maxTries {
-		old, version, err := x.records.Load(ctx, key)
+		old, version, err := x.records.Load(ctx, at.key)
 		if err != nil {
 			return Entry{}, err
 		}
-		// What cannot be read leads nowhere, and is replaced.
-		if there, err := decode(old); err == nil && !e.Newer(there) {
+		entries, _ := decode(old) // what cannot be read leads nowhere, and is replaced
+		if there := inRegistry(e.Registry, entries); !e.Newer(there) {
 			return there, nil
 		}
-		if err := x.records.Save(ctx, key, data, version); !errors.Is(err, actor.ErrConflict) {
+		data, err := encode(e.with(entries))
+		if err != nil {
+			return Entry{}, err
+		}
+		if err := x.records.Save(ctx, at.key, data, version); !errors.Is(err, actor.ErrConflict) {
 			return e, err
 		}
 	}
@@ -278,7 +327,8 @@ func (x *Index) store(ctx context.Context, key string, e Entry) (Entry, error) {
 }
 
 // Find returns the newest notification about the image, "" if there is none. If the
-// image has a tag, the tag leads.
+// image has a tag, the tag leads. The error is an AmbiguousError if the image names no
+// registry, and is in several.
 func (x *Index) Find(ctx context.Context, image Image) (notification string, err error) {
 	names := Entries(image, "", time.Time{})
 	if len(names) == 0 {
@@ -288,9 +338,21 @@ func (x *Index) Find(ctx context.Context, image Image) (notification string, err
 	if err != nil {
 		return "", fmt.Errorf("read index: %w", err)
 	}
-	if len(data) == 0 {
-		return "", nil
+	entries, err := decode(data)
+	if image.Registry != "" {
+		entries = slices.DeleteFunc(entries, func(e Entry) bool { return !replication.NamesRegistry(image.Registry, e.Registry) })
 	}
-	e, err := decode(data)
-	return e.Notification, err
+	var registries []string // those that ACR has named
+	for _, e := range entries {
+		if e.Registry != "" {
+			registries = append(registries, e.Registry)
+		}
+	}
+	switch {
+	case len(entries) == 0:
+		return "", err
+	case len(registries) > 1:
+		return "", &AmbiguousError{slices.Sorted(slices.Values(registries))}
+	}
+	return entries[0].Notification, nil
 }

@@ -23,7 +23,7 @@ var t0 = time.Date(2026, 11, 17, 16, 52, 1, 343145347, time.UTC)
 
 // nth is the nth notification about a tag, of an image of its own.
 func nth(n int) []Entry {
-	return Entries(Image{"shop/cart", fmt.Sprintf("sha256:%d", n), "v1"}, fmt.Sprintf("n%d", n), t0.Add(time.Duration(n)*time.Millisecond))
+	return Entries(Image{"", "shop/cart", fmt.Sprintf("sha256:%d", n), "v1"}, fmt.Sprintf("n%d", n), t0.Add(time.Duration(n)*time.Millisecond))
 }
 
 // tag is the nth notification's entry for the tag alone.
@@ -121,12 +121,16 @@ func (s *store) save(key string, value []byte, version string) error {
 		return actor.ErrConflict
 	}
 	if s.watch != nil && ok {
-		before, _ := decode(r.value)
-		after, _ := decode(value)
-		s.watch(key, before, after)
+		s.watch(key, newestOf(r.value), newestOf(value))
 	}
 	s.records[key] = record{bytes.Clone(value), r.n + 1}
 	return nil
+}
+
+// newestOf is the newest entry of a record.
+func newestOf(data []byte) Entry {
+	entries, _ := decode(data)
+	return append(entries, Entry{})[0]
 }
 
 // counted complains if not exactly these calls were made since it was asked last.
@@ -203,11 +207,11 @@ func TestEntries(t *testing.T) {
 		image Image
 		want  []Entry
 	}{
-		{"both", Image{"shop/cart", "sha256:1", "v1"}, []Entry{digest, tag}},
-		{"untagged", Image{"shop/cart", "sha256:1", ""}, []Entry{digest}},
-		{"without a digest", Image{"shop/cart", "", "v1"}, []Entry{tag}},
-		{"neither", Image{"shop/cart", "", ""}, nil},
-		{"no repository", Image{"", "sha256:1", "v1"}, nil},
+		{"both", Image{"", "shop/cart", "sha256:1", "v1"}, []Entry{digest, tag}},
+		{"untagged", Image{"", "shop/cart", "sha256:1", ""}, []Entry{digest}},
+		{"without a digest", Image{"", "shop/cart", "", "v1"}, []Entry{tag}},
+		{"neither", Image{"", "shop/cart", "", ""}, nil},
+		{"no repository", Image{"", "", "sha256:1", "v1"}, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if got := Entries(tt.image, "n1", t0); !slices.Equal(got, tt.want) {
@@ -417,7 +421,7 @@ func TestConflict(t *testing.T) {
 		other := index(s)
 		s.set(func(call, _ string, n int) what {
 			if call == "save" && n < 2*(maxTries-1) { // but for the last try
-				value, _ := encode(tag(101 + n)[0])
+				value, _ := encode(tag(101 + n))
 				s.mu.Lock()
 				r := s.records[key]
 				s.records[key] = record{value, r.n + 1}
@@ -599,7 +603,7 @@ func TestMaxPending(t *testing.T) {
 		s.set(always(hangs))
 		x := index(s)
 		for i := range atATime {
-			x.Send(Entries(Image{"busy", fmt.Sprint(i), ""}, "n", t0))
+			x.Send(Entries(Image{"", "busy", fmt.Sprint(i), ""}, "n", t0))
 		}
 		synctest.Wait()
 		time.Sleep(batchPause)
@@ -609,7 +613,7 @@ func TestMaxPending(t *testing.T) {
 			x.Send(nth(i)[:1])
 		}
 		begin := time.Now()
-		refused := Entries(Image{"shop/cart", "", "refused"}, "n", t0)
+		refused := Entries(Image{"", "shop/cart", "", "refused"}, "n", t0)
 		if err := x.Send(refused)(t.Context()); err == nil || time.Since(begin) != 0 {
 			t.Errorf("one too many: %v after %v", err, time.Since(begin))
 		}
@@ -740,13 +744,12 @@ func TestReplicas(t *testing.T) {
 			there := func(e Entry) Entry {
 				s.mu.Lock()
 				defer s.mu.Unlock()
-				found, _ := decode(s.records[e.key()].value)
-				return found
+				return newestOf(s.records[e.key()].value)
 			}
 			newest := map[string]Entry{}
 			var all sync.WaitGroup
 			for i := range notifications {
-				entries := Entries(Image{"shop/cart", fmt.Sprintf("sha256:%d", i), fmt.Sprintf("v%d", chance(names))}, fmt.Sprintf("n%d", i), t0.Add(time.Duration(chance(1000))))
+				entries := Entries(Image{"", "shop/cart", fmt.Sprintf("sha256:%d", i), fmt.Sprintf("v%d", chance(names))}, fmt.Sprintf("n%d", i), t0.Add(time.Duration(chance(1000))))
 				for _, e := range entries {
 					if e.Newer(newest[e.key()]) {
 						newest[e.key()] = e
@@ -804,13 +807,13 @@ func TestFind(t *testing.T) {
 		}
 		s.counted(t, 2, 0)
 		for image, want := range map[Image]string{
-			v1:                               "n1",
-			{"shop/cart", "sha256:1", ""}:    "n1",
-			{"shop/cart", "sha256:2", "v1"}:  "n1", // the tag leads
-			{"shop/cart", "sha256:1", "v2"}:  "",
-			{"shop/car", "", "v1"}:           "",
-			{"shop/cart", "", "sha256:1"}:    "",
-			{"shop/cart", "sha256:none", ""}: "",
+			v1:                                   "n1",
+			{"", "shop/cart", "sha256:1", ""}:    "n1",
+			{"", "shop/cart", "sha256:2", "v1"}:  "n1", // the tag leads
+			{"", "shop/cart", "sha256:1", "v2"}:  "",
+			{"", "shop/car", "", "v1"}:           "",
+			{"", "shop/cart", "", "sha256:1"}:    "",
+			{"", "shop/cart", "sha256:none", ""}: "",
 		} {
 			if got, err := x.Find(t.Context(), image); err != nil || got != want {
 				t.Errorf("%+v leads to %q, %v, want %q", image, got, err, want)
@@ -856,16 +859,106 @@ func TestKnownIsBounded(t *testing.T) {
 
 // What is stored says what it is, to a person too.
 func TestStoredEntry(t *testing.T) {
-	for want, e := range map[string]Entry{
-		`{"kind":"index","repository":"shop/cart","tag":"v1","notification":"n1","startedAt":"2026-11-17T16:52:01.344145347Z"}`:          nth(1)[1],
-		`{"kind":"index","repository":"shop/cart","digest":"sha256:1","notification":"n1","startedAt":"2026-11-17T16:52:01.344145347Z"}`: nth(1)[0],
+	for want, entries := range map[string][]Entry{
+		`{"kind":"index","repository":"shop/cart","tag":"v1","notification":"n1","startedAt":"2026-11-17T16:52:01.344145347Z"}`:          nth(1)[1:],
+		`{"kind":"index","repository":"shop/cart","digest":"sha256:1","notification":"n1","startedAt":"2026-11-17T16:52:01.344145347Z"}`: nth(1)[:1],
+		`{"kind":"index","registry":"b.azurecr.io","repository":"shop/cart","tag":"v1","notification":"n2","startedAt":"2026-11-17T16:52:01.345145347Z",` +
+			`"others":[{"registry":"a.azurecr.io","repository":"shop/cart","tag":"v1","notification":"n1","startedAt":"2026-11-17T16:52:01.344145347Z"}]}`: {at("b", 2), at("a", 1)},
 	} {
-		data, err := encode(e)
+		data, err := encode(entries)
 		if err != nil || string(data) != want {
 			t.Errorf("got %s, %v, want %s", data, err, want)
 		}
-		if got, err := decode(data); err != nil || got != e {
-			t.Errorf("got %+v, %v, want %+v", got, err, e)
+		if got, err := decode(data); err != nil || !slices.Equal(got, entries) {
+			t.Errorf("got %+v, %v, want %+v", got, err, entries)
 		}
+	}
+}
+
+// at is the nth notification's entry for the tag, in a registry; "" is none.
+func at(registry string, n int) Entry {
+	e := tag(n)[0]
+	if registry != "" {
+		e.Registry = registry + ".azurecr.io"
+	}
+	return e
+}
+
+// Each registry has its own newest notification about an image. Who names none of several
+// is told so.
+func TestRegistries(t *testing.T) {
+	for _, tt := range []struct {
+		name     string
+		sent     []Entry
+		registry string
+		want     string // a notification, or registries
+	}{
+		{"one", []Entry{at("a", 1)}, "", "n1"},
+		{"another one is asked for", []Entry{at("a", 1)}, "b.azurecr.io", ""},
+		{"two", []Entry{at("a", 1), at("b", 2)}, "", "[a.azurecr.io b.azurecr.io]"},
+		{"the older of two", []Entry{at("a", 1), at("b", 2)}, "a.azurecr.io", "n1"},
+		{"the newer of two, by its name", []Entry{at("a", 1), at("b", 2)}, "B", "n2"},
+		{"the newest of each", []Entry{at("a", 1), at("b", 2), at("a", 3), at("b", 1)}, "a", "n3"},
+		{"a region's host is asked for", []Entry{at("a", 1), at("b", 2)}, "a.eastus.geo.azurecr.io", "n1"},
+		{"a hash behind the name", []Entry{at("a-1x2y", 1), at("b", 2)}, "a", "n1"},
+		{"a hash behind one name", []Entry{at("a-1x2y", 1), at("a-3z", 2)}, "a", "[a-1x2y.azurecr.io a-3z.azurecr.io]"},
+		{"ACR does not say", []Entry{at("", 1)}, "", "n1"},
+		{"ACR does not always say", []Entry{at("", 2), at("a", 1)}, "", "n2"},
+		{"ACR does not say which is asked for", []Entry{at("", 2), at("a", 1)}, "a", "n1"},
+	} {
+		bubble(t, tt.name, func(t *testing.T) {
+			s := newStore()
+			for i, e := range tt.sent {
+				if err := settle(t, index(s), tt.sent[i:i+1]); err != nil {
+					t.Fatalf("%+v: %v", e, err)
+				}
+			}
+			image := v1
+			image.Registry = tt.registry
+			got, err := index(s).Find(t.Context(), image)
+			if several, ok := errors.AsType[*AmbiguousError](err); ok {
+				got, err = fmt.Sprint(several.Registries), nil
+			}
+			if got != tt.want || err != nil {
+				t.Errorf("got %q, %v, want %q", got, err, tt.want)
+			}
+		})
+	}
+}
+
+// Registries that push one name at the same time lose nothing to each other.
+func TestRegistriesAtOnce(t *testing.T) {
+	bubble(t, "", func(t *testing.T) {
+		s := newStore()
+		s.takes = func(string, string) time.Duration { return time.Millisecond }
+		replicas := []*Index{index(s), index(s)}
+		for n := range 100 {
+			for i, registry := range []string{"a", "b", "c"} {
+				replicas[(n+i)%2].Send([]Entry{at(registry, n)})
+			}
+			time.Sleep(7 * time.Millisecond)
+		}
+		for _, x := range replicas {
+			flush(t, x)
+		}
+		for _, registry := range []string{"a", "b", "c"} {
+			leads(t, s, Image{Registry: registry, Repository: "shop/cart", Tag: "v1"}, "n99")
+		}
+		// An older one changes nothing, and nor does what each replica has sent itself.
+		if err := errors.Join(settle(t, replicas[0], []Entry{at("a", 1)}), settle(t, index(s), []Entry{at("b", 98)})); err != nil {
+			t.Error(err)
+		}
+		leads(t, s, Image{Registry: "b", Repository: "shop/cart", Tag: "v1"}, "n99")
+	})
+}
+
+// Whoever makes up registries does not make the record grow for ever.
+func TestRegistriesAreBounded(t *testing.T) {
+	var entries []Entry
+	for n := range 3 * maxRegistries {
+		entries = at(fmt.Sprint("r", n), n).with(entries)
+	}
+	if n := len(entries); n != maxRegistries || entries[0] != at("r47", 47) || entries[n-1] != at("r32", 32) {
+		t.Errorf("got %d: %+v", n, entries)
 	}
 }

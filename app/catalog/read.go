@@ -114,7 +114,7 @@ func (s status) name() string { return strings.ToLower(s.Repository + ":" + s.Ta
 
 func (q Query) matches(s status) bool {
 	is := func(want, got string) bool { return want == "" || want == got }
-	return is(string(q.Status), string(s.Status)) && is(q.Registry, s.Registry) && is(q.Repository, s.Repository) && is(q.Tag, s.Tag) &&
+	return is(string(q.Status), string(s.Status)) && (q.Registry == "" || replication.NamesRegistry(q.Registry, s.Registry)) && is(q.Repository, s.Repository) && is(q.Tag, s.Tag) &&
 		(q.Missing == "" || slices.Contains(s.Missing, q.Missing)) && (q.Search == "" || strings.Contains(s.name(), q.Search)) && !s.StartedAt.Before(q.Since) &&
 		(q.After.StartedAt.IsZero() || s.position().compare(q.After) > 0)
 }

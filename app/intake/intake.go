@@ -46,8 +46,8 @@ const (
 
 // Regions knows which regions are expected now; see api.Regions.
 type Regions interface {
-	Expected(ctx context.Context) ([]replication.Region, error)
-	Recheck(ctx context.Context, region replication.Region) bool
+	Expected(ctx context.Context, registry string) ([]replication.Region, error)
+	Recheck(ctx context.Context, registry string, region replication.Region) bool
 }
 
 // Intake sends events to their actors, and to the queue if that fails.
@@ -209,8 +209,8 @@ func (i *Intake) deliver(ctx context.Context, m queued) (region replication.Regi
 	ctx, cancel := context.WithTimeout(ctx, deliverTimeout)
 	defer cancel()
 	added, err := i.Client.Add(ctx, m.event, m.expected)
-	if refused(err) && i.Regions != nil && i.Regions.Recheck(ctx, m.event.Region) {
-		if m.expected, err = i.Regions.Expected(ctx); err == nil {
+	if refused(err) && i.Regions != nil && i.Regions.Recheck(ctx, m.event.Registry, m.event.Region) {
+		if m.expected, err = i.Regions.Expected(ctx, m.event.Registry); err == nil {
 			added, err = i.Client.Add(ctx, m.event, m.expected)
 		}
 	}

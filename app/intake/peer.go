@@ -55,10 +55,10 @@ type Peer struct {
 
 // Webhook is what a replica hands over.
 type Webhook struct {
-	ID     string // of its notification
-	Region string // as its URL has it
-	Body   []byte
-	Header http.Header // with the key
+	ID               string // of its notification
+	Region, Registry string // as its URL has them
+	Body             []byte
+	Header           http.Header // with the key
 }
 
 // Answer is what another replica has said for good: 200 or 202 and JSON about the
@@ -119,9 +119,13 @@ func (p *Peer) try(ctx context.Context, w Webhook) (Answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, hopTimeout)
 	defer cancel()
 	to := p.URL.JoinPath("webhooks", "acr")
-	if w.Region != "" {
-		to.RawQuery = url.Values{"region": {w.Region}}.Encode()
+	query := url.Values{}
+	for name, value := range map[string]string{"region": w.Region, "registry": w.Registry} {
+		if value != "" {
+			query.Set(name, value)
+		}
 	}
+	to.RawQuery = query.Encode()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, to.String(), bytes.NewReader(w.Body))
 	if err != nil {
 		return Answer{}, err

@@ -154,16 +154,16 @@ type rereading struct {
 	err   error
 }
 
-func (r *rereading) Expected(context.Context) ([]replication.Region, error) {
-	if r.err != nil {
+func (r *rereading) Expected(_ context.Context, registry string) ([]replication.Region, error) {
+	if r.err != nil || registry != "contoso.azurecr.io" {
 		return nil, r.err
 	}
 	return append(slices.Clone(plan.Expected), r.news), nil
 }
 
-func (r *rereading) Recheck(_ context.Context, region replication.Region) bool {
+func (r *rereading) Recheck(_ context.Context, registry string, region replication.Region) bool {
 	r.asked = append(r.asked, region)
-	return region == r.news
+	return region == r.news && registry == "contoso.azurecr.io"
 }
 
 // A queued event of a new region is the first news of it, as a webhook is.

@@ -85,11 +85,11 @@ type Catalog interface {
 
 // EventLog is ACR's own record of its webhooks.
 type EventLog interface {
-	// Fired returns the events of a notification that the webhooks of these regions have
-	// fired since it began, or shortly before, whether they reached us or not. An error
-	// means that some regions could not be asked; the events of the others are returned
-	// with it.
-	Fired(ctx context.Context, id string, began time.Time, regions []replication.Region) ([]replication.Event, error)
+	// Fired returns the events of a notification that the webhooks of these regions of the
+	// registry have fired since it began, or shortly before, whether they reached us or
+	// not. An error means that some regions could not be asked; the events of the others
+	// are returned with it.
+	Fired(ctx context.Context, registry, id string, began time.Time, regions []replication.Region) ([]replication.Event, error)
 }
 
 // Observer counts what becomes of notifications, in the process in which it happens.
@@ -119,10 +119,10 @@ type Actor struct {
 	Finder   Finder        // asked about the image of a notification that has timed out; nil for none
 	Timeout  time.Duration // how long a new notification waits for its regions
 
-	// Replicas, if not nil, is what Azure says of the replicas in these regions, as far as
-	// it is known. It must not block: a notification that times out says it of those
+	// Replicas, if not nil, is what Azure says of the registry's replicas in these regions,
+	// as far as it is known. It must not block: a notification that times out says it of those
 	// that are missing.
-	Replicas func([]replication.Region) map[replication.Region]string
+	Replicas func(registry string, regions []replication.Region) map[replication.Region]string
 
 	// Concluded, if not nil, is called with the id of each notification for which this
 	// process saved an outcome. It must not block.
@@ -208,7 +208,9 @@ func (a *Actor) finish(ctx context.Context, id string, settle func(context.Conte
 // annotated returns s with what belongs to the outcomes that before has not.
 func (a *Actor) annotated(ctx context.Context, before, s replication.State) replication.State {
 	if a.Replicas != nil {
-		s = s.Explained(before, a.Replicas)
+		s = s.Explained(before, func(missing []replication.Region) map[replication.Region]string {
+			return a.Replicas(s.First.Registry, missing)
+		})
 	}
 	return s.Traced(before, traceOf(ctx))
 }
@@ -326,7 +328,7 @@ func (a *Actor) addFired(ctx context.Context, s replication.State, now time.Time
 	ctx, cancel := context.WithTimeout(ctx, eventLogTimeout)
 	defer cancel()
 	id := s.First.ID
-	fired, err := a.EventLog.Fired(ctx, id, s.StartedAt, s.Missing())
+	fired, err := a.EventLog.Fired(ctx, s.First.Registry, id, s.StartedAt, s.Missing())
 	if err != nil {
 		a.Log.LogAttrs(ctx, slog.LevelWarn, "ACR's event log was not read", slog.String("notification", id), slog.Any("err", err))
 	}
@@ -347,7 +349,7 @@ func (a *Actor) logOther(ctx context.Context, s replication.State) {
 	if a.Finder == nil {
 		return
 	}
-	id, err := a.Finder.Find(ctx, catalog.Image{Repository: s.First.Repository, Digest: s.First.Digest, Tag: s.First.Tag})
+	id, err := a.Finder.Find(ctx, image(s))
 	if err != nil || id == "" || id == s.First.ID {
 		return // the timeout itself is there for all to see
 	}
@@ -425,9 +427,14 @@ func (a *Actor) unregister(ctx context.Context, id, name string) error {
 	return nil
 }
 
-func entries(s replication.State) []catalog.Entry {
+// image is what the notification is about.
+func image(s replication.State) catalog.Image {
 	e := s.First
-	return catalog.Entries(catalog.Image{Repository: e.Repository, Digest: e.Digest, Tag: e.Tag}, e.ID, s.StartedAt)
+	return catalog.Image{Registry: e.Registry, Repository: e.Repository, Digest: e.Digest, Tag: e.Tag}
+}
+
+func entries(s replication.State) []catalog.Entry {
+	return catalog.Entries(image(s), s.First.ID, s.StartedAt)
 }
 
 func (a *Actor) load(ctx context.Context, id string) (loaded, error) {

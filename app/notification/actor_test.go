@@ -708,7 +708,7 @@ func TestRecoveryPublishesTheTimeout(t *testing.T) {
 func TestReadsTakeNoTurn(t *testing.T) {
 	w := newWorld()
 	client := &Client{Records: w, Index: w} // without a way to an actor
-	image := catalog.Image{Repository: "shop/cart", Digest: "sha256:aa", Tag: "v1"}
+	image := catalog.Image{Registry: "contoso.azurecr.io", Repository: "shop/cart", Digest: "sha256:aa", Tag: "v1"}
 	read := func(want replication.Status) {
 		t.Helper()
 		n := len(w.Writes)
@@ -741,12 +741,12 @@ func TestReadsTakeNoTurn(t *testing.T) {
 func TestReadsFail(t *testing.T) {
 	w := newWorld()
 	w.add(t, "eastus")
-	w.World.Send(catalog.Entries(catalog.Image{Repository: "shop/cart", Tag: "v1"}, "n1", t0), catalog.Listed{})(t.Context())
+	w.World.Send(catalog.Entries(catalog.Image{Registry: "contoso.azurecr.io", Repository: "shop/cart", Tag: "v1"}, "n1", t0), catalog.Listed{})(t.Context())
 	read := map[string]func() error{
 		"status":   func() error { _, err := w.client().Status(t.Context(), "n1"); return err },
 		"original": func() error { _, err := w.client().Original(t.Context(), "n1"); return err },
 		"image": func() error {
-			_, err := w.client().Find(t.Context(), catalog.Image{Repository: "shop/cart", Tag: "v1"})
+			_, err := w.client().Find(t.Context(), catalog.Image{Registry: "contoso.azurecr.io", Repository: "shop/cart", Tag: "v1"})
 			return err
 		},
 	}
@@ -1195,7 +1195,7 @@ func (w *world) check(t *testing.T, accepted []replication.Region) {
 	if !slices.Equal(got, want) {
 		t.Errorf("topic: %v, outcomes %v", w.Topic, want)
 	}
-	for name, image := range map[string]catalog.Image{"digest": {Repository: "shop/cart", Digest: "sha256:aa"}, "tag": {Repository: "shop/cart", Tag: "v1"}, "both": {Repository: "shop/cart", Digest: "sha256:aa", Tag: "v1"}} {
+	for name, image := range map[string]catalog.Image{"digest": {Registry: "contoso.azurecr.io", Repository: "shop/cart", Digest: "sha256:aa"}, "tag": {Registry: "contoso.azurecr.io", Repository: "shop/cart", Tag: "v1"}, "both": {Registry: "contoso.azurecr.io", Repository: "shop/cart", Digest: "sha256:aa", Tag: "v1"}} {
 		if st, err := w.client().Find(t.Context(), image); err != nil || st.ID != "n1" {
 			t.Errorf("by %s: %q, %v", name, st.ID, err)
 		}
@@ -1460,7 +1460,7 @@ func TestFind(t *testing.T) {
 		w.Now = w.Now.Add(time.Second)
 	}
 	find := func(digest, tag string) string {
-		st, err := client.Find(t.Context(), catalog.Image{Repository: "shop/cart", Digest: digest, Tag: tag})
+		st, err := client.Find(t.Context(), catalog.Image{Registry: "contoso.azurecr.io", Repository: "shop/cart", Digest: digest, Tag: tag})
 		if errors.Is(err, ErrNotFound) {
 			return "none"
 		}
@@ -1481,7 +1481,7 @@ func TestFind(t *testing.T) {
 			t.Errorf("digest %q, tag %q: %s, want %s", tt.digest, tt.tag, got, tt.want)
 		}
 	}
-	if _, err := client.Find(t.Context(), catalog.Image{Repository: "shop/car", Tag: "tv1"}); !errors.Is(err, ErrNotFound) {
+	if _, err := client.Find(t.Context(), catalog.Image{Registry: "contoso.azurecr.io", Repository: "shop/car", Tag: "tv1"}); !errors.Is(err, ErrNotFound) {
 		t.Errorf("another repository: %v", err)
 	}
 	// A newer push is one of the same tag, and no other.
@@ -1588,7 +1588,10 @@ type eventLog struct {
 	asked []string
 }
 
-func (l *eventLog) Fired(ctx context.Context, id string, _ time.Time, regions []replication.Region) ([]replication.Event, error) {
+func (l *eventLog) Fired(ctx context.Context, registry, id string, _ time.Time, regions []replication.Region) ([]replication.Event, error) {
+	if registry != "contoso.azurecr.io" {
+		return nil, errors.New("another registry")
+	}
 	l.asked = append(l.asked, fmt.Sprint(regions))
 	select {
 	case <-time.After(l.slow):
@@ -1688,7 +1691,7 @@ func TestOtherNotificationOfTheImage(t *testing.T) {
 			other := event(tt.region)
 			other.ID, other.Digest = "n2", tt.digest
 			w.addTo(t, w.actor(), other)
-			newest := catalog.Entries(catalog.Image{Repository: other.Repository, Tag: other.Tag}, other.ID, w.Now)
+			newest := catalog.Entries(catalog.Image{Registry: other.Registry, Repository: other.Repository, Tag: other.Tag}, other.ID, w.Now)
 			if err := w.World.Send(newest, catalog.Listed{})(t.Context()); err != nil {
 				t.Fatal(err)
 			}

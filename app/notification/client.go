@@ -112,7 +112,8 @@ func (c *Client) Original(ctx context.Context, id string) (string, error) {
 
 // Find returns where the newest notification about the image stands, or
 // ErrNotFound. With both a digest and a tag it is the tag's newest, if that is
-// of the digest: after a tag was moved, the answer is not about the old image.
+// of the digest: after a tag was moved, the answer is not about the old image. It may be a
+// catalog.AmbiguousError.
 func (c *Client) Find(ctx context.Context, image catalog.Image) (Status, error) {
 	id, err := c.Index.Find(ctx, image)
 	if err != nil {
@@ -133,8 +134,8 @@ func (c *Client) Newer(ctx context.Context, st Status) (string, error) {
 	if st.Tag == "" {
 		return "", nil
 	}
-	newest, err := c.Find(ctx, catalog.Image{Repository: st.Repository, Tag: st.Tag})
-	if errors.Is(err, ErrNotFound) || err == nil && !(newest.IsArrival() && newest.StartedAt.After(st.StartedAt)) {
+	newest, err := c.Find(ctx, catalog.Image{Registry: st.Registry, Repository: st.Repository, Tag: st.Tag})
+	if _, ok := errors.AsType[*catalog.AmbiguousError](err); ok || errors.Is(err, ErrNotFound) || err == nil && !(newest.IsArrival() && newest.StartedAt.After(st.StartedAt)) {
 		return "", nil
 	}
 	return newest.ID, err

@@ -16,8 +16,11 @@ func TestATimeoutSaysWhatAzureThinks(t *testing.T) {
 	said := map[replication.Region]string{"japaneast": "Updating", "westeurope": "Succeeded"}
 	asked := 0
 	a := w.actor()
-	a.Replicas = func(regions []replication.Region) map[replication.Region]string {
+	a.Replicas = func(registry string, regions []replication.Region) map[replication.Region]string {
 		asked++
+		if registry != "contoso.azurecr.io" {
+			return nil
+		}
 		states := maps.Clone(said)
 		maps.DeleteFunc(states, func(r replication.Region, _ string) bool {
 			return r != regions[len(regions)-1] // japaneast is the last one

@@ -28,8 +28,25 @@ type ARM struct {
 	group, name  string
 }
 
-// ParseResourceID checks the resource id of a container registry.
-func ParseResourceID(s string) (*arm.ResourceID, error) {
+// ParseResourceIDs checks the resource ids of container registries. The error names each
+// that is wrong by its place.
+func ParseResourceIDs(list []string) (ids []*arm.ResourceID, err error) {
+	for i, s := range list {
+		id, wrong := parseResourceID(strings.TrimSpace(s))
+		if wrong == nil && slices.ContainsFunc(ids, func(other *arm.ResourceID) bool { return strings.EqualFold(other.Name, id.Name) }) {
+			wrong = fmt.Errorf("there is another one with the name %s", id.Name)
+		}
+		if wrong == nil {
+			ids = append(ids, id)
+		} else if len(list) > 1 {
+			wrong = fmt.Errorf("registry %d of %d: %w", i+1, len(list), wrong)
+		}
+		err = errors.Join(err, wrong)
+	}
+	return ids, err
+}
+
+func parseResourceID(s string) (*arm.ResourceID, error) {
 	id, err := arm.ParseResourceID(s)
 	if err != nil || !strings.EqualFold(id.ResourceType.String(), "Microsoft.ContainerRegistry/registries") ||
 		id.SubscriptionID == "" || id.ResourceGroupName == "" || id.Name == "" {

@@ -23,13 +23,13 @@ import (
 const resourceID = "/subscriptions/00000000-0000-0000-0000-000000000001/resourceGroups/images/providers/Microsoft.ContainerRegistry/registries/contoso"
 
 func TestParseResourceID(t *testing.T) {
-	id, err := ParseResourceID(resourceID)
+	id, err := parseResourceID(resourceID)
 	if err != nil || id.Name != "contoso" || id.ResourceGroupName != "images" || id.SubscriptionID != "00000000-0000-0000-0000-000000000001" {
 		t.Errorf("%+v, %v", id, err)
 	}
 	for _, s := range []string{"", "contoso", "contoso.azurecr.io", "/subscriptions/x", strings.Replace(resourceID, "ContainerRegistry", "Storage", 1),
 		resourceID + "/webhooks/w", "/subscriptions/1/providers/Microsoft.ContainerRegistry/registries/contoso"} {
-		if id, err := ParseResourceID(s); err == nil {
+		if id, err := parseResourceID(s); err == nil {
 			t.Errorf("%q: %+v", s, id)
 		}
 	}
@@ -82,7 +82,7 @@ func azure(own map[string]any, pages ...[]*armcontainerregistry.Replication) *fa
 
 func reader(t *testing.T, transport policy.Transporter, credential azcore.TokenCredential) *ARM {
 	t.Helper()
-	id, err := ParseResourceID(resourceID)
+	id, err := parseResourceID(resourceID)
 	if err != nil {
 		t.Fatal(err)
 	}

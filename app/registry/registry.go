@@ -1,5 +1,5 @@
-// Package registry knows which regions of the container registry must report, and what
-// ACR's log has of their webhooks.
+// Package registry knows which regions of a container registry must report, and what ACR's
+// log has of their webhooks.
 package registry
 
 import (
@@ -40,10 +40,13 @@ func ParseStatic(names []string) (Static, error) {
 	return regions, nil
 }
 
+// Registry returns the host: a fixed list is for any registry, whatever a URL names.
+func (s Static) Registry(_, host string) (string, error) { return host, nil }
+
 // Expected returns the regions that a notification that begins now waits for.
-func (s Static) Expected(context.Context) ([]replication.Region, error) { return s, nil }
+func (s Static) Expected(context.Context, string) ([]replication.Region, error) { return s, nil }
 
 // Recheck tells whether the region is expected; a fixed list never learns one.
-func (s Static) Recheck(_ context.Context, region replication.Region) bool {
+func (s Static) Recheck(_ context.Context, _ string, region replication.Region) bool {
 	return slices.Contains(s, region)
 }

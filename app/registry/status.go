@@ -10,7 +10,7 @@ import (
 // Status is what the service knows of a registry, as GET /regions shows it. Times are UTC.
 type Status struct {
 	Name        string         `json:"name"`        // of the resource; "" where it is not known
-	LoginServer string         `json:"loginServer"` // "" where it is not known
+	LoginServer string         `json:"loginServer"` // the usual one until Azure has said it; "" where the name is not known
 	Source      string         `json:"source"`      // of the expected regions: azure or settings
 	Read        *Reading       `json:"read,omitempty"`
 	Regions     []RegionStatus `json:"regions"`
@@ -66,11 +66,12 @@ const (
 	fromSettings = "settings"
 )
 
-// Registries is the one registry, as this process knows it.
-func (w *Worker) Registries() []Status {
+// Status is what this process knows of the registry.
+func (w *Worker) Status() Status {
 	r, _ := w.current()
 	expected, _ := w.Expected(context.Background()) // without any, none is expected
-	s := Status{Name: w.Name, LoginServer: r.LoginServer, Source: fromAzure, Regions: []RegionStatus{},
+	loginServer, _ := w.loginServer()
+	s := Status{Name: w.Name, LoginServer: loginServer, Source: fromAzure, Regions: []RegionStatus{},
 		Sweep: SweepStatus{Enabled: w.Sweep != nil, At: r.Sweep.At, Found: r.Sweep.Found, Error: r.Sweep.Error}}
 	if !r.Replicas.Tried.IsZero() {
 		s.Read = &Reading{At: r.Replicas.At, Error: r.Replicas.Error}
@@ -84,7 +85,7 @@ func (w *Worker) Registries() []Status {
 	if r.Sweep.Disagree != nil {
 		s.IDs = &IDsStatus{r.Sweep.Disagree}
 	}
-	return []Status{s}
+	return s
 }
 
 // webhookStatus is that of a region's webhook; nil if the service does not care for it. The
@@ -104,7 +105,7 @@ func (w *Worker) webhookStatus(r record, region replication.Region) *WebhookStat
 	return s
 }
 
-// Registries is one registry, of which nothing is known but the list.
+// Registries is one entry, for whichever registries there are: nothing is known but the list.
 func (s Static) Registries() []Status {
 	return []Status{{Source: fromSettings, Regions: s.status()}}
 }

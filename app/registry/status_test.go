@@ -19,13 +19,13 @@ func TestStatus(t *testing.T) {
 	view := &View{Name: "contoso", Now: time.Now, Log: slog.New(slog.DiscardHandler)}
 	view.learn(r)
 	w := NewWorker(view, "a", nil, nil)
-	if got := w.Registries()[0].Regions[0].Webhook; got != nil {
+	if got := w.Status().Regions[0].Webhook; got != nil {
 		t.Errorf("webhooks are left alone, and there is %+v", got)
 	}
 	w.Webhooks = &Registration{}
 	check := func(sweep string, last string) {
 		t.Helper()
-		data, err := json.Marshal(w.Registries())
+		data, err := json.Marshal(Set{{Worker: w}}.Registries())
 		if err != nil {
 			t.Fatal(err)
 		}

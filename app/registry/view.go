@@ -100,7 +100,7 @@ func (v *View) observe() {
 	r, _ := v.current()
 	for w, p := range map[work]progress{readReplicas: r.Replicas.progress, checkWebhooks: r.Webhooks.progress, sweepLog: r.Sweep.progress} {
 		if v.Observer != nil && !p.At.IsZero() {
-			v.Observer.Age(string(w), max(0, v.Now().Sub(p.At)))
+			v.Observer.Age(actorID(v.Name), string(w), max(0, v.Now().Sub(p.At)))
 		}
 	}
 }
@@ -110,6 +110,21 @@ func (v *View) current() (record, bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return v.record, v.read
+}
+
+// loginServer is the registry's host. Until Azure has said it, it is the usual one.
+func (v *View) loginServer() (host string, known bool) {
+	if r, _ := v.current(); r.LoginServer != "" {
+		return r.LoginServer, true
+	}
+	return actorID(v.Name) + ".azurecr.io", false
+}
+
+// isHost tells whether host, in lower case, is the registry's. Until Azure has said that,
+// the name in it counts: the remainder may be unusual.
+func (v *View) isHost(host string) bool {
+	server, known := v.loginServer()
+	return host == server || !known && replication.RegistryName(host) == actorID(v.Name)
 }
 
 // Expected returns the regions that a notification that begins now waits for. The error

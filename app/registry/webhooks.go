@@ -50,6 +50,9 @@ type Target struct {
 	// Empty sends none.
 	Key string
 
+	// Registry is in the URL of the webhooks, where the service has several.
+	Registry string
+
 	// Actions are reported, of those that [Actions] lists.
 	Actions []string
 
@@ -68,7 +71,11 @@ func (t Target) name(region replication.Region) string {
 
 func (t Target) uri(region replication.Region) string {
 	u := t.URL.JoinPath("webhooks/acr")
-	u.RawQuery = url.Values{"region": {string(region)}}.Encode()
+	query := url.Values{"region": {string(region)}}
+	if t.Registry != "" {
+		query.Set("registry", t.Registry)
+	}
+	u.RawQuery = query.Encode()
 	return u.String()
 }
 

@@ -30,12 +30,12 @@ var errLost = errors.New("the lease of the registry is lost")
 
 // Observer counts. It must not block.
 type Observer interface {
-	// Worked is called by the process that did the work, with its error.
-	Worked(work string, err error)
+	// Worked is called by the process that did the work on a registry, with its error.
+	Worked(registry, work string, err error)
 
 	// Age is called by each process, with the time since the work was last done without
 	// an error.
-	Age(work string, age time.Duration)
+	Age(registry, work string, age time.Duration)
 }
 
 // Worker does the work on one registry, while this process has the lease. What the actor
@@ -147,7 +147,7 @@ func (w *Worker) do(ctx context.Context, r record, t task) (record, reply, error
 		return r, reply{}, fmt.Errorf("%s: %w", t, ended)
 	}
 	if w.Observer != nil {
-		w.Observer.Worked(string(t.Work), err)
+		w.Observer.Worked(actorID(w.Name), string(t.Work), err)
 	}
 	m.Work, m.Asked = t.Work, r.Asked
 	if err != nil {

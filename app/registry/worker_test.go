@@ -241,7 +241,7 @@ func TestOneAsksForAll(t *testing.T) {
 		u.set(func() { u.armErr = errAway })
 		wait(20 * time.Minute)
 		b.expect(t, "westeurope", "eastus", "japaneast")
-		if s := b.Registries()[0]; s.Source != fromAzure || s.Read.Error != "read registry contoso: away" || len(s.Regions) != 3 {
+		if s := b.Status(); s.Source != fromAzure || s.Read.Error != "read registry contoso: away" || len(s.Regions) != 3 {
 			t.Errorf("%+v, %+v", s, s.Read)
 		}
 
@@ -283,7 +283,7 @@ func TestBeforeThereIsARecord(t *testing.T) {
 		u.set(func() { u.storeErr = nil })
 		wait(2 * time.Second)
 		b.expect(t, "uksouth")
-		if s := b.Registries()[0]; s.Source != fromSettings || len(s.Regions) != 1 || !s.Regions[0].Expected || s.Name != "Contoso" {
+		if s := b.Status(); s.Source != fromSettings || len(s.Regions) != 1 || !s.Regions[0].Expected || s.Name != "Contoso" {
 			t.Errorf("%+v", s)
 		}
 		wait(viewInterval)
@@ -407,8 +407,11 @@ func TestAWorkerRepairsItsReminder(t *testing.T) {
 
 func TestStaticLearnsNothing(t *testing.T) {
 	s := Static{"eastus"}
-	if !s.Recheck(t.Context(), "eastus") || s.Recheck(t.Context(), "mars") {
+	if !s.Recheck(t.Context(), "any", "eastus") || s.Recheck(t.Context(), "any", "mars") {
 		t.Error("a fixed list has changed")
+	}
+	if server, err := s.Registry("any", "contoso.azurecr.io"); server != "contoso.azurecr.io" || err != nil {
+		t.Errorf("%q, %v", server, err)
 	}
 	if got := s.Registries(); len(got) != 1 || got[0].Source != fromSettings || len(got[0].Regions) != 1 {
 		t.Errorf("%+v", got)

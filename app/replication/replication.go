@@ -57,6 +57,21 @@ func LoginServer(host string) string {
 	return host
 }
 
+// RegistryName returns the name of the registry with that login server, which may have a
+// hash behind the name: contoso-a1b2c3.azurecr.io.
+func RegistryName(loginServer string) string {
+	name, _, _ := strings.Cut(loginServer, ".")
+	name, _, _ = strings.Cut(name, "-")
+	return name
+}
+
+// NamesRegistry tells whether text, a login server or a name alone, names the registry
+// with that login server.
+func NamesRegistry(text, loginServer string) bool {
+	text = LoginServer(text)
+	return text == loginServer || text == RegistryName(loginServer)
+}
+
 // Names returns regions as text.
 func Names(regions []Region) []string {
 	names := make([]string, 0, len(regions))

@@ -17,7 +17,7 @@ import (
 
 // Metrics counts and measures. No label has an image, an id, a digest, or anything
 // else that callers choose: results, outcomes and ways are a few words, regions are
-// expected ones, targets those in the settings.
+// expected ones, registries and targets those in the settings.
 type Metrics struct {
 	events, started, notifications, missing, recoveries, attempts, failures, disagreements, unlisted, hops metric.Int64Counter
 
@@ -50,13 +50,13 @@ func newMetrics(m metric.Meter) (*Metrics, error) {
 		metric.WithDescription("Notifications that this process has begun, less those that it has concluded"))
 	errs = append(errs, err)
 	age, err := m.Float64Gauge("allregions.registry.age", metric.WithUnit("s"),
-		metric.WithDescription("Since the work on the registry was last done without an error"))
+		metric.WithDescription("Since the work on a registry was last done without an error"))
 	s := &Metrics{
 		events:        counter("allregions.events", "{event}", "Regional events, by what became of them"),
 		started:       counter("allregions.notifications.started", "{notification}", "Notifications whose first event was saved"),
 		notifications: counter("allregions.notifications", "{notification}", "Outcomes that were saved"),
 		missing:       counter("allregions.regions.missing", "{notification}", "Notifications that timed out without the region"),
-		failures:      counter("allregions.registry.failures", "{operation}", "Work on the registry that this process did with an error"),
+		failures:      counter("allregions.registry.failures", "{operation}", "Work on a registry that this process did with an error"),
 		open:          open,
 		age:           age,
 		latency:       histogram("allregions.replication.latency", "From a notification's first event to that of the region", latencyBounds),
@@ -166,15 +166,15 @@ func (s *Metrics) Attempted(name string, v target.Verdict) {
 func (s *Metrics) Disagreed() { s.count(s.disagreements, 1) }
 
 // Worked and Age are for registry.View.
-func (s *Metrics) Worked(work string, err error) {
+func (s *Metrics) Worked(registry, work string, err error) {
 	var n int64
 	if err != nil {
 		n = 1
 	}
-	s.count(s.failures, n, attribute.String("work", work))
+	s.count(s.failures, n, attribute.String("registry", registry), attribute.String("work", work))
 }
 
 // Age: see Worked.
-func (s *Metrics) Age(work string, age time.Duration) {
-	s.age.Record(context.Background(), age.Seconds(), metric.WithAttributeSet(attribute.NewSet(attribute.String("work", work))))
+func (s *Metrics) Age(registry, work string, age time.Duration) {
+	s.age.Record(context.Background(), age.Seconds(), metric.WithAttributeSet(attribute.NewSet(attribute.String("registry", registry), attribute.String("work", work))))
 }

@@ -63,9 +63,10 @@ func story(m *Metrics) {
 	m.Dropped(catalog.Dropped{Concluded: 3})
 	m.Attempted("ops", target.Again)
 	m.Disagreed()
-	m.Worked("replicas", nil)
-	m.Worked("webhooks", errors.New("secret"))
-	m.Age("replicas", 90*time.Second)
+	m.Worked("contoso", "replicas", nil)
+	m.Worked("contoso", "webhooks", errors.New("secret"))
+	m.Age("contoso", "replicas", 90*time.Second)
+	m.Age("fabrikam", "replicas", 60*time.Second)
 	m.Handed(intake.HopAccepted)
 }
 
@@ -109,9 +110,10 @@ allregions.publish.lag  2 40.03
 allregions.regions.missing region=eastus 0
 allregions.regions.missing region=japaneast 1
 allregions.regions.missing region=westeurope 0
-allregions.registry.age work=replicas 90
-allregions.registry.failures work=replicas 0
-allregions.registry.failures work=webhooks 1
+allregions.registry.age registry=contoso,work=replicas 90
+allregions.registry.age registry=fabrikam,work=replicas 60
+allregions.registry.failures registry=contoso,work=replicas 0
+allregions.registry.failures registry=contoso,work=webhooks 1
 allregions.reminder.recoveries work=publish 1
 allregions.reminder.recoveries work=reminder 1
 allregions.replication.latency region=eastus 1 2.5

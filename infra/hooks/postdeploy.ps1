@@ -48,10 +48,9 @@ if (-not "$key") {
   exit 1
 }
 $key = "$key".Split(',')[0]
-$registry = "$env:REGISTRY_RESOURCE_ID".Split('/')[-1]
 
 if ("$env:REGISTERS_WEBHOOKS" -eq "true") {
-  Write-Output "The service makes the webhooks at $registry and pings them. Waiting, at most 10 minutes, for:"
+  Write-Output "The service makes the webhooks of every region and pings them. Waiting, at most 10 minutes, for:"
   $waiting = "the first answer"
   $shown = ""
   $end = [DateTimeOffset]::Now.ToUnixTimeSeconds() + 600
@@ -77,15 +76,18 @@ if ("$env:REGISTERS_WEBHOOKS" -eq "true") {
   Write-Output "Every region's webhook answers."
 } else {
   Write-Output "The service makes no webhooks. Make one in each region, with the key for KEY, and ping it:"
-  $regions = az rest --method get --url "$env:APP_URL/regions" --skip-authorization-header --headers "x-functions-key=$key" --query "join(' ', registries[].regions[] | [?expected].region)" -o tsv
-  if (-not "$regions") {
-    $regions = "REGION"
+  $registries = az rest --method get --url "$env:APP_URL/regions" --skip-authorization-header --headers "x-functions-key=$key" --query "join(' ', registries[].name)" -o tsv
+  if (-not "$registries") {
+    $registries = "REGISTRY"
   }
-  if (-not "$registry") {
-    $registry = "REGISTRY"
-  }
-  foreach ($region in "$regions".Split(' ', [StringSplitOptions]::RemoveEmptyEntries)) {
-    Write-Output "  az acr webhook create -r $registry -n allregions$region -l $region --actions $env:REPORTED_ACTIONS --uri '$env:PUBLIC_URL/webhooks/acr?region=$region' --headers 'Authorization=Bearer KEY'"
-    Write-Output "  az acr webhook ping -r $registry -n allregions$region"
+  foreach ($registry in "$registries".Split(' ', [StringSplitOptions]::RemoveEmptyEntries)) {
+    $regions = az rest --method get --url "$env:APP_URL/regions" --skip-authorization-header --headers "x-functions-key=$key" --query "join(' ', registries[?name=='$registry' || name==''].regions[] | [?expected].region)" -o tsv
+    if (-not "$regions") {
+      $regions = "REGION"
+    }
+    foreach ($region in "$regions".Split(' ', [StringSplitOptions]::RemoveEmptyEntries)) {
+      Write-Output "  az acr webhook create -r $registry -n allregions$region -l $region --actions $env:REPORTED_ACTIONS --uri '$env:PUBLIC_URL/webhooks/acr?region=$region' --headers 'Authorization=Bearer KEY'"
+      Write-Output "  az acr webhook ping -r $registry -n allregions$region"
+    }
   }
 }

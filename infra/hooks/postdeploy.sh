@@ -48,10 +48,9 @@ if [ -z "$key" ]; then
   exit 1
 fi
 key=${key%%,*}
-registry=${REGISTRY_RESOURCE_ID##*/}
 
 if [ "$REGISTERS_WEBHOOKS" = "true" ]; then
-  echo "The service makes the webhooks at $registry and pings them. Waiting, at most 10 minutes, for:"
+  echo "The service makes the webhooks of every region and pings them. Waiting, at most 10 minutes, for:"
   waiting="the first answer"
   shown=""
   end=$(($(date +%s) + 600))
@@ -77,15 +76,18 @@ if [ "$REGISTERS_WEBHOOKS" = "true" ]; then
   echo "Every region's webhook answers."
 else
   echo "The service makes no webhooks. Make one in each region, with the key for KEY, and ping it:"
-  regions=$(az rest --method get --url "$APP_URL/regions" --skip-authorization-header --headers "x-functions-key=$key" --query "join(' ', registries[].regions[] | [?expected].region)" -o tsv)
-  if [ -z "$regions" ]; then
-    regions="REGION"
+  registries=$(az rest --method get --url "$APP_URL/regions" --skip-authorization-header --headers "x-functions-key=$key" --query "join(' ', registries[].name)" -o tsv)
+  if [ -z "$registries" ]; then
+    registries="REGISTRY"
   fi
-  if [ -z "$registry" ]; then
-    registry="REGISTRY"
-  fi
-  for region in $regions; do
-    echo "  az acr webhook create -r $registry -n allregions$region -l $region --actions $REPORTED_ACTIONS --uri '$PUBLIC_URL/webhooks/acr?region=$region' --headers 'Authorization=Bearer KEY'"
-    echo "  az acr webhook ping -r $registry -n allregions$region"
+  for registry in $registries; do
+    regions=$(az rest --method get --url "$APP_URL/regions" --skip-authorization-header --headers "x-functions-key=$key" --query "join(' ', registries[?name=='$registry' || name==''].regions[] | [?expected].region)" -o tsv)
+    if [ -z "$regions" ]; then
+      regions="REGION"
+    fi
+    for region in $regions; do
+      echo "  az acr webhook create -r $registry -n allregions$region -l $region --actions $REPORTED_ACTIONS --uri '$PUBLIC_URL/webhooks/acr?region=$region' --headers 'Authorization=Bearer KEY'"
+      echo "  az acr webhook ping -r $registry -n allregions$region"
+    done
   done
 fi

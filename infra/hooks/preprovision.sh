@@ -34,25 +34,32 @@ if [ -z "$who" ]; then
   echo "az is not installed, or not logged in: your rights at the registry are not checked."
   exit 0
 fi
-lacking=""
-group=${EXISTING_REGISTRY_ID%/providers/*}
-roles=$(az rest --method get --url "$group/providers/Microsoft.Authorization/permissions?api-version=2022-04-01" --query "value[].[join('|', actions), join('|', notActions)]" -o tsv)
-if [ $? -ne 0 ]; then
-  lacking=" (az cannot read them)"
-else
-  found=$(az rest --method get --url "${EXISTING_REGISTRY_ID}?api-version=2025-04-01" --query name -o tsv)
+failed=""
+ids=$(echo "$EXISTING_REGISTRY_ID" | tr ',' ' ')
+for id in $ids; do
+  lacking=""
+  group=${id%/providers/*}
+  roles=$(az rest --method get --url "$group/providers/Microsoft.Authorization/permissions?api-version=2022-04-01" --query "value[].[join('|', actions), join('|', notActions)]" -o tsv)
   if [ $? -ne 0 ]; then
-    lacking=" (az cannot read the registry)"
-  fi
-  for action in Microsoft.Resources/deployments/write Microsoft.Authorization/roleDefinitions/write Microsoft.Authorization/roleDefinitions/delete Microsoft.Authorization/roleAssignments/write Microsoft.Authorization/roleAssignments/delete Microsoft.ContainerRegistry/registries/webhooks/read Microsoft.ContainerRegistry/registries/webhooks/delete; do
-    granted=$(echo "$roles" | tr A-Z a-z | sed 's/[.]/[.]/g; s/[*]/.*/g' | awk -F '\t' -v action="$action" '{ action = tolower(action) } action ~ "^(" $1 ")$" && !($2 != "" && action ~ "^(" $2 ")$")')
-    if [ -z "$granted" ]; then
-      lacking="$lacking $action"
+    lacking=" (az cannot read them)"
+  else
+    found=$(az rest --method get --url "${id}?api-version=2025-04-01" --query name -o tsv)
+    if [ $? -ne 0 ]; then
+      lacking=" (az cannot read the registry)"
     fi
-  done
-fi
-if [ -n "$lacking" ]; then
-  echo "EXISTING_REGISTRY_ID: $who lacks rights at ${group}:$lacking."
+    for action in Microsoft.Resources/deployments/write Microsoft.Authorization/roleDefinitions/write Microsoft.Authorization/roleDefinitions/delete Microsoft.Authorization/roleAssignments/write Microsoft.Authorization/roleAssignments/delete Microsoft.ContainerRegistry/registries/webhooks/read Microsoft.ContainerRegistry/registries/webhooks/delete; do
+      granted=$(echo "$roles" | tr A-Z a-z | sed 's/[.]/[.]/g; s/[*]/.*/g' | awk -F '\t' -v action="$action" '{ action = tolower(action) } action ~ "^(" $1 ")$" && !($2 != "" && action ~ "^(" $2 ")$")')
+      if [ -z "$granted" ]; then
+        lacking="$lacking $action"
+      fi
+    done
+  fi
+  if [ -n "$lacking" ]; then
+    failed="yes"
+    echo "EXISTING_REGISTRY_ID: $who lacks rights at ${group}:$lacking."
+  fi
+done
+if [ -n "$failed" ]; then
   echo "Owner has them; so have Contributor and User Access Administrator together. Ask for them on that resource group, on the day of azd up and on that of azd down."
   echo "If azd is logged in as somebody else, who has them: az logout, and this is not checked."
   exit 1

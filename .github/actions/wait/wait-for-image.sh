@@ -108,6 +108,7 @@ conclude() {
 		wrong "$image is in all regions that the service waits for, and these are not among them: $missing"
 		;;
 	409)
+		has urn:allregions:problem:ambiguous && wrong "$image is in several registries: write LOGIN_SERVER/$image"
 		status=gone
 		gone && end 1 "$image: the newest event of it is no push"
 		status=timedOut
@@ -151,17 +152,20 @@ conclude() {
 
 # wait_for returns when the image is there, or ends the program.
 wait_for() {
-	image=$1 answered='' status=none missing=''
+	image=$1 answered='' status=none missing='' registry=''
 	name=${image%%@*} digest='' tag=''
 	[ "$name" = "$image" ] || digest=${image#*@}
-	case ${name%%/*} in # a login server
+	case $name in # a login server
+	*.azurecr.*/*) registry=${name%%/*} ;;
+	esac
+	case ${name%%/*} in
 	*.* | *:* | localhost) [ "$name" = "${name#*/}" ] || name=${name#*/} ;;
 	esac
 	[ "$name" = "${name%%:*}" ] || tag=${name#*:} name=${name%%:*}
-	case $name/$tag/$digest in
-	*[!A-Za-z0-9._/:-]* | /* | *//) wrong "IMAGES: \"$image\" is neither repository@digest nor repository:tag" ;;
+	case $name/$tag/$digest/$registry in
+	*[!A-Za-z0-9._/:-]* | /* | *///"$registry") wrong "IMAGES: \"$image\" is neither repository@digest nor repository:tag" ;;
 	esac
-	query="$name?digest=$digest&tag=$tag"
+	query="$name?digest=$digest&tag=$tag${registry:+&registry=$registry}"
 	longest=1 # of the first request: what is missing, is said at once
 	while :; do
 		left=$((TIMEOUT - $(elapsed)))

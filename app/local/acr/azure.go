@@ -60,6 +60,7 @@ type Azure struct {
 
 	cloud         Cloud
 	name, home    string
+	others        []*Azure // further registries, which have no server of their own
 	tunnel, proxy *http.Server
 
 	mu       sync.Mutex
@@ -103,6 +104,25 @@ func NewAzureIn(cloud Cloud, name, home string, others ...string) (*Azure, error
 	}
 	go a.tunnel.ServeTLS(listener, "", "")
 	return a, nil
+}
+
+// AddRegistry adds a registry, which has its own replicas, webhooks, and calls. No process
+// may know of this Azure yet.
+func (a *Azure) AddRegistry(name, home string, others ...string) *Azure {
+	b := &Azure{cloud: a.cloud, name: name, home: home, replicas: map[string]replica{}, hooks: map[string]*hook{}}
+	for _, region := range append(others, home) {
+		b.replicas[region] = replica{"Succeeded", true}
+	}
+	a.others = append(a.others, b)
+	first := a.tunnel.Handler
+	a.tunnel.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == registryURL+name || strings.HasPrefix(r.URL.Path, registryURL+name+"/") {
+			b.handler().ServeHTTP(w, r)
+		} else {
+			first.ServeHTTP(w, r)
+		}
+	})
+	return b
 }
 
 // Close stops it.
@@ -196,12 +216,16 @@ func (a *Azure) newCertificate() (tls.Certificate, error) {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, err
 }
 
-// Settings are the environment of a service at this registry; caFile has CA. Beside
+// Settings are the environment of a service at its registries; caFile has CA. Beside
 // REGISTRY_RESOURCE_ID they are variables that Go and Azure's SDK read: Go reads
 // SSL_CERT_FILE on Linux, and not on macOS.
 func (a *Azure) Settings(caFile string) map[string]string {
+	ids := registryURL + a.name
+	for _, other := range a.others {
+		ids += ", " + registryURL + other.name
+	}
 	return map[string]string{
-		"REGISTRY_RESOURCE_ID": registryURL + a.name,
+		"REGISTRY_RESOURCE_ID": ids,
 		"HTTPS_PROXY":          "http://" + a.proxy.Addr,
 		"NO_PROXY":             "127.0.0.1,localhost",
 		"SSL_CERT_FILE":        caFile,

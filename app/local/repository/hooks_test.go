@@ -32,10 +32,16 @@ var inPowerShell = map[string]string{
 	`./.azure/allregions.exe check`: `& ./.azure/allregions.exe check`,
 
 	// Parts of what is separated by a comma or a slash.
-	`key=${key%%,*}`:                                             `$key = "$key".Split(',')[0]`,
-	`registry=${REGISTRY_RESOURCE_ID##*/}`:                       `$registry = "$env:REGISTRY_RESOURCE_ID".Split('/')[-1]`,
-	`subscription=$(echo "$REGISTRY_RESOURCE_ID" | cut -d/ -f3)`: `$subscription = "$env:REGISTRY_RESOURCE_ID".Split('/')[2]`,
-	`group=${EXISTING_REGISTRY_ID%/providers/*}`:                 `$group = "$env:EXISTING_REGISTRY_ID" -replace '/providers/.*$', ''`,
+	`key=${key%%,*}`:                           `$key = "$key".Split(',')[0]`,
+	`registry=${id##*/}`:                       `$registry = "$id".Split('/')[-1]`,
+	`subscription=$(echo "$id" | cut -d/ -f3)`: `$subscription = "$id".Split('/')[2]`,
+	`group=${id%/providers/*}`:                 `$group = "$id" -replace '/providers/.*$', ''`,
+
+	// A list that is separated by commas, and one in JSON.
+	`ids=$(echo "$EXISTING_REGISTRY_ID" | tr ',' ' ')`:                               `$ids = "$env:EXISTING_REGISTRY_ID" -replace ',', ' '`,
+	`ids=$(echo "$REGISTRY_RESOURCE_ID" | tr ',' ' ')`:                               `$ids = "$env:REGISTRY_RESOURCE_ID" -replace ',', ' '`,
+	`roles=$(echo "$REGISTRY_ROLE_IDS" | tr -d '[]"' | tr ',' ' ')`:                  `$roles = "$env:REGISTRY_ROLE_IDS" -replace '[\[\]"]', '' -replace ',', ' '`,
+	`assignments=$(echo "$REGISTRY_ROLE_ASSIGNMENT_IDS" | tr -d '[]"' | tr ',' ' ')`: `$assignments = "$env:REGISTRY_ROLE_ASSIGNMENT_IDS" -replace '[\[\]"]', '' -replace ',', ' '`,
 
 	// Azure's wildcards as regular expressions, without regard to case.
 	grantedInSh: grantedInPowerShell,
@@ -465,11 +471,17 @@ func TestPostdeploy(t *testing.T) {
 		{"the key is refused", all, good.with(scene{regions: fails("401 Unauthorized")}), env, 1, 600, []string{"401 Unauthorized", "Still waiting for: the first answer."}},
 		{"no key", all, good.with(scene{show: fails("(Forbidden)")}), env, 1, 300, []string{"az, logged in as me@contoso.com, cannot read the key"}},
 		{"no az", []string{"curl"}, scene{ready: ok("")}, env, 0, 0, []string{"The service is ready", "whether the webhooks answer is not checked. See https://app/regions."}},
-		{"by hand", all, good, other(map[string]string{"REGISTERS_WEBHOOKS": "false", "REGISTRY_RESOURCE_ID": ""}), 0, 0, []string{
+		{"by hand", all, good.with(scene{regions: ok(map[string]any{"registries": []any{map[string]any{"name": "", "regions": []any{
+			map[string]any{"region": "westeurope", "expected": true}, map[string]any{"region": "eastus", "expected": true}}}}})}), other(map[string]string{"REGISTERS_WEBHOOKS": "false", "REGISTRY_RESOURCE_ID": ""}), 0, 0, []string{
 			"The service makes no webhooks.",
 			"  az acr webhook create -r REGISTRY -n allregionswesteurope -l westeurope --actions push delete --uri 'https://gateway/webhooks/acr?region=westeurope' --headers 'Authorization=Bearer KEY'\n  az acr webhook ping -r REGISTRY -n allregionswesteurope\n",
 			"-n allregionseastus ",
 		}},
+		{"by hand at two registries", all, good.with(scene{regions: ok(map[string]any{"registries": []any{
+			map[string]any{"name": "contoso", "regions": []any{map[string]any{"region": "westeurope", "expected": true}}},
+			map[string]any{"name": "fabrikam", "regions": []any{map[string]any{"region": "uksouth", "expected": true}}}}})}),
+			other(map[string]string{"REGISTERS_WEBHOOKS": "false"}), 0, 0, []string{
+				"-r contoso -n allregionswesteurope -l westeurope ", "  az acr webhook ping -r contoso -n allregionswesteurope\n  az acr webhook create -r fabrikam -n allregionsuksouth -l uksouth "}},
 		{"registration is off", all, good.with(scene{regions: ok(none)}), other(map[string]string{"REGISTERS_WEBHOOKS": "false"}), 0, 0, []string{"az acr webhook create -r contoso -n allregionsREGION "}},
 	} {
 		underEachShell(t, c.name, func(t *testing.T, shell string) {
@@ -499,8 +511,13 @@ func TestPredown(t *testing.T) {
 		theRole    = "az rest delete " + definition + "?api-version=2022-04-01"
 		registry   = "az rest get " + contoso + "?api-version=2025-04-01"
 		list       = "az acr webhook list"
+
+		fabrikam  = "/subscriptions/22222222-2222-2222-2222-222222222222/resourceGroups/other/providers/Microsoft.ContainerRegistry/registries/fabrikam"
+		right2    = "az rest delete " + assignment + "2?api-version=2022-04-01"
+		role2     = "az rest delete " + definition + "2?api-version=2022-04-01"
+		registry2 = "az rest get " + fabrikam + "?api-version=2025-04-01"
 	)
-	env := map[string]string{"REGISTRY_RESOURCE_ID": contoso, "WEBHOOK_OWNER": "prod-x", "REGISTRY_ROLE_ASSIGNMENT_ID": assignment, "REGISTRY_ROLE_ID": definition}
+	env := map[string]string{"REGISTRY_RESOURCE_ID": contoso, "WEBHOOK_OWNER": "prod-x", "REGISTRY_ROLE_ASSIGNMENT_IDS": `["` + assignment + `"]`, "REGISTRY_ROLE_IDS": `["` + definition + `"]`}
 	tagged := func(name, owner string) any {
 		return map[string]any{"name": name, "tags": map[string]any{"allregions": owner}}
 	}
@@ -526,14 +543,18 @@ func TestPredown(t *testing.T) {
 		calls    []string // after the look at the login
 	}{
 		{"no registry", az, nil, map[string]string{"WEBHOOK_OWNER": "prod-x"}, 0, nil, nil},
-		{"all is well", az, good, env, 0, []string{"at contoso, as me@contoso.com\n  deleted the webhook one\n  deleted the webhook two\nNothing of the service is left at contoso\n"}, everything},
+		{"all is well", az, good, env, 0, []string{"at contoso, as me@contoso.com\n  deleted the webhook one\n  deleted the webhook two\nNothing of the service is left at its registries\n"}, everything},
+		{"two registries", az, good.with(scene{registry2: ok(map[string]any{"name": "fabrikam"}), right2: ok(nil), role2: ok(nil), list: ok([]any{tagged("three", "prod-x")})}),
+			map[string]string{"REGISTRY_RESOURCE_ID": contoso + "," + fabrikam, "WEBHOOK_OWNER": "prod-x", "REGISTRY_ROLE_ASSIGNMENT_IDS": `["` + assignment + `","` + assignment + `2"]`, "REGISTRY_ROLE_IDS": `["` + definition + `","` + definition + `2"]`}, 0,
+			[]string{"at contoso, as me@contoso.com\n  deleted the webhook three\nDeleting what the service has at fabrikam, as me@contoso.com\n  deleted the webhook three\n"},
+			[]string{right, right2, registry, list, "az acr webhook delete three", registry2, list, "az acr webhook delete three", theRole, role2}},
 		{"once more", az, good.with(scene{list: ok([]any{})}), env, 0, []string{"Nothing of the service is left"}, without("az acr webhook delete")},
 		{"never deployed", az, good.with(scene{list: ok([]any{})}), map[string]string{"REGISTRY_RESOURCE_ID": contoso, "WEBHOOK_OWNER": "prod-x"}, 0, []string{"Nothing of the service is left"}, []string{registry, list}},
 		{"the registry is gone", az, good.with(scene{registry: fails(`Not Found({"error":{"code":"ResourceNotFound"}})`)}), env, 0, []string{"contoso is gone", "Nothing of the service is left"}, []string{right, registry, theRole}},
-		{"no az", nil, nil, env, 1, []string{"the webhooks with the tag allregions=prod-x", assignment, definition, "azd env set REGISTRY_RESOURCE_ID ''"}, nil},
+		{"no az", nil, nil, env, 1, []string{"the webhooks with the tag allregions=prod-x at " + contoso, assignment, definition, "azd env set REGISTRY_RESOURCE_ID ''"}, nil},
 		{"no login", az, scene{"az account show": fails("Please run 'az login'")}, env, 1, []string{"the webhooks with the tag allregions=prod-x"}, nil},
 		{"a webhook stays", az, good.with(scene{"az acr webhook delete one": fails("(AuthorizationFailed)")}), env, 1, []string{
-			"(AuthorizationFailed)", "  left: az acr webhook delete -r contoso --subscription 11111111-1111-1111-1111-111111111111 -n one\n", "deleted the webhook two", "Not everything at contoso is deleted",
+			"(AuthorizationFailed)", "  left: az acr webhook delete -r contoso --subscription 11111111-1111-1111-1111-111111111111 -n one\n", "deleted the webhook two", "Not everything of the service is deleted",
 		}, everything},
 		{"the right stays", az, good.with(scene{right: fails("Forbidden")}), env, 1, []string{"  left: az rest --method delete --url '" + assignment + "?api-version=2022-04-01'\n", "Not everything"}, everything},
 		{"the role stays", az, good.with(scene{theRole: fails("RoleDefinitionHasAssignments")}), env, 1, []string{"  left: az rest --method delete --url '" + definition + "?", "Not everything"}, everything},
@@ -554,8 +575,10 @@ func TestPredown(t *testing.T) {
 				if strings.HasPrefix(call, list) {
 					calls[i] = list
 				}
-				if strings.HasPrefix(call, registry) {
-					calls[i] = registry
+				for _, get := range []string{registry, registry2} {
+					if strings.HasPrefix(call, get) {
+						calls[i] = get
+					}
 				}
 			}
 			if !slices.Equal(calls, c.calls) {

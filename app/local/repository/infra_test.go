@@ -869,7 +869,7 @@ func TestREADMEAzure(t *testing.T) {
 		t.Errorf("got %q, want %q", rows, want)
 	}
 	rights := section(t, "infra/README.md", "## Rights")
-	for _, action := range strings.Fields(oneOf(t, `(?m)^  for action in (.*); do$`, read(t, "infra/hooks/preprovision.sh"))) {
+	for _, action := range strings.Fields(oneOf(t, `(?m)^ +for action in (.*); do$`, read(t, "infra/hooks/preprovision.sh"))) {
 		if !strings.Contains(rights, "`"+strings.TrimPrefix(action, "Microsoft.")+"`") {
 			t.Errorf("infra/README.md does not say that who deploys needs %s", action)
 		}

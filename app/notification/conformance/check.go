@@ -335,7 +335,7 @@ func (r *run) checkList(st notification.Status) {
 
 func (r *run) checkIndex() {
 	for _, image := range []catalog.Image{{Digest: "sha256:aa"}, {Tag: "v1"}} {
-		image.Repository = "shop/" + r.id
+		image.Registry, image.Repository = "contoso.azurecr.io", "shop/"+r.id
 		if found, err := r.world.Find(r.ctx, image); err != nil || found != r.id {
 			r.complain("%+v leads to %q, %v", image, found, err)
 		}

@@ -104,11 +104,11 @@ func (r guessing) Load(ctx context.Context, id string) ([]byte, string, error) {
 
 type impatient struct{ notification.EventLog }
 
-func (l impatient) Fired(ctx context.Context, id string, began time.Time, of []replication.Region) ([]replication.Event, error) {
+func (l impatient) Fired(ctx context.Context, registry, id string, began time.Time, of []replication.Region) ([]replication.Event, error) {
 	if l.EventLog == nil {
 		return nil, nil
 	}
-	events, err := l.EventLog.Fired(ctx, id, began, of)
+	events, err := l.EventLog.Fired(ctx, registry, id, began, of)
 	if err != nil {
 		return nil, err
 	}

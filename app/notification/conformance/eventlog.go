@@ -31,7 +31,7 @@ type eventLog struct {
 }
 
 // Fired is the read "event log".
-func (l *eventLog) Fired(ctx context.Context, id string, _ time.Time, of []replication.Region) (events []replication.Event, err error) {
+func (l *eventLog) Fired(ctx context.Context, _, id string, _ time.Time, of []replication.Region) (events []replication.Event, err error) {
 	err = l.world.Read("event log", func(stale bool) error {
 		takes := map[logMode]time.Duration{logSlow: 3 * time.Second, logSilent: time.Hour}[l.log]
 		if end, ok := ctx.Deadline(); ok && time.Until(end) < takes {

@@ -279,7 +279,7 @@ func (w *World) Send(entries []catalog.Entry, listed catalog.Listed) (settled fu
 	return func(context.Context) error {
 		return w.do("index", func() {
 			for _, e := range entries {
-				image := catalog.Image{Repository: e.Repository, Digest: e.Digest, Tag: e.Tag}
+				image := catalog.Image{Registry: e.Registry, Repository: e.Repository, Digest: e.Digest, Tag: e.Tag}
 				if have, ok := w.Index[image]; !ok || e.Newer(have) {
 					w.Index[image] = e
 				}
