@@ -34,6 +34,7 @@ type Config struct {
 	Registries ResourceIDs `envconfig:"REGISTRY_RESOURCE_ID"`
 	Cloud      Cloud       `envconfig:"AZURE_CLOUD" default:"AzureCloud"`
 	Regions    Regions     `envconfig:"WEBHOOK_REGIONS"`
+	Optional   Regions     `envconfig:"OPTIONAL_REGIONS"`
 
 	// The webhooks that the service registers.
 	PublicURL    PublicURL `envconfig:"PUBLIC_URL"`
@@ -87,6 +88,9 @@ func loadConfig() (Config, error) {
 	if len(c.Regions) == 0 && len(c.Registries) == 0 {
 		errs = append(errs, errors.New("WEBHOOK_REGIONS: not set; list the regions of the registry, such as westeurope,eastus, or set REGISTRY_RESOURCE_ID"))
 	}
+	if err := c.checkOptional(); err != nil {
+		errs = append(errs, err)
+	}
 	if len(c.Keys) == 0 && !c.AllowAnonymous {
 		errs = append(errs, errors.New("WEBHOOK_KEYS: not set; set a key (openssl rand -hex 24 makes one), or WEBHOOK_ALLOW_ANONYMOUS=true to let everybody in"))
 	}
@@ -105,6 +109,22 @@ func loadConfig() (Config, error) {
 		errs = append(errs, fmt.Errorf("%s: %q cannot be spoken; grpc can", otlpProtocol, p))
 	}
 	return c, errors.Join(errs...)
+}
+
+// checkOptional compares the optional regions with the fixed list, if that counts.
+func (c Config) checkOptional() error {
+	if len(c.Registries) > 0 || len(c.Regions) == 0 {
+		return nil
+	}
+	for _, region := range c.Optional {
+		if !slices.Contains(c.Regions, region) {
+			return fmt.Errorf("OPTIONAL_REGIONS: %s is not in WEBHOOK_REGIONS, which lists all regions of the registry", region)
+		}
+	}
+	if len(c.Optional) == len(c.Regions) {
+		return errors.New("OPTIONAL_REGIONS: has all of WEBHOOK_REGIONS; leave one to wait for")
+	}
+	return nil
 }
 
 // otlpProtocol is OpenTelemetry's standard variable.
@@ -214,7 +234,7 @@ func (c *Cloud) Decode(s string) error {
 	return fmt.Errorf("%q is none of %s", s, strings.Join(slices.Sorted(maps.Keys(clouds)), ", "))
 }
 
-// Regions is a list of expected regions.
+// Regions is a list of regions.
 type Regions registry.Static
 
 func (r *Regions) Decode(s string) error {

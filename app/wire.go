@@ -119,8 +119,8 @@ type connected struct {
 // on them.
 func (w wiring) connect(in registry.Intake) (connected, error) {
 	if len(w.config.Registries) == 0 {
-		w.log.Info("the registry's regions", "regions", w.config.Regions, "from", "WEBHOOK_REGIONS")
-		return connected{regions: registry.Static(w.config.Regions), known: func(context.Context) error { return nil }, run: func(context.Context) {}}, nil
+		w.log.Info("the registry's regions", "regions", w.config.Regions, "optional", w.config.Optional, "from", "WEBHOOK_REGIONS")
+		return connected{regions: registry.Fixed{Awaited: replication.Await(w.config.Regions, w.config.Optional)}, known: func(context.Context) error { return nil }, run: func(context.Context) {}}, nil
 	}
 	arms, err := azureRegistries(w.config.Registries, w.config.azure())
 	if err != nil {
@@ -153,7 +153,7 @@ func (w wiring) connect(in registry.Intake) (connected, error) {
 // member is the registry with that name, which arm reaches.
 func (w wiring) member(name string, arm *registry.ARM, actors *sidecar.Actors, records *sidecar.Records, in registry.Intake) (m registry.Member, err error) {
 	log := w.log.With("registry", strings.ToLower(name))
-	view := &registry.View{Name: name, Records: records, Fallback: registry.Static(w.config.Regions), Observer: w.telemetry, Now: now, Log: log}
+	view := &registry.View{Name: name, Records: records, Fallback: registry.Static(w.config.Regions), Optional: registry.Static(w.config.Optional), Observer: w.telemetry, Now: now, Log: log}
 	m.Worker = registry.NewWorker(view, instance(w.config.Port), actors, arm)
 	webhooks, _, ok := w.config.webhooks(name)
 	if ok {
@@ -163,7 +163,7 @@ func (w wiring) member(name string, arm *registry.ARM, actors *sidecar.Actors, r
 	}
 	m.EventLog = registry.NewEventLog(arm, webhooks.Owner, time.Now, log)
 	if w.config.CatchUp > 0 {
-		sweeper := &registry.Sweeper{Log: m.EventLog, Intake: in, CatchUp: time.Duration(w.config.CatchUp), Timeout: time.Duration(w.config.Timeout), Disagreed: w.telemetry.Disagreed}
+		sweeper := &registry.Sweeper{Log: m.EventLog, Intake: in, CatchUp: time.Duration(w.config.CatchUp), Timeout: time.Duration(w.config.Timeout), Optional: view.Optional, Disagreed: w.telemetry.Disagreed}
 		m.Sweep = sweeper.Sweep
 	}
 	return m, nil
@@ -180,17 +180,17 @@ func (f found) Regions(ctx context.Context, id string) (regions []replication.Re
 	if errors.Is(err, notification.ErrNotFound) {
 		return nil, nil
 	}
-	for _, r := range st.Regions {
+	for _, r := range st.Reported() {
 		regions = append(regions, r.Region)
 	}
 	return regions, err
 }
 
-func (f found) Give(ctx context.Context, e replication.Event, expected []replication.Region) (refused, err error) {
+func (f found) Give(ctx context.Context, e replication.Event, awaited replication.Awaited) (refused, err error) {
 	if !notification.ValidID(e.ID) {
 		return errors.New("its id can be none of a notification"), nil
 	}
-	_, err = f.in.Add(ctx, e, expected)
+	_, err = f.in.Add(ctx, e, awaited)
 	if r, ok := errors.AsType[*notification.RefusedError](err); ok {
 		return r, nil
 	}

@@ -21,6 +21,9 @@ param registryResourceId string
 @description('The regions of a registry that the service has no rights at, comma separated.')
 param webhookRegions string = ''
 
+@description('Regions of the registry that nobody waits for, comma separated.')
+param optionalRegions string = ''
+
 @description('How long a notification waits for its regions. Empty: the service\'s default.')
 param webhookTimeout string = ''
 
@@ -65,6 +68,7 @@ var url = empty(publicUrl) ? appUrl : publicUrl
 // main.bicep checks them too, but `azd deploy` does not run that.
 var problems = concat(
   regionProblems('WEBHOOK_REGIONS', webhookRegions),
+  regionProblems('OPTIONAL_REGIONS', optionalRegions),
   pairProblems('TARGET_SECRETS', vaultVariables),
   tagProblems('EXTRA_TAGS', extraTags)
 )
@@ -136,6 +140,7 @@ resource app 'Microsoft.App/containerApps@2025-07-01' = {
               { name: 'PUBLIC_URL', value: url }
               { name: 'REGISTRY_RESOURCE_ID', value: join(registries, ',') }
               { name: 'WEBHOOK_REGIONS', value: join(regionsOf(webhookRegions), ',') }
+              { name: 'OPTIONAL_REGIONS', value: join(regionsOf(optionalRegions), ',') }
               { name: 'WEBHOOK_TIMEOUT', value: webhookTimeout }
               { name: 'WEBHOOK_ACTIONS', value: webhookActions }
               { name: 'WEBHOOK_REGISTRATION', value: webhookRegistration }

@@ -34,7 +34,7 @@ const (
 
 // Intake takes events; see intake.Intake.
 type Intake interface {
-	Add(ctx context.Context, e replication.Event, expected []replication.Region) (intake.Result, error)
+	Add(ctx context.Context, e replication.Event, awaited replication.Awaited) (intake.Result, error)
 }
 
 // Statuses reads. The error is notification.ErrNotFound if no event of id, or
@@ -59,7 +59,7 @@ type Deliveries interface {
 // expected now is. Registries is what is known of them, without asking anybody.
 type Regions interface {
 	Registry(named, host string) (loginServer string, err error)
-	Expected(ctx context.Context, registry string) ([]replication.Region, error)
+	Expected(ctx context.Context, registry string) (replication.Awaited, error)
 	Recheck(ctx context.Context, registry string, region replication.Region) bool
 	Registries() []registry.Status
 }

@@ -35,7 +35,7 @@ type backend struct {
 	find   func(ctx context.Context, image catalog.Image) (notification.Status, error)
 }
 
-func (b *backend) Add(ctx context.Context, e replication.Event, expected []replication.Region) (intake.Result, error) {
+func (b *backend) Add(ctx context.Context, e replication.Event, awaited replication.Awaited) (intake.Result, error) {
 	if _, ok := ctx.Deadline(); !ok {
 		return intake.Result{}, errors.New("a call without a time limit")
 	}
@@ -59,10 +59,14 @@ func (b *backend) Find(ctx context.Context, image catalog.Image) (notification.S
 
 type regions []replication.Region
 
-func (r regions) Registry(_, host string) (string, error)                        { return host, nil }
-func (r regions) Expected(context.Context, string) ([]replication.Region, error) { return r, nil }
-func (r regions) Recheck(context.Context, string, replication.Region) bool       { return false }
-func (r regions) Registries() []registry.Status                                  { return registry.Static(r).Registries() }
+func (r regions) Registry(_, host string) (string, error) { return host, nil }
+func (r regions) Expected(context.Context, string) (replication.Awaited, error) {
+	return replication.Awaited{Expected: r}, nil
+}
+func (r regions) Recheck(context.Context, string, replication.Region) bool { return false }
+func (r regions) Registries() []registry.Status {
+	return registry.Fixed{Awaited: replication.Awaited{Expected: r}}.Registries()
+}
 
 const key1, key2, readKey = "first-key", "second-key", "read-key"
 
@@ -401,7 +405,7 @@ func TestCallerGoesAway(t *testing.T) {
 	cancel()
 	r := httptest.NewRequestWithContext(ctx, "POST", "/webhooks/acr?region=eastus&code="+key1, strings.NewReader(push))
 	seen := make(chan error, 1)
-	h.config.Intake = addFunc(func(ctx context.Context, e replication.Event, _ []replication.Region) (intake.Result, error) {
+	h.config.Intake = addFunc(func(ctx context.Context, e replication.Event, _ replication.Awaited) (intake.Result, error) {
 		seen <- ctx.Err()
 		return started(), nil
 	})
@@ -459,10 +463,10 @@ func TestQueued(t *testing.T) {
 	}
 }
 
-type addFunc func(context.Context, replication.Event, []replication.Region) (intake.Result, error)
+type addFunc func(ctx context.Context, e replication.Event, awaited replication.Awaited) (intake.Result, error)
 
-func (f addFunc) Add(ctx context.Context, e replication.Event, expected []replication.Region) (intake.Result, error) {
-	return f(ctx, e, expected)
+func (f addFunc) Add(ctx context.Context, e replication.Event, awaited replication.Awaited) (intake.Result, error) {
+	return f(ctx, e, awaited)
 }
 
 // learning expects a new region once it has looked again.
@@ -473,11 +477,11 @@ type learning struct {
 	news   replication.Region
 }
 
-func (l *learning) Expected(context.Context, string) ([]replication.Region, error) {
+func (l *learning) Expected(context.Context, string) (replication.Awaited, error) {
 	if len(l.known) == 0 {
-		return nil, errors.New("nobody knows")
+		return replication.Awaited{}, errors.New("nobody knows")
 	}
-	return l.known, nil
+	return replication.Awaited{Expected: l.known}, nil
 }
 
 func (l *learning) Recheck(_ context.Context, _ string, region replication.Region) bool {
@@ -491,9 +495,9 @@ func (l *learning) Recheck(_ context.Context, _ string, region replication.Regio
 
 // A new replica's first webhook is the first news of it, and comes once.
 func TestNewReplica(t *testing.T) {
-	join := addFunc(func(_ context.Context, e replication.Event, expected []replication.Region) (intake.Result, error) {
-		if !slices.Contains(expected, e.Region) {
-			return intake.Result{}, &notification.RefusedError{Region: e.Region, Expected: expected}
+	join := addFunc(func(_ context.Context, e replication.Event, awaited replication.Awaited) (intake.Result, error) {
+		if !slices.Contains(awaited.All(), e.Region) {
+			return intake.Result{}, &notification.RefusedError{Region: e.Region, Expected: awaited.All()}
 		}
 		return started(), nil
 	})
@@ -517,9 +521,9 @@ type starting struct {
 	until time.Time
 }
 
-func (r starting) Expected(ctx context.Context, registry string) ([]replication.Region, error) {
+func (r starting) Expected(ctx context.Context, registry string) (replication.Awaited, error) {
 	if time.Now().Before(r.until) {
-		return nil, errors.New("not known yet")
+		return replication.Awaited{}, errors.New("not known yet")
 	}
 	return r.regions.Expected(ctx, registry)
 }

@@ -47,9 +47,9 @@ func (h *Handler) handOver(ctx context.Context, r *http.Request, p payload, body
 	switch {
 	case err != nil:
 		e, _ := h.event(r, p) // what is wrong with it is for another replica to say
-		expected, _ := h.config.Regions.Expected(ctx, e.Registry)
+		awaited, _ := h.config.Regions.Expected(ctx, e.Registry)
 		e.Region = replication.ParseRegion(w.Region)
-		h.report(accepted{event: e, expected: expected}, err)
+		h.report(accepted{event: e, awaited: awaited}, err)
 		return 0, nil, err
 	case a.Status == http.StatusUnauthorized: // it has other keys
 		return 0, nil, errUnauthorized

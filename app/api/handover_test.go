@@ -112,11 +112,11 @@ func TestTheKeyIsHandedOverInAHeader(t *testing.T) {
 			p := &peer{away: true, answer: intake.Answer{Status: 202, Body: []byte(`{"id":"a"}`)}}
 			h := newHandler(&backend{}, io.Discard)
 			h.config.Peer = p
-			w := call(h, "POST", "/api/ImagePush?region=West-Europe"+tt.query, push, "Authorization", "", tt.header, tt.value)
+			w := call(h, "POST", "/api/ImagePush?region=West-Europe&registry=contoso"+tt.query, push, "Authorization", "", tt.header, tt.value)
 			if w.Code != 202 || len(p.handed) != 1 {
 				t.Fatalf("%d %s, handed over %d", w.Code, w.Body, len(p.handed))
 			}
-			if got := p.handed[0]; got.Header.Get("Authorization") != "Bearer "+key2 || got.Region != "West-Europe" || string(got.Body) != push || got.ID != "a" {
+			if got := p.handed[0]; got.Header.Get("Authorization") != "Bearer "+key2 || got.Region != "West-Europe" || got.Registry != "contoso" || string(got.Body) != push || got.ID != "a" {
 				t.Errorf("%+v", got)
 			}
 		})
@@ -133,7 +133,7 @@ func TestPatience(t *testing.T) {
 		t.Run(hop, func(t *testing.T) {
 			h := newHandler(&backend{}, io.Discard)
 			var got time.Duration
-			h.config.Intake = addFunc(func(ctx context.Context, _ replication.Event, _ []replication.Region) (intake.Result, error) {
+			h.config.Intake = addFunc(func(ctx context.Context, _ replication.Event, _ replication.Awaited) (intake.Result, error) {
 				deadline, _ := ctx.Deadline()
 				got = time.Until(deadline)
 				return started(), nil

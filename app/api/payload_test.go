@@ -227,7 +227,7 @@ func announce(t *testing.T, e replication.Event) {
 	a := &notification.Actor{Records: w, Reminders: w, Topic: w, Catalog: w, Timeout: time.Minute,
 		Now: func() time.Time { return w.Now }, Log: slog.New(slog.DiscardHandler)}
 	client := &notification.Client{Actors: turns(a.Methods()), Records: w}
-	if r, err := client.Add(t.Context(), e, []replication.Region{e.Region}); err != nil || r.Reason != replication.Completed {
+	if r, err := client.Add(t.Context(), e, replication.Awaited{Expected: []replication.Region{e.Region}}); err != nil || r.Reason != replication.Completed {
 		t.Fatalf("%+v: %+v, %v", e, r, err)
 	}
 	if len(w.Topic) != 1 || len(w.Reminders) != 0 {

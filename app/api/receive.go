@@ -86,9 +86,9 @@ type queued struct {
 
 // accepted is what is known of a webhook so far.
 type accepted struct {
-	event    replication.Event
-	expected []replication.Region
-	result   intake.Result
+	event   replication.Event
+	awaited replication.Awaited
+	result  intake.Result
 }
 
 // accept makes p an event, and gives it to the intake.
@@ -99,38 +99,38 @@ func (h *Handler) accept(ctx context.Context, r *http.Request, p payload, body [
 		return a, badRequest{err}
 	}
 	regions, registry := h.config.Regions, a.event.Registry
-	if a.expected, err = h.expected(ctx, registry); err != nil {
+	if a.awaited, err = h.awaited(ctx, registry); err != nil {
 		return a, fmt.Errorf("expected regions: %w", err)
 	}
-	if a.event.Region, err = parseRegion(r, a.expected); err != nil {
+	if a.event.Region, err = parseRegion(r, a.awaited.All()); err != nil {
 		return a, badRequest{err}
 	}
 	a.event.Original = string(body)
 	annotate(ctx, a.event.ID, a.event.Region)
-	a.result, err = h.config.Intake.Add(ctx, a.event, a.expected)
+	a.result, err = h.config.Intake.Add(ctx, a.event, a.awaited)
 	if !isA[*notification.RefusedError](err) || !regions.Recheck(ctx, registry, a.event.Region) {
 		return a, err
 	}
 	// It is the first webhook of a new replica, and ACR does not repeat it.
-	if a.expected, err = regions.Expected(ctx, registry); err != nil {
+	if a.awaited, err = regions.Expected(ctx, registry); err != nil {
 		return a, fmt.Errorf("expected regions: %w", err)
 	}
-	a.result, err = h.config.Intake.Add(ctx, a.event, a.expected)
+	a.result, err = h.config.Intake.Add(ctx, a.event, a.awaited)
 	return a, err
 }
 
-// expected waits for a moment until the expected regions are known.
-func (h *Handler) expected(ctx context.Context, registry string) (regions []replication.Region, err error) {
+// awaited waits for a moment until the expected regions are known.
+func (h *Handler) awaited(ctx context.Context, registry string) (awaited replication.Awaited, err error) {
 	ctx, cancel := context.WithTimeout(ctx, regionsTimeout)
 	defer cancel()
 	for {
-		if regions, err = h.config.Regions.Expected(ctx, registry); err == nil {
-			return regions, nil
+		if awaited, err = h.config.Regions.Expected(ctx, registry); err == nil {
+			return awaited, nil
 		}
 		select {
 		case <-time.After(regionsPause):
 		case <-ctx.Done():
-			return nil, err
+			return awaited, err
 		}
 	}
 }
@@ -150,7 +150,7 @@ func (h *Handler) report(a accepted, err error) {
 		return
 	}
 	region, name := a.event.Region, string(a.result.Reason)
-	if !slices.Contains(a.expected, region) && (err != nil || a.result.Queued) {
+	if !slices.Contains(a.awaited.All(), region) && (err != nil || a.result.Queued) {
 		region = ""
 	}
 	switch {

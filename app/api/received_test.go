@@ -15,8 +15,8 @@ import (
 // noRegions is a Regions that knows none.
 type noRegions struct{ regions }
 
-func (noRegions) Expected(context.Context, string) ([]replication.Region, error) {
-	return nil, errors.New("away")
+func (noRegions) Expected(context.Context, string) (replication.Awaited, error) {
+	return replication.Awaited{}, errors.New("away")
 }
 
 // Each webhook with a key and a body that can be read is told once, and its region

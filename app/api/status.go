@@ -157,9 +157,10 @@ func (q query) missing(st notification.Status) (missing []replication.Region, un
 	}
 	for _, region := range q.regions {
 		switch {
-		case slices.Contains(st.Missing, region):
+		case st.Has(region):
+		case slices.Contains(st.Awaited().All(), region):
 			missing = append(missing, region)
-		case !st.Has(region):
+		default:
 			unknown = region
 		}
 	}
@@ -167,10 +168,18 @@ func (q query) missing(st notification.Status) (missing []replication.Region, un
 }
 
 // settles tells whether st answers the question for good: nothing that still comes
-// makes a delete or a quarantine an image that is everywhere.
+// makes a delete or a quarantine an image that is everywhere. An optional region that is
+// asked about has the time of the others, for no outcome waits for it.
 func (q query) settles(st notification.Status) bool {
 	missing, unknown := q.missing(st)
-	return unknown != "" || st.Concluded() || len(q.regions) > 0 && len(missing) == 0 || q.replicated && !st.IsArrival()
+	return unknown != "" || q.over(st, missing) || len(q.regions) > 0 && len(missing) == 0 || q.replicated && !st.IsArrival()
+}
+
+// over tells whether the notification has nothing left to wait for but regions that have
+// had their time.
+func (q query) over(st notification.Status, missing []replication.Region) bool {
+	optional := func(r replication.Region) bool { return !slices.Contains(st.Missing, r) }
+	return st.Concluded() && (!slices.ContainsFunc(missing, optional) || !time.Now().Before(st.Deadline))
 }
 
 // answer lets a client that looks at the HTTP status alone (curl --fail) fail unless
@@ -185,20 +194,11 @@ func (q query) answer(r *http.Request, st notification.Status, err error) (int, 
 	case err != nil:
 		return 0, nil, err
 	case unknown != "":
-		return 0, nil, &notification.RefusedError{Region: unknown, Expected: expectedOf(st)}
+		return 0, nil, &notification.RefusedError{Region: unknown, Expected: st.Awaited().All()}
 	case q.replicated && !q.settles(st):
 		return 0, nil, undecided{missing}
-	case q.replicated && (!st.IsArrival() || st.Status == replication.TimedOut && (len(q.regions) == 0 || len(missing) > 0)):
+	case q.replicated && (!st.IsArrival() || len(missing) > 0 && (len(q.regions) > 0 || st.Status == replication.TimedOut)):
 		return http.StatusConflict, st, nil
 	}
 	return http.StatusOK, st, nil
-}
-
-// expectedOf are the regions that a notification waits for.
-func expectedOf(st notification.Status) []replication.Region {
-	var all []replication.Region
-	for _, r := range st.Regions {
-		all = append(all, r.Region)
-	}
-	return append(all, st.Missing...)
 }

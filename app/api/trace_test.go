@@ -23,9 +23,9 @@ type spy struct {
 	span trace.SpanContext
 }
 
-func (s *spy) Add(ctx context.Context, e replication.Event, expected []replication.Region) (intake.Result, error) {
+func (s *spy) Add(ctx context.Context, e replication.Event, awaited replication.Awaited) (intake.Result, error) {
 	s.span = trace.SpanContextFromContext(ctx)
-	return s.backend.Add(ctx, e, expected)
+	return s.backend.Add(ctx, e, awaited)
 }
 
 func tracedHandler(s *spy) (*Handler, *tracetest.SpanRecorder) {

@@ -79,7 +79,10 @@ func (a Activity) nearest(percent int) time.Duration {
 
 func (s status) addTo(byPlace map[Place]Activity, registry string) {
 	missed := slices.Clone(s.Missing)
-	for _, r := range s.Regions {
+	for _, r := range slices.Concat(s.Regions, s.Optional) {
+		if r.ReceivedAt.IsZero() {
+			continue
+		}
 		place := Place{registry, r.Region}
 		a := byPlace[place]
 		if r.ReceivedAt.After(a.LastEvent) {
@@ -87,7 +90,7 @@ func (s status) addTo(byPlace map[Place]Activity, registry string) {
 		}
 		a.latencies = append(a.latencies, r.ReceivedAt.Sub(s.StartedAt))
 		byPlace[place] = a
-		if !r.ReceivedAt.Before(s.Deadline) {
+		if !r.ReceivedAt.Before(s.Deadline) && !slices.Contains(s.Optional, r) {
 			missed = append(missed, r.Region)
 		}
 	}

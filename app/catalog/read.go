@@ -90,21 +90,25 @@ func (l *List) Page(ctx context.Context, q Query, now time.Time) (Page, error) {
 
 // status is what the list reads of a JSON status, and all of it.
 type status struct {
-	ID         string             `json:"id"`
-	Registry   string             `json:"registry"`
-	Repository string             `json:"repository"`
-	Tag        string             `json:"tag"`
-	Digest     string             `json:"digest"`
-	Status     replication.Status `json:"status"`
-	StartedAt  time.Time          `json:"startedAt"`
-	Deadline   time.Time          `json:"deadline"`
-	Regions    []struct {
-		Region     replication.Region `json:"region"`
-		ReceivedAt time.Time          `json:"receivedAt"`
-	} `json:"regions"`
-	Missing []replication.Region `json:"missing"`
+	ID         string               `json:"id"`
+	Registry   string               `json:"registry"`
+	Repository string               `json:"repository"`
+	Tag        string               `json:"tag"`
+	Digest     string               `json:"digest"`
+	Status     replication.Status   `json:"status"`
+	StartedAt  time.Time            `json:"startedAt"`
+	Deadline   time.Time            `json:"deadline"`
+	Regions    []region             `json:"regions"`
+	Optional   []region             `json:"optional"` // also those that have not reported
+	Missing    []replication.Region `json:"missing"`
 
 	data json.RawMessage
+}
+
+// region is one of a status; without a time it has not reported.
+type region struct {
+	Region     replication.Region `json:"region"`
+	ReceivedAt time.Time          `json:"receivedAt"`
 }
 
 func (s status) position() Position { return Position{s.StartedAt, s.ID} }

@@ -44,9 +44,9 @@ const (
 	ResultDead    = "dead"    // it never can be
 )
 
-// Regions knows which regions are expected now; see api.Regions.
+// Regions knows what is awaited now; see api.Regions.
 type Regions interface {
-	Expected(ctx context.Context, registry string) ([]replication.Region, error)
+	Expected(ctx context.Context, registry string) (replication.Awaited, error)
 	Recheck(ctx context.Context, registry string, region replication.Region) bool
 }
 
@@ -87,7 +87,7 @@ type Result struct {
 // accepted when it says; any other one is accepted now. A nil error means that the state
 // store or the broker has the event. A notification.RefusedError is final; any other
 // error means that both ways failed.
-func (i *Intake) Add(ctx context.Context, e replication.Event, expected []replication.Region) (Result, error) {
+func (i *Intake) Add(ctx context.Context, e replication.Event, awaited replication.Awaited) (Result, error) {
 	if e.Via != replication.ViaEventLog {
 		e.ReceivedAt = i.Now() // however long the actor takes
 	}
@@ -99,17 +99,17 @@ func (i *Intake) Add(ctx context.Context, e replication.Event, expected []replic
 	published := make(chan error, 1)
 	publish := sync.OnceFunc(func() {
 		go func() {
-			err := i.enqueue(ctx, e, expected)
+			err := i.enqueue(ctx, e, awaited)
 			published <- err
 			if err == nil {
 				cancel() // the actor need not answer any more
 			}
 		}()
 	})
-	if i.Queue != nil && slices.Contains(expected, e.Region) {
+	if i.Queue != nil && slices.Contains(awaited.All(), e.Region) {
 		defer time.AfterFunc(queueAfter, publish).Stop()
 	}
-	result, err := i.Client.Add(actorCtx, e, expected)
+	result, err := i.Client.Add(actorCtx, e, awaited)
 	if err == nil || refused(err) || i.Queue == nil {
 		return Result{Result: result}, err
 	}
@@ -124,7 +124,7 @@ func (i *Intake) Add(ctx context.Context, e replication.Event, expected []replic
 // enqueue publishes e, again and again while the broker is away for a moment. The queue
 // has a time of its own, and what the actor has left of the caller's; a caller that has
 // gone does not end it.
-func (i *Intake) enqueue(ctx context.Context, e replication.Event, expected []replication.Region) error {
+func (i *Intake) enqueue(ctx context.Context, e replication.Event, awaited replication.Awaited) error {
 	e.Via = cmp.Or(e.Via, replication.ViaQueue)
 	timeout := queueTimeout
 	if deadline, ok := ctx.Deadline(); ok {
@@ -132,7 +132,7 @@ func (i *Intake) enqueue(ctx context.Context, e replication.Event, expected []re
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
 	defer cancel()
-	m := notification.NewMessage(e, expected)
+	m := notification.NewMessage(e, awaited)
 	for {
 		err := publish(ctx, i.Queue, e.ID+"/"+string(e.Region), TypeReceived, m)
 		if err == nil || i.Sidecar == nil || i.Sidecar.Refuses() { // then another replica is better
@@ -183,9 +183,9 @@ func (i *Intake) Deliver(ctx context.Context, message []byte) error {
 
 // queued is a message of the queue.
 type queued struct {
-	id       string // of the CloudEvent; made up if it has none
-	event    replication.Event
-	expected []replication.Region
+	id      string // of the CloudEvent; made up if it has none
+	event   replication.Event
+	awaited replication.Awaited
 }
 
 func parseQueued(message []byte) (queued, error) {
@@ -197,7 +197,7 @@ func parseQueued(message []byte) (queued, error) {
 	if err := json.Unmarshal(message, &m); err != nil {
 		return queued{id: unknownID(message)}, notOurs{fmt.Errorf("decode: %w", err)}
 	}
-	q := queued{cmp.Or(m.ID, unknownID(message)), replication.Event(m.Data.Event), m.Data.Expected}
+	q := queued{cmp.Or(m.ID, unknownID(message)), replication.Event(m.Data.Event), m.Data.Awaited()}
 	if m.Type != TypeReceived || !notification.ValidID(q.event.ID) || q.event.Region == "" || q.event.ReceivedAt.IsZero() {
 		return q, notOurs{fmt.Errorf("not an %s with an id, a region and a time, but %q", TypeReceived, m.Type)}
 	}
@@ -208,13 +208,13 @@ func parseQueued(message []byte) (queued, error) {
 func (i *Intake) deliver(ctx context.Context, m queued) (region replication.Region, result string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, deliverTimeout)
 	defer cancel()
-	added, err := i.Client.Add(ctx, m.event, m.expected)
+	added, err := i.Client.Add(ctx, m.event, m.awaited)
 	if refused(err) && i.Regions != nil && i.Regions.Recheck(ctx, m.event.Registry, m.event.Region) {
-		if m.expected, err = i.Regions.Expected(ctx, m.event.Registry); err == nil {
-			added, err = i.Client.Add(ctx, m.event, m.expected)
+		if m.awaited, err = i.Regions.Expected(ctx, m.event.Registry); err == nil {
+			added, err = i.Client.Add(ctx, m.event, m.awaited)
 		}
 	}
-	if err == nil || slices.Contains(m.expected, m.event.Region) {
+	if err == nil || slices.Contains(m.awaited.All(), m.event.Region) {
 		region = m.event.Region
 	}
 	if err == nil && added.Reason != replication.NotAwaited {
@@ -246,7 +246,7 @@ func (i *Intake) confirm(ctx context.Context, e replication.Event) error {
 		return fmt.Errorf("read it back: %w", err)
 	}
 	if !st.Has(e.Region) {
-		return fmt.Errorf("the record of %s has %v, and not %s", e.ID, st.Regions, e.Region)
+		return fmt.Errorf("the record of %s has %v, and not %s", e.ID, st.Reported(), e.Region)
 	}
 	return nil
 }

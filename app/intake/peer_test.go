@@ -174,6 +174,7 @@ func TestHandOverKeepsTheKey(t *testing.T) {
 	defer cancel()
 	p.transport = once(cancel)
 	w := webhook()
+	w.Registry = "contoso"
 	_, err := p.HandOver(ctx, w)
 	if err == nil || strangers != 0 || !strings.Contains(err.Error(), "answered 307") {
 		t.Errorf("a redirect: %v, followed %d times", err, strangers)
@@ -181,7 +182,7 @@ func TestHandOverKeepsTheKey(t *testing.T) {
 	if got == nil {
 		t.Fatal("no request came")
 	}
-	if got.Method != "POST" || got.URL.String() != "/gateway/webhooks/acr?region=West+Europe" || got.Header.Get("Authorization") != "Bearer s3cr3t" || got.Header.Get(HopHeader) == "" || !bytes.Equal(body, w.Body) {
+	if got.Method != "POST" || got.URL.String() != "/gateway/webhooks/acr?region=West+Europe&registry=contoso" || got.Header.Get("Authorization") != "Bearer s3cr3t" || got.Header.Get(HopHeader) == "" || !bytes.Equal(body, w.Body) {
 		t.Errorf("got %s %s %v %s", got.Method, got.URL, got.Header, body)
 	}
 	if said := fmt.Sprint(err, &log); strings.Contains(said, "s3cr3t") {

@@ -154,11 +154,11 @@ type rereading struct {
 	err   error
 }
 
-func (r *rereading) Expected(_ context.Context, registry string) ([]replication.Region, error) {
+func (r *rereading) Expected(_ context.Context, registry string) (replication.Awaited, error) {
 	if r.err != nil || registry != "contoso.azurecr.io" {
-		return nil, r.err
+		return replication.Awaited{}, r.err
 	}
-	return append(slices.Clone(plan.Expected), r.news), nil
+	return replication.Awaited{Expected: append(slices.Clone(plan.Expected), r.news)}, nil
 }
 
 func (r *rereading) Recheck(_ context.Context, registry string, region replication.Region) bool {
@@ -183,7 +183,7 @@ func TestNewRegionInTheQueue(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld()
 			queueing, queue, _ := w.intake(away{fake.Err})
-			if _, err := queueing.Add(t.Context(), event(tt.region), plan.Expected); err != nil {
+			if _, err := queueing.Add(t.Context(), event(tt.region), plan.Awaited); err != nil {
 				t.Fatal(err)
 			}
 			r, told := &rereading{news: "brazilsouth", err: tt.err}, ""

@@ -155,7 +155,7 @@ func (a *Actor) add(ctx context.Context, id string, body []byte) (actor.Turn, er
 	}
 	ctx, span := a.startSpan(ctx, "turn", trace.WithSpanKind(trace.SpanKindServer),
 		trace.WithAttributes(attrNotification.String(id), attrRegion.String(string(m.Event.Region))))
-	turn, d, err := a.addEvent(ctx, replication.Event(m.Event), replication.Plan{Expected: m.Expected, Timeout: a.Timeout})
+	turn, d, err := a.addEvent(ctx, replication.Event(m.Event), replication.Plan{Awaited: m.Awaited(), Timeout: a.Timeout})
 	endTurn(span, d, err)
 	if err != nil {
 		return actor.Turn{}, fmt.Errorf("add to %s: %w", id, err)
@@ -244,6 +244,13 @@ func (a *Actor) followEvent(ctx context.Context, r record, publish bool) (settle
 	if publish {
 		if r.State, err = a.publishAll(ctx, r.State); err != nil { // 5
 			return nil, err
+		}
+		// The event of an optional region may still change the record: its reminder would
+		// publish again what that does not show as published.
+		if len(r.Absent(r.Optional)) > 0 {
+			if err := a.savePublished(ctx, r.State); err != nil {
+				return nil, err
+			}
 		}
 	}
 	if r.unfinished() {
@@ -337,7 +344,7 @@ func (a *Actor) addFired(ctx context.Context, s replication.State, now time.Time
 			continue
 		}
 		var d replication.Decision
-		s, d = replication.Add(s, e, replication.Plan{Expected: s.Expected}, now)
+		s, d = replication.Add(s, e, replication.Plan{Awaited: s.Awaited}, now)
 		a.logDecision(ctx, slog.LevelInfo, id, d, slog.String("region", string(e.Region)), byReminder)
 	}
 	return s
@@ -496,10 +503,10 @@ func encodeReply(s replication.State, d replication.Decision, plan replication.P
 	r := reply{Reason: d.Reason}
 	if s.Exists() {
 		r.Status = new(statusOf(s))
-		plan.Expected = s.Expected
+		plan.Awaited = s.Awaited
 	}
 	if d.Reason == replication.Refused {
-		r.Expected = plan.Expected
+		r.Expected = plan.All()
 	}
 	return json.Marshal(r)
 }

@@ -24,7 +24,7 @@ import (
 
 var (
 	t0   = time.Date(2026, 11, 17, 16, 52, 1, 343145347, time.UTC)
-	plan = replication.Plan{Expected: []replication.Region{"westeurope", "eastus", "japaneast"}, Timeout: 2 * time.Minute}
+	plan = replication.Plan{Awaited: replication.Awaited{Expected: []replication.Region{"westeurope", "eastus", "japaneast"}}, Timeout: 2 * time.Minute}
 )
 
 // due is when a notification that began at t0 is timedOut.
@@ -84,7 +84,7 @@ func (w *world) addTo(t *testing.T, a *Actor, e replication.Event) (accepted boo
 	t.Helper()
 	defer fake.Survive()
 	p := fake.Process{Methods: a.Methods()}
-	_, err := (&Client{Actors: &p}).Add(t.Context(), e, plan.Expected)
+	_, err := (&Client{Actors: &p}).Add(t.Context(), e, plan.Awaited)
 	if err != nil && !errors.Is(err, fake.Err) {
 		t.Errorf("add %s: %v", e.Region, err)
 	}
@@ -242,7 +242,7 @@ func TestReplyBeforeWhatFollows(t *testing.T) {
 
 func addBody(t *testing.T, e replication.Event) []byte {
 	t.Helper()
-	body, err := json.Marshal(NewMessage(e, plan.Expected))
+	body, err := json.Marshal(NewMessage(e, plan.Awaited))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -271,7 +271,7 @@ func TestReminderOfAFirstEvent(t *testing.T) {
 			w := newWorld()
 			w.timeout = tt.timeout
 			w.Fail = lose("unregister")
-			if _, err := w.client().Add(t.Context(), accepted("westeurope", t0.Add(-tt.waited)), tt.expected); err != nil {
+			if _, err := w.client().Add(t.Context(), accepted("westeurope", t0.Add(-tt.waited)), replication.Awaited{Expected: tt.expected}); err != nil {
 				t.Fatal(err)
 			}
 			w.reminders(t, map[string]time.Time{w.state(t).Reminder: t0.Add(tt.want)})
@@ -880,7 +880,7 @@ func TestPublishedIsSavedInWhatIsThere(t *testing.T) {
 	w = newWorld()
 	w.Fail = lose("publish")
 	one := plan.Expected[:1]
-	if _, err := w.client().Add(t.Context(), event(one[0]), one); err != nil {
+	if _, err := w.client().Add(t.Context(), event(one[0]), replication.Awaited{Expected: one}); err != nil {
 		t.Fatal(err)
 	}
 	w.Fail = nil
@@ -1034,7 +1034,7 @@ func TestOriginal(t *testing.T) {
 
 func TestRefusalWritesNothing(t *testing.T) {
 	w := newWorld()
-	_, err := w.client().Add(t.Context(), event("mars"), plan.Expected)
+	_, err := w.client().Add(t.Context(), event("mars"), plan.Awaited)
 	var refused *RefusedError
 	if !errors.As(err, &refused) || !slices.Equal(refused.Expected, plan.Expected) {
 		t.Errorf("first event: %v", err)
@@ -1045,7 +1045,7 @@ func TestRefusalWritesNothing(t *testing.T) {
 	w.wrote(t)
 	w.add(t, "eastus")
 	w.wrote(t, "register", "save")
-	if _, err = w.client().Add(t.Context(), event("mars"), plan.Expected); !errors.As(err, &refused) {
+	if _, err = w.client().Add(t.Context(), event("mars"), plan.Awaited); !errors.As(err, &refused) {
 		t.Errorf("later event: %v", err)
 	}
 	w.wrote(t)
@@ -1062,7 +1062,7 @@ func TestAnswerOfAnother(t *testing.T) {
 	other.ID = "n2"
 	for _, e := range []replication.Event{other, event("eastus")} {
 		client := &Client{Actors: answersWith{w, event("westeurope")}}
-		if result, err := client.Add(t.Context(), e, plan.Expected); err == nil {
+		if result, err := client.Add(t.Context(), e, plan.Awaited); err == nil {
 			t.Errorf("%s of %s: %+v", e.Region, e.ID, result)
 		}
 	}
@@ -1075,7 +1075,7 @@ type answersWith struct {
 }
 
 func (a answersWith) Invoke(ctx context.Context, _, method string, _ []byte) ([]byte, error) {
-	body, err := json.Marshal(NewMessage(a.event, plan.Expected))
+	body, err := json.Marshal(NewMessage(a.event, plan.Awaited))
 	if err != nil {
 		return nil, err
 	}
@@ -1101,7 +1101,7 @@ func TestDuplicateWritesNothing(t *testing.T) {
 		w := newWorld()
 		w.add(t, "eastus")
 		duplicate(t, w)
-		if result, err := w.client().Add(t.Context(), event("eastus"), plan.Expected); err != nil || result.New() {
+		if result, err := w.client().Add(t.Context(), event("eastus"), plan.Awaited); err != nil || result.New() {
 			t.Errorf("%+v, %v", result, err)
 		}
 		w.Now = due.Add(time.Hour) // the reminder is late
@@ -1127,11 +1127,11 @@ func TestDuplicateWritesNothing(t *testing.T) {
 	})
 	t.Run("a region that was not expected then", func(t *testing.T) {
 		w := newWorld()
-		if _, err := w.client().Add(t.Context(), event("eastus"), plan.Expected[:2]); err != nil {
+		if _, err := w.client().Add(t.Context(), event("eastus"), replication.Awaited{Expected: plan.Expected[:2]}); err != nil {
 			t.Fatal(err)
 		}
 		w.wrote(t, "register", "save")
-		if result, err := w.client().Add(t.Context(), event("japaneast"), plan.Expected); err != nil || result.Reason != replication.NotAwaited {
+		if result, err := w.client().Add(t.Context(), event("japaneast"), plan.Awaited); err != nil || result.Reason != replication.NotAwaited {
 			t.Errorf("%+v, %v", result, err)
 		}
 		w.wrote(t)
@@ -1453,7 +1453,7 @@ func TestFind(t *testing.T) {
 		for _, r := range plan.Expected {
 			e := event(r)
 			e.ID, e.Tag, e.Digest = id, tag, digest
-			if _, err := client.Add(t.Context(), e, plan.Expected); err != nil {
+			if _, err := client.Add(t.Context(), e, plan.Awaited); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -33,7 +33,7 @@ const CallTimeout = 2800 * time.Millisecond
 // RefusedError means that the region that reported is not expected. Nothing was stored.
 type RefusedError struct {
 	Region   replication.Region
-	Expected []replication.Region
+	Expected []replication.Region // or optional
 }
 
 func (e *RefusedError) Error() string {
@@ -65,11 +65,11 @@ func (r Result) New() bool {
 	return !slices.Contains([]replication.Reason{replication.Duplicate, replication.Differs, replication.NotAwaited}, r.Reason)
 }
 
-// Add gives e to its notification, which waits for the expected regions if e is
-// its first event. A nil error means that e is part of the notification's
+// Add gives e to its notification, which waits for what is awaited if e is its first
+// event. A nil error means that e is part of the notification's
 // durable state.
-func (c *Client) Add(ctx context.Context, e replication.Event, expected []replication.Region) (Result, error) {
-	body, err := json.Marshal(NewMessage(e, expected))
+func (c *Client) Add(ctx context.Context, e replication.Event, awaited replication.Awaited) (Result, error) {
+	body, err := json.Marshal(NewMessage(e, awaited))
 	if err != nil {
 		return Result{}, fmt.Errorf("encode event: %w", err)
 	}
@@ -88,7 +88,7 @@ func (c *Client) Add(ctx context.Context, e replication.Event, expected []replic
 		return Result{}, fmt.Errorf("actor %s: answered %q without a status", e.ID, r.Reason)
 	case r.Status.ID != e.ID || !r.Status.Has(e.Region) && r.Reason != replication.NotAwaited:
 		// The caller passes this on as a promise: it must be about this event.
-		return Result{}, fmt.Errorf("actor %s: answered to %s with a status of %s with %v", e.ID, e.Region, r.Status.ID, r.Status.Regions)
+		return Result{}, fmt.Errorf("actor %s: answered to %s with a status of %s with %v", e.ID, e.Region, r.Status.ID, r.Status.Reported())
 	}
 	return Result{Reason: r.Reason, Status: *r.Status}, nil
 }

@@ -44,7 +44,7 @@ func (w *traced) Invoke(ctx context.Context, id, method string, body []byte) ([]
 
 func (w *traced) add(t *testing.T, ctx context.Context, region replication.Region) {
 	t.Helper()
-	if _, err := (&Client{Actors: w}).Add(ctx, event(region), plan.Expected); err != nil {
+	if _, err := (&Client{Actors: w}).Add(ctx, event(region), plan.Awaited); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -180,7 +180,7 @@ func TestTraceIsNotInvented(t *testing.T) {
 func TestSpanOfAFailedTurn(t *testing.T) {
 	w := newTraced()
 	w.Fail = fake.At(0, fake.Lost)
-	if _, err := (&Client{Actors: w}).Add(t.Context(), event("eastus"), plan.Expected); err == nil {
+	if _, err := (&Client{Actors: w}).Add(t.Context(), event("eastus"), plan.Awaited); err == nil {
 		t.Fatal("no error")
 	}
 	if s := w.named("turn"); len(s) != 1 || s[0].Status().Code != codes.Error {
@@ -197,7 +197,7 @@ func BenchmarkTurn(b *testing.B) {
 	} {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
-			body, err := json.Marshal(NewMessage(event("eastus"), plan.Expected))
+			body, err := json.Marshal(NewMessage(event("eastus"), plan.Awaited))
 			if err != nil {
 				b.Fatal(err)
 			}

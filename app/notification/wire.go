@@ -29,9 +29,10 @@ type Status struct {
 	ConcludedAt *time.Time         `json:"concludedAt,omitempty"` // of the newest outcome
 	DurationMS  *int64             `json:"durationMs,omitempty"`  // startedAt to concludedAt
 
-	Regions  []RegionStatus                `json:"regions"` // in order of arrival
+	Regions  []RegionStatus                `json:"regions"` // the expected ones that have reported, in order of arrival
 	Missing  []replication.Region          `json:"missing"`
 	Replicas map[replication.Region]string `json:"replicas,omitempty"` // what Azure said of those that are missing, when it timed out
+	Optional []RegionStatus                `json:"optional,omitempty"` // all optional ones; without times those that have not reported
 	Mismatch bool                          `json:"mismatch"`           // regions disagree on digest or tag
 }
 
@@ -50,19 +51,39 @@ func (s Status) IsArrival() bool {
 
 // Has tells whether region has reported.
 func (s Status) Has(region replication.Region) bool {
-	return slices.ContainsFunc(s.Regions, func(r RegionStatus) bool { return r.Region == region })
+	return slices.ContainsFunc(s.Reported(), func(r RegionStatus) bool { return r.Region == region })
+}
+
+// Awaited is which regions the notification waits for, and which it does not.
+func (s Status) Awaited() (a replication.Awaited) {
+	for _, r := range s.Regions {
+		a.Expected = append(a.Expected, r.Region)
+	}
+	a.Expected = append(a.Expected, s.Missing...)
+	for _, r := range s.Optional {
+		a.Optional = append(a.Optional, r.Region)
+	}
+	return a
+}
+
+// Reported are the regions that have reported: the expected ones, then the optional ones.
+func (s Status) Reported() []RegionStatus { return slices.Concat(s.Regions, s.OptionalIn()) }
+
+// OptionalIn are the optional regions that have reported.
+func (s Status) OptionalIn() []RegionStatus {
+	return slices.DeleteFunc(slices.Clone(s.Optional), func(r RegionStatus) bool { return r.ReceivedAt.IsZero() })
 }
 
 // Via tells whether the event of a region came in this way.
 func (s Status) Via(via replication.Via) bool {
-	return slices.ContainsFunc(s.Regions, func(r RegionStatus) bool { return r.Via == via })
+	return slices.ContainsFunc(s.Reported(), func(r RegionStatus) bool { return r.Via == via })
 }
 
-// RegionStatus is one region that has reported. Digest and Tag are given only
-// where they are not those of the notification.
+// RegionStatus is one region that has reported, or an optional one. Digest and Tag are
+// given only where they are not those of the notification.
 type RegionStatus struct {
 	Region     replication.Region `json:"region"`
-	ReceivedAt time.Time          `json:"receivedAt"`
+	ReceivedAt time.Time          `json:"receivedAt,omitzero"`
 	EventTime  *time.Time         `json:"eventTime,omitempty"` // as ACR gave it
 	Digest     string             `json:"digest,omitempty"`
 	Tag        string             `json:"tag,omitempty"`
@@ -78,23 +99,34 @@ func statusOf(s replication.State) Status {
 		Regions: []RegionStatus{}, Missing: s.Missing(), Replicas: s.Replicas(), Mismatch: s.Mismatch,
 	}
 	for _, a := range s.Arrivals {
-		r := RegionStatus{Region: a.Region, ReceivedAt: a.ReceivedAt, Via: a.Via}
-		if !a.EventTime.IsZero() {
-			r.EventTime = new(a.EventTime)
+		if slices.Contains(s.Optional, a.Region) {
+			st.Optional = append(st.Optional, regionOf(s, a))
+		} else {
+			st.Regions = append(st.Regions, regionOf(s, a))
 		}
-		if a.Digest != s.First.Digest {
-			r.Digest = a.Digest
-		}
-		if a.Tag != s.First.Tag {
-			r.Tag = a.Tag
-		}
-		st.Regions = append(st.Regions, r)
+	}
+	for _, r := range s.Absent(s.Optional) {
+		st.Optional = append(st.Optional, RegionStatus{Region: r})
 	}
 	if n := len(s.Outcomes); n > 0 {
 		at := s.Outcomes[n-1].At
 		st.ConcludedAt, st.DurationMS = new(at), new(at.Sub(s.StartedAt).Milliseconds())
 	}
 	return st
+}
+
+func regionOf(s replication.State, a replication.Arrival) RegionStatus {
+	r := RegionStatus{Region: a.Region, ReceivedAt: a.ReceivedAt, Via: a.Via}
+	if !a.EventTime.IsZero() {
+		r.EventTime = new(a.EventTime)
+	}
+	if a.Digest != s.First.Digest {
+		r.Digest = a.Digest
+	}
+	if a.Tag != s.First.Tag {
+		r.Tag = a.Tag
+	}
+	return r
 }
 
 // storedEvent is a regional event, in a record and on its way to one.
@@ -115,23 +147,29 @@ type storedEvent struct {
 }
 
 // Message is an event on its way to its notification's actor, directly or by a queue.
-// The expected regions count only for a first event, and are those that the sender
+// The regions count only for a first event, and are those that the sender
 // knows: the actor's host may know older ones.
 type Message struct {
 	Event    storedEvent          `json:"event"`
 	Expected []replication.Region `json:"expected"`
+	Optional []replication.Region `json:"optional,omitempty"`
 }
 
 // NewMessage returns the message with e.
-func NewMessage(e replication.Event, expected []replication.Region) Message {
-	return Message{storedEvent(e), expected}
+func NewMessage(e replication.Event, awaited replication.Awaited) Message {
+	return Message{storedEvent(e), awaited.Expected, awaited.Optional}
+}
+
+// Awaited is what the sender knows of the regions.
+func (m Message) Awaited() replication.Awaited {
+	return replication.Awaited{Expected: m.Expected, Optional: m.Optional}
 }
 
 // reply is what the actor answers.
 type reply struct {
 	Reason   replication.Reason   `json:"reason"`
 	Status   *Status              `json:"status,omitempty"`   // nil if there is no such notification
-	Expected []replication.Region `json:"expected,omitempty"` // with replication.Refused
+	Expected []replication.Region `json:"expected,omitempty"` // and optional, with replication.Refused
 }
 
 // format is the number of the format of documents that this version writes.
@@ -160,7 +198,7 @@ type document struct {
 // it does not know stands out.
 type ownPart struct {
 	Format, ID, Timestamp, Action, LoginServer, Image, Tag, Digest, MediaType, Size, Status, StartedAt, Deadline,
-	ConcludedAt, DurationMS, Regions, Missing, Replicas, Mismatch actor.Skipped
+	ConcludedAt, DurationMS, Regions, Missing, Replicas, Optional, Mismatch actor.Skipped
 	Actor storedRecord
 }
 
@@ -169,6 +207,7 @@ type ownPart struct {
 type storedRecord struct {
 	First     storedEvent          `json:"first"`
 	Expected  []replication.Region `json:"expected"`
+	Optional  []replication.Region `json:"optional,omitempty"`
 	StartedAt time.Time            `json:"startedAt"`
 	Deadline  time.Time            `json:"deadline"`
 	Due       time.Time            `json:"due"`
@@ -199,7 +238,7 @@ type storedOutcome struct {
 }
 
 func storedOf(r record) storedRecord {
-	s := storedRecord{First: storedEvent(r.First), Expected: r.Expected, StartedAt: r.StartedAt, Deadline: r.Deadline,
+	s := storedRecord{First: storedEvent(r.First), Expected: r.Expected, Optional: r.Optional, StartedAt: r.StartedAt, Deadline: r.Deadline,
 		Due: r.Due, Mismatch: r.Mismatch, Reminder: r.Reminder, Saves: r.Saves}
 	for _, a := range r.Arrivals {
 		s.Arrivals = append(s.Arrivals, storedArrival(a))
@@ -211,8 +250,8 @@ func storedOf(r record) storedRecord {
 }
 
 func (s storedRecord) record() record {
-	r := record{Reminder: s.Reminder, Saves: s.Saves, State: replication.State{First: replication.Event(s.First), Expected: s.Expected,
-		StartedAt: s.StartedAt, Deadline: s.Deadline, Due: s.Due, Mismatch: s.Mismatch}}
+	r := record{Reminder: s.Reminder, Saves: s.Saves, State: replication.State{First: replication.Event(s.First),
+		Awaited: replication.Awaited{Expected: s.Expected, Optional: s.Optional}, StartedAt: s.StartedAt, Deadline: s.Deadline, Due: s.Due, Mismatch: s.Mismatch}}
 	for _, a := range s.Arrivals {
 		r.Arrivals = append(r.Arrivals, replication.Arrival(a))
 	}

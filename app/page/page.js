@@ -105,7 +105,7 @@ const known = {
 
 const now = () => Date.now() + known.skew;
 const ms = (time) => Date.parse(time);
-const rank = (s) => ['collecting', 'replicated', 'timedOut', 'recovered'].indexOf(s.status) * 10000 + s.regions.length * 2 + (s.mismatch ? 1 : 0);
+const rank = (s) => ['collecting', 'replicated', 'timedOut', 'recovered'].indexOf(s.status) * 10000 + (s.regions.length + (s.optional ?? []).filter((r) => r.receivedAt).length) * 2 + (s.mismatch ? 1 : 0);
 
 // learn takes in a status, unless a later one is known: a status only ever goes forward.
 function learn(s) {
@@ -361,6 +361,11 @@ function regionsOf(s) {
     const word = (late ? 'late, ' : '') + (offset <= 0 ? 'first' : '+' + duration(offset));
     return { region: r.region, state: late ? 'late' : 'in', word, differs: r.digest !== undefined || r.tag !== undefined, at: r };
   });
+  for (const r of s.optional ?? []) {
+    const offset = ms(r.receivedAt) - ms(s.startedAt);
+    cells.push({ region: r.region, state: r.receivedAt ? 'in' : 'waiting', word: 'optional, ' + (!r.receivedAt ? 'not in' : offset <= 0 ? 'first' : '+' + duration(offset)),
+      differs: r.digest !== undefined || r.tag !== undefined, at: r.receivedAt && r, optional: true });
+  }
   for (const region of s.missing) {
     cells.push(s.status === 'collecting' && !over ? { region, state: 'waiting', word: 'waiting' } : { region, state: 'missing', word: 'missing' });
   }
@@ -522,7 +527,7 @@ const noDetail = (problem) => el('div', { class: 'empty', 'data-key': 'none' },
   el('a', { href: '/' }, 'Show all notifications'));
 
 function mismatch(s) {
-  const others = s.regions.filter((r) => r.digest !== undefined || r.tag !== undefined);
+  const others = s.regions.concat(s.optional ?? []).filter((r) => r.digest !== undefined || r.tag !== undefined);
   return el('div', { class: 'alert' }, el('strong', {}, 'The regions disagree about the image.'),
     el('p', {}, 'The first event counts: ', el('code', {}, text(s.digest)), s.tag && [' with the tag ', el('code', {}, text(s.tag))]),
     others.map((r) => el('p', {}, text(r.region), ' reported ', el('code', {}, text(r.digest ?? s.digest)), r.tag !== undefined && [' with the tag ', el('code', {}, text(r.tag || '(none)'))])));
@@ -533,14 +538,14 @@ function timeline(s) {
   const begin = ms(s.startedAt);
   const deadline = ms(s.deadline);
   const cells = regionsOf(s);
-  const last = Math.max(deadline, ...s.regions.map((r) => ms(r.receivedAt)), s.concludedAt ? ms(s.concludedAt) : 0);
+  const last = Math.max(deadline, ...cells.filter((c) => c.at).map((c) => ms(c.at.receivedAt)), s.concludedAt ? ms(s.concludedAt) : 0);
   const x = (at) => (100 * (at - begin)) / (last - begin);
   const items = cells.filter((c) => c.at).map((c) => {
     const at = ms(c.at.receivedAt);
     const happened = c.at.eventTime && ['ACR dates it ', when(c.at.eventTime), '. '];
     const differs = c.differs && [' Reported ', el('code', {}, text(c.at.digest ?? c.at.tag)), ', not what the first region did.'];
     return { at, node: item(c.region, at, c.state, text(c.region), bar([['fill' + (c.state === 'late' ? ' late' : ''), 0, x(at)], ['mark', x(deadline) - 0.4, 0.4]]),
-      [c.state === 'late' ? 'Late, ' : 'In, ', ways[c.at.via ?? ''] ?? text(c.at.via), ', ', when(c.at.receivedAt), '. ', happened, differs]) };
+      [c.optional && 'Optional. ', c.state === 'late' ? 'Late, ' : 'In, ', ways[c.at.via ?? ''] ?? text(c.at.via), ', ', when(c.at.receivedAt), '. ', happened, differs]) };
   });
   const point = (name, at, shape, title, note) => items.push({ at, node: item(name, at, shape, el('b', {}, title), el('span'), note) });
   const absent = s.regions.filter((r) => ms(r.receivedAt) >= deadline).map((r) => r.region).concat(s.missing);
@@ -549,7 +554,7 @@ function timeline(s) {
   }
   if (s.status !== 'collecting') point('.outcome', ms(s.concludedAt), s.status === 'timedOut' ? 'missing' : 'in', statusWords[s.status], [when(s.concludedAt), ', ', said[s.status]]);
   items.sort((a, b) => a.at - b.at);
-  const missing = cells.filter((c) => !c.at).map((c) => item(c.region, NaN, c.state, text(c.region), bar([['mark', x(deadline) - 0.4, 0.4]]), [c.state === 'waiting' ? 'Waiting' : 'Missing', s.replicas?.[c.region] && ['. The registry says of its replica: ', text(s.replicas[c.region])]]));
+  const missing = cells.filter((c) => !c.at).map((c) => item(c.region, NaN, c.state, text(c.region), bar([['mark', x(deadline) - 0.4, 0.4]]), [c.optional ? 'Optional, not in' : c.state === 'waiting' ? 'Waiting' : 'Missing', s.replicas?.[c.region] && ['. The registry says of its replica: ', text(s.replicas[c.region])]]));
   return [...items.map((i) => i.node), ...missing];
 
   function item(name, at, shape, title, graph, note) {
@@ -660,7 +665,7 @@ function registry(r, i) {
 function regionCard(r, slowest) {
   const l = r.latencyMs;
   const w = r.webhook;
-  const [shape, word] = !r.expected ? ['waiting', 'not expected'] : w && !w.registered ? ['missing', 'webhook is not as it must be'] : r.missed > 0 ? ['late', `missed ${r.missed} in a day`] : l ? ['in', 'all came in time'] : ['waiting', 'no event in a day'];
+  const [shape, word] = !r.expected && r.optional ? ['waiting', 'optional, nobody waits for it'] : !r.expected ? ['waiting', 'not expected'] : w && !w.registered ? ['missing', 'webhook is not as it must be'] : r.missed > 0 ? ['late', `missed ${r.missed} in a day`] : l ? ['in', 'all came in time'] : ['waiting', 'no event in a day'];
   const latency = l ? `median ${duration(l.median)}, 95 % within ${duration(l.p95)}, ${l.count} events` : 'no event in the last day';
   const fact = (name, ...value) => el('div', {}, el('dt', {}, name), el('dd', {}, value));
   return el('li', { class: 'card', 'data-key': r.region },

@@ -13,8 +13,11 @@ import (
 	"allregions/app/replication"
 )
 
-// Static is a list of expected regions that does not change.
+// Static is a list of regions that does not change.
 type Static []replication.Region
+
+// Fixed is the regions of any registry, where nobody asks Azure for them.
+type Fixed struct{ Awaited replication.Awaited }
 
 var validRegion = regexp.MustCompile(`^[a-z0-9]+$`)
 
@@ -41,12 +44,23 @@ func ParseStatic(names []string) (Static, error) {
 }
 
 // Registry returns the host: a fixed list is for any registry, whatever a URL names.
-func (s Static) Registry(_, host string) (string, error) { return host, nil }
+func (f Fixed) Registry(_, host string) (string, error) { return host, nil }
 
-// Expected returns the regions that a notification that begins now waits for.
-func (s Static) Expected(context.Context, string) ([]replication.Region, error) { return s, nil }
+// Expected returns what a notification that begins now waits for.
+func (f Fixed) Expected(context.Context, string) (replication.Awaited, error) {
+	return f.Awaited, nil
+}
 
-// Recheck tells whether the region is expected; a fixed list never learns one.
-func (s Static) Recheck(_ context.Context, _ string, region replication.Region) bool {
-	return slices.Contains(s, region)
+// Recheck tells whether the region is awaited; a fixed list never learns one.
+func (f Fixed) Recheck(_ context.Context, _ string, region replication.Region) bool {
+	return slices.Contains(f.Awaited.All(), region)
+}
+
+// await returns what is awaited of all regions if these are optional.
+func (s Static) await(all []replication.Region) (replication.Awaited, error) {
+	a := replication.Await(all, s)
+	if len(a.Expected) == 0 {
+		return a, fmt.Errorf("OPTIONAL_REGIONS leaves no region to wait for: the registry has %v", all)
+	}
+	return a, nil
 }

@@ -11,9 +11,6 @@ func TestParseStatic(t *testing.T) {
 	if want := (Static{"westeurope", "eastus", "japaneast"}); err != nil || !slices.Equal(got, want) {
 		t.Errorf("%v, %v", got, err)
 	}
-	if expected, err := got.Expected(t.Context(), "any"); err != nil || !slices.Equal(expected, got) {
-		t.Errorf("%v, %v", expected, err)
-	}
 	for want, names := range map[string][]string{
 		"no regions":                   nil,
 		"no regions ":                  {""},

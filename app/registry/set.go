@@ -100,12 +100,11 @@ func (s Set) of(loginServer string) (Member, error) {
 	return Member{}, errNoMember
 }
 
-// Expected returns the regions of the registry that a notification that begins now waits
-// for.
-func (s Set) Expected(ctx context.Context, registry string) ([]replication.Region, error) {
+// Expected returns what a notification of the registry that begins now waits for.
+func (s Set) Expected(ctx context.Context, registry string) (replication.Awaited, error) {
 	m, err := s.of(registry)
 	if err != nil {
-		return nil, err
+		return replication.Awaited{}, err
 	}
 	return m.Expected(ctx)
 }

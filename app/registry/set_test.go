@@ -62,7 +62,7 @@ func TestRegistryOfAWebhook(t *testing.T) {
 func TestSet(t *testing.T) {
 	s := Set{member("new", ""), member("contoso", "contoso.azurecr.io", "westeurope", "eastus"), member("fabrikam", "fabrikam.azurecr.io", "uksouth")}
 	for registry, want := range map[string][]replication.Region{"contoso.azurecr.io": {"westeurope", "eastus"}, "fabrikam.azurecr.io": {"uksouth"}, "new.azurecr.io": nil, "evil.azurecr.io": nil} {
-		if got, err := s.Expected(t.Context(), registry); !slices.Equal(got, want) || (err == nil) != (want != nil) {
+		if got, err := s.Expected(t.Context(), registry); !slices.Equal(got.Expected, want) || (err == nil) != (want != nil) {
 			t.Errorf("expected of %s: got %v, %v, want %v", registry, got, err, want)
 		}
 		if got := s.Replicas(registry, []replication.Region{"uksouth"}); len(got) == 1 != slices.Contains(want, "uksouth") {

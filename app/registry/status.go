@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"allregions/app/replication"
@@ -27,8 +28,9 @@ type Reading struct {
 // RegionStatus is one region.
 type RegionStatus struct {
 	Region   replication.Region `json:"region"`
-	Expected bool               `json:"expected"` // whether a notification that begins now waits for it
-	Replica  string             `json:"replica"`  // ARM's word: Succeeded, Updating, Creating, Deleting, Failed, NotFound; "" if it is not known
+	Expected bool               `json:"expected"`           // whether a notification that begins now waits for it
+	Optional bool               `json:"optional,omitempty"` // whether nobody waits for it; it may be none of the registry's
+	Replica  string             `json:"replica"`            // ARM's word: Succeeded, Updating, Creating, Deleting, Failed, NotFound; "" if it is not known
 	Webhook  *WebhookStatus     `json:"webhook,omitempty"`
 }
 
@@ -69,7 +71,7 @@ const (
 // Status is what this process knows of the registry.
 func (w *Worker) Status() Status {
 	r, _ := w.current()
-	expected, _ := w.Expected(context.Background()) // without any, none is expected
+	awaited, _ := w.Expected(context.Background()) // without any, none is expected
 	loginServer, _ := w.loginServer()
 	s := Status{Name: w.Name, LoginServer: loginServer, Source: fromAzure, Regions: []RegionStatus{},
 		Sweep: SweepStatus{Enabled: w.Sweep != nil, At: r.Sweep.At, Found: r.Sweep.Found, Error: r.Sweep.Error}}
@@ -77,10 +79,17 @@ func (w *Worker) Status() Status {
 		s.Read = &Reading{At: r.Replicas.At, Error: r.Replicas.Error}
 	}
 	for _, have := range r.Replicas.List {
-		s.Regions = append(s.Regions, RegionStatus{have.Region, have.Counts, have.State, w.webhookStatus(r, have.Region)})
+		s.Regions = append(s.Regions, RegionStatus{
+			Region: have.Region, Expected: slices.Contains(awaited.Expected, have.Region), Optional: slices.Contains(w.Optional, have.Region),
+			Replica: have.State, Webhook: w.webhookStatus(r, have.Region),
+		})
 	}
-	if len(r.Replicas.List) == 0 && len(expected) > 0 {
-		s.Source, s.Regions = fromSettings, Static(expected).status()
+	if len(r.Replicas.List) == 0 && len(awaited.Expected) > 0 {
+		s.Source, s.Regions = fromSettings, Fixed{awaited}.status()
+	} else if len(r.Replicas.List) > 0 {
+		for _, region := range w.unmatched(r) {
+			s.Regions = append(s.Regions, RegionStatus{Region: region, Optional: true})
+		}
 	}
 	if r.Sweep.Disagree != nil {
 		s.IDs = &IDsStatus{r.Sweep.Disagree}
@@ -106,14 +115,17 @@ func (w *Worker) webhookStatus(r record, region replication.Region) *WebhookStat
 }
 
 // Registries is one entry, for whichever registries there are: nothing is known but the list.
-func (s Static) Registries() []Status {
-	return []Status{{Source: fromSettings, Regions: s.status()}}
+func (f Fixed) Registries() []Status {
+	return []Status{{Source: fromSettings, Regions: f.status()}}
 }
 
-func (s Static) status() []RegionStatus {
+func (f Fixed) status() []RegionStatus {
 	regions := []RegionStatus{}
-	for _, region := range s {
+	for _, region := range f.Awaited.Expected {
 		regions = append(regions, RegionStatus{Region: region, Expected: true})
+	}
+	for _, region := range f.Awaited.Optional {
+		regions = append(regions, RegionStatus{Region: region, Optional: true})
 	}
 	return regions
 }

@@ -217,10 +217,10 @@ func (n *notifications) Regions(_ context.Context, id string) ([]replication.Reg
 	return slices.Clone(n.regions[id]), n.err
 }
 
-func (n *notifications) Give(_ context.Context, e replication.Event, expected []replication.Region) (refused, err error) {
+func (n *notifications) Give(_ context.Context, e replication.Event, awaited replication.Awaited) (refused, err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.given, n.expected = append(n.given, e), expected; n.err == nil && n.refused == nil {
+	if n.given, n.expected = append(n.given, e), awaited.Expected; n.err == nil && n.refused == nil {
 		n.regions[e.ID] = append(n.regions[e.ID], e.Region)
 	}
 	return n.refused, n.err

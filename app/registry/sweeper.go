@@ -32,7 +32,7 @@ type Intake interface {
 
 	// Give has e join its notification. With two nil errors that is safe. If it is refused,
 	// it always will be.
-	Give(ctx context.Context, e replication.Event, expected []replication.Region) (refused, err error)
+	Give(ctx context.Context, e replication.Event, awaited replication.Awaited) (refused, err error)
 }
 
 // Sweeper gives in what ACR's log has and no notification has: what was refused, or lost on
@@ -42,6 +42,7 @@ type Sweeper struct {
 	Intake    Intake
 	CatchUp   time.Duration // nothing that was fired longer ago counts
 	Timeout   time.Duration // of notifications
+	Optional  Static        // regions that nobody waits for
 	Disagreed func()        // is called when ids are found that disagree; must not block
 }
 
@@ -148,6 +149,10 @@ func (s *Sweeper) giveAll(ctx context.Context, after *sweepRecord, todo [][][]fi
 // many of them the notification did not have.
 func (s *Sweeper) give(ctx context.Context, firings []firing, r record) (done []firing, found int, err error) {
 	id := firings[0].event.ID
+	awaited, err := s.Optional.await(r.Replicas.expected())
+	if err != nil {
+		return nil, 0, err
+	}
 	regions, err := s.Intake.Regions(ctx, id)
 	if err != nil {
 		return nil, 0, fmt.Errorf("look up %s: %w", id, err)
@@ -160,7 +165,7 @@ func (s *Sweeper) give(ctx context.Context, firings []firing, r record) (done []
 			e.Original = string(original)
 			var refused error
 			if err == nil {
-				refused, err = s.Intake.Give(ctx, e, r.Replicas.expected())
+				refused, err = s.Intake.Give(ctx, e, awaited)
 			}
 			if err != nil {
 				return done, found, fmt.Errorf("event %s of %s: %w", id, e.Region, err)

@@ -24,6 +24,7 @@ type View struct {
 	Name     string // of the registry
 	Records  actor.Reader
 	Fallback Static   // the regions, until the record has some; may be empty
+	Optional Static   // those that nobody waits for; may be empty
 	Observer Observer // nil for none
 	Now      func() time.Time
 	Log      *slog.Logger
@@ -88,11 +89,21 @@ func (v *View) set(r record) {
 	if regions := r.Replicas.expected(); !v.read || !slices.Equal(regions, v.record.Replicas.expected()) {
 		if len(regions) > 0 {
 			v.Log.Info("the registry's regions", "regions", regions, "from", "registry", "at", r.Replicas.At)
+			if unmatched := v.unmatched(r); len(unmatched) > 0 {
+				v.Log.Warn("OPTIONAL_REGIONS names regions in which the registry has no replica", "regions", unmatched)
+			}
 		} else if len(v.Fallback) > 0 {
 			v.Log.Info("the registry's regions", "regions", v.Fallback, "from", "WEBHOOK_REGIONS")
 		}
 	}
 	v.record, v.read = r, true
+}
+
+// unmatched are the optional regions in which the registry has no replica.
+func (v *View) unmatched(r record) Static {
+	return slices.DeleteFunc(slices.Clone(v.Optional), func(region replication.Region) bool {
+		return slices.ContainsFunc(r.Replicas.List, func(have replica) bool { return have.Region == region })
+	})
 }
 
 // observe tells the age of what the record has.
@@ -130,18 +141,18 @@ func (v *View) isHost(host string) bool {
 // Expected returns the regions that a notification that begins now waits for. The error
 // says why they are not known: until the store has answered, what Azure has said before
 // may be there.
-func (v *View) Expected(context.Context) ([]replication.Region, error) {
+func (v *View) Expected(context.Context) (replication.Awaited, error) {
 	r, read := v.current()
 	regions := r.Replicas.expected()
 	switch {
 	case len(regions) > 0:
-		return regions, nil
+		return v.Optional.await(regions)
 	case read && len(v.Fallback) > 0:
-		return v.Fallback, nil
+		return v.Optional.await(v.Fallback)
 	case r.Replicas.Error != "":
-		return nil, fmt.Errorf("the registry's regions are not known: %s", r.Replicas.Error)
+		return replication.Awaited{}, fmt.Errorf("the registry's regions are not known: %s", r.Replicas.Error)
 	}
-	return nil, errors.New("the registry's regions are not known yet")
+	return replication.Awaited{}, errors.New("the registry's regions are not known yet")
 }
 
 // Replicas is what ARM said of each of these regions' replicas, where that is known.

@@ -116,8 +116,8 @@ func (w *Worker) Recheck(ctx context.Context, region replication.Region) bool {
 		}
 		return none, err
 	})
-	regions, err := w.Expected(ctx)
-	return err == nil && slices.Contains(regions, region)
+	awaited, err := w.Expected(ctx)
+	return err == nil && slices.Contains(awaited.All(), region)
 }
 
 // work does what is due, if this process gets the lease. After a nil error the actor has

@@ -209,7 +209,7 @@ func (u *universe) Invoke(ctx context.Context, id, method string, body []byte) (
 func (p *process) expect(t *testing.T, want ...replication.Region) {
 	t.Helper()
 	got, err := p.Expected(t.Context())
-	if !slices.Equal(got, want) || (err != nil) != (len(want) == 0) {
+	if !slices.Equal(got.Expected, want) || (err != nil) != (len(want) == 0) {
 		t.Errorf("%s: got %v, %v, want %v", p.holder, got, err, want)
 	}
 }
@@ -405,15 +405,16 @@ func TestAWorkerRepairsItsReminder(t *testing.T) {
 	})
 }
 
-func TestStaticLearnsNothing(t *testing.T) {
-	s := Static{"eastus"}
-	if !s.Recheck(t.Context(), "any", "eastus") || s.Recheck(t.Context(), "any", "mars") {
+func TestFixedLearnsNothing(t *testing.T) {
+	s := Fixed{replication.Awaited{Expected: []replication.Region{"eastus"}, Optional: []replication.Region{"uksouth"}}}
+	if !s.Recheck(t.Context(), "any", "eastus") || !s.Recheck(t.Context(), "any", "uksouth") || s.Recheck(t.Context(), "any", "mars") {
 		t.Error("a fixed list has changed")
 	}
 	if server, err := s.Registry("any", "contoso.azurecr.io"); server != "contoso.azurecr.io" || err != nil {
 		t.Errorf("%q, %v", server, err)
 	}
-	if got := s.Registries(); len(got) != 1 || got[0].Source != fromSettings || len(got[0].Regions) != 1 {
+	if got := s.Registries(); len(got) != 1 || got[0].Source != fromSettings ||
+		!slices.Equal(got[0].Regions, []RegionStatus{{Region: "eastus", Expected: true}, {Region: "uksouth", Optional: true}}) {
 		t.Errorf("%+v", got)
 	}
 }

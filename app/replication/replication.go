@@ -14,6 +14,9 @@
 // notification: it may have had to wait in a queue. So a notification is given
 // some grace after its deadline; when that is over it is due.
 //
+// Optional regions are recorded as they report. Nobody waits for them: they decide no
+// outcome, and are never missing.
+//
 // An outcome, once decided, is never taken back or changed: what is published
 // about it is computed from what was known when it was decided, so that
 // publishing it twice publishes the same thing.
@@ -111,10 +114,31 @@ const (
 	ViaEventLog Via = "event-log" // from ACR's record of its webhooks: the webhook itself did not come
 )
 
+// Awaited is the regions of a registry; no two are the same.
+type Awaited struct {
+	Expected []Region // those that must report; at least one
+	Optional []Region // those that may report
+}
+
+// All lists the regions, expected or optional, that may report.
+func (a Awaited) All() []Region { return slices.Concat(a.Expected, a.Optional) }
+
+// Await returns what is awaited of all regions of a registry if those are optional.
+func Await(all, optional []Region) (a Awaited) {
+	for _, r := range all {
+		if slices.Contains(optional, r) {
+			a.Optional = append(a.Optional, r)
+		} else {
+			a.Expected = append(a.Expected, r)
+		}
+	}
+	return a
+}
+
 // Plan is what a new notification is held to.
 type Plan struct {
-	Expected []Region      // the regions that must report; at least one, no two the same
-	Timeout  time.Duration // from the first event to the deadline
+	Awaited
+	Timeout time.Duration // from the first event to the deadline
 }
 
 // maxGrace is the longest grace.
@@ -165,8 +189,8 @@ type Outcome struct {
 // State is everything that is known of one notification. The zero State means
 // that nothing is.
 type State struct {
-	First     Event // the first accepted event; how and when it came is in Arrivals[0]
-	Expected  []Region
+	First Event // the first accepted event; how and when it came is in Arrivals[0]
+	Awaited
 	StartedAt time.Time // when its first event was accepted
 	Deadline  time.Time
 	Due       time.Time // when it is timedOut, if a region is not in time
@@ -188,8 +212,11 @@ func (s State) Status() Status {
 
 // Missing lists the expected regions that have not reported, in the order in
 // which they are expected.
-func (s State) Missing() []Region {
-	return slices.DeleteFunc(slices.Clone(s.Expected), func(r Region) bool { return s.arrival(r) >= 0 })
+func (s State) Missing() []Region { return s.Absent(s.Expected) }
+
+// Absent lists those of regions that have not reported.
+func (s State) Absent(regions []Region) []Region {
+	return slices.DeleteFunc(slices.Clone(regions), func(r Region) bool { return s.arrival(r) >= 0 })
 }
 
 // As returns the state as it was when o was decided: later arrivals, outcomes
@@ -214,6 +241,9 @@ func (s State) Unpublished() []Outcome {
 
 // late tells whether an arrival was not in time.
 func (s State) late(a Arrival) bool { return !a.ReceivedAt.Before(s.Deadline) }
+
+// overdue tells whether an arrival of an expected region was not in time.
+func (s State) overdue(a Arrival) bool { return s.late(a) && slices.Contains(s.Expected, a.Region) }
 
 // Published returns the state in which o is known to be on the topic.
 func (s State) Published(o Outcome) State {
@@ -271,6 +301,7 @@ type Reason string
 const (
 	Started    Reason = "started"    // first event of a notification, others are awaited
 	Recorded   Reason = "recorded"   // a further region, others are awaited
+	Noted      Reason = "optional"   // a further region, which nobody waits for
 	Completed  Reason = "completed"  // the last region, and all of them in time
 	Late       Reason = "late"       // a region after the deadline or timedOut, others are still missing
 	CameAfter  Reason = "recovered"  // the last missing region, and not all of them in time
@@ -317,8 +348,8 @@ func Add(s State, e Event, plan Plan, now time.Time) (State, Decision) {
 	}
 	d := Decision{Missing: s.Missing()}
 	switch {
-	case slices.Contains(s.Expected, e.Region):
-	case slices.Contains(plan.Expected, e.Region):
+	case slices.Contains(s.All(), e.Region):
+	case slices.Contains(plan.All(), e.Region):
 		d.Reason = NotAwaited
 		return s, d
 	default:
@@ -343,6 +374,9 @@ func Add(s State, e Event, plan Plan, now time.Time) (State, Decision) {
 	d.Changed = true
 	d.Missing = s.Missing()
 	switch {
+	case slices.Contains(s.Optional, e.Region):
+		d.Reason = Noted
+		return s, d
 	case len(d.Missing) > 0 && (s.Status() != Collecting || s.late(a)):
 		d.Reason = Late
 		return s, d
@@ -355,9 +389,9 @@ func Add(s State, e Event, plan Plan, now time.Time) (State, Decision) {
 
 // complete decides a set that has no region missing.
 func (s State) complete(d Decision, now time.Time) (State, Decision) {
-	if s.Status() == Collecting && !slices.ContainsFunc(s.Arrivals, s.late) {
+	if s.Status() == Collecting && !slices.ContainsFunc(s.Arrivals, s.overdue) {
 		d.Reason = Completed
-		return s.conclude(d, Replicated, s.lastAccepted())
+		return s.conclude(d, Replicated, s.lastAccepted(s.Expected))
 	}
 	d.Reason = CameAfter
 	now = s.notBefore(now)
@@ -387,14 +421,14 @@ func Tick(s State, now time.Time) (State, Decision) {
 }
 
 func begin(e Event, plan Plan, now time.Time) (State, Decision) {
-	if !slices.Contains(plan.Expected, e.Region) {
+	if len(plan.Expected) == 0 || !slices.Contains(plan.All(), e.Region) {
 		return State{}, Decision{Reason: Refused}
 	}
 	accepted := e.accepted(now).UTC()
 	deadline := accepted.Add(plan.Timeout)
 	s := State{
 		First:     e,
-		Expected:  slices.Clone(plan.Expected),
+		Awaited:   Awaited{slices.Clone(plan.Expected), slices.Clone(plan.Optional)},
 		StartedAt: accepted,
 		Deadline:  deadline,
 		Due:       later(deadline, now.UTC()).Add(plan.Grace()), // it may have waited for longer than that
@@ -432,16 +466,21 @@ func (s State) arrival(r Region) int {
 	return slices.IndexFunc(s.Arrivals, func(a Arrival) bool { return a.Region == r })
 }
 
-// lastAccepted is when the newest arrival was accepted.
-func (s State) lastAccepted() time.Time {
-	return slices.MaxFunc(s.Arrivals, func(a, b Arrival) int { return a.ReceivedAt.Compare(b.ReceivedAt) }).ReceivedAt
+// lastAccepted is when the newest arrival of these regions was accepted.
+func (s State) lastAccepted(regions []Region) (at time.Time) {
+	for _, a := range s.Arrivals {
+		if slices.Contains(regions, a.Region) {
+			at = later(at, a.ReceivedAt)
+		}
+	}
+	return at
 }
 
 // notBefore keeps the times of one notification in order even if the clock was
 // set back, or the actor moved to a machine whose clock is behind: an outcome is
 // not decided before what it is decided about.
 func (s State) notBefore(now time.Time) time.Time {
-	now = later(now.UTC(), s.lastAccepted())
+	now = later(now.UTC(), s.lastAccepted(s.All()))
 	for _, o := range s.Outcomes {
 		now = later(now, o.At)
 	}
@@ -474,10 +513,10 @@ func (s State) Check() error {
 		wrong = fmt.Sprintf("start %v, deadline %v and due %v are not in order", s.StartedAt, s.Deadline, s.Due)
 	case len(s.Arrivals) == 0:
 		wrong = "began without an event"
-	case len(s.Arrivals)+len(s.Missing()) != len(s.Expected):
-		wrong = fmt.Sprintf("a region arrived twice, or is not among %v: %+v", s.Expected, s.Arrivals)
+	case len(s.Arrivals)+len(s.Absent(s.All())) != len(s.All()):
+		wrong = fmt.Sprintf("a region is twice, or not among %v: %+v", s.All(), s.Arrivals)
 	case !slices.Contains(paths, fmt.Sprint(path)), slices.ContainsFunc(s.Outcomes, s.impossible):
-		wrong = fmt.Sprintf("has the outcomes %+v with %d of %d regions in", s.Outcomes, len(s.Arrivals), len(s.Expected))
+		wrong = fmt.Sprintf("has the outcomes %+v with %d of %d regions in", s.Outcomes, len(s.Arrivals), len(s.All()))
 	case (s.Status() == Collecting || s.Status() == TimedOut) && len(s.Missing()) == 0:
 		wrong = fmt.Sprintf("is %s with all regions in", s.Status())
 	default:
@@ -493,5 +532,5 @@ func (s State) impossible(o Outcome) bool {
 	}
 	then := s.As(o)
 	complete := len(then.Missing()) == 0
-	return complete == (o.Status == TimedOut) || o.Status == Replicated && slices.ContainsFunc(then.Arrivals, s.late)
+	return complete == (o.Status == TimedOut) || o.Status == Replicated && slices.ContainsFunc(then.Arrivals, s.overdue)
 }

@@ -1,6 +1,7 @@
 package replication
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"reflect"
@@ -11,7 +12,7 @@ import (
 
 var (
 	t0   = time.Date(2026, 11, 17, 16, 52, 1, 0, time.UTC)
-	plan = Plan{Expected: []Region{"westeurope", "eastus", "japaneast"}, Timeout: 2 * time.Minute}
+	plan = Plan{Awaited: Awaited{Expected: []Region{"westeurope", "eastus", "japaneast"}}, Timeout: 2 * time.Minute}
 )
 
 func event(r Region) Event {
@@ -280,7 +281,7 @@ func TestDue(t *testing.T) {
 		t.Run(fmt.Sprintf("%v, waited %v", tt.timeout, tt.waited), func(t *testing.T) {
 			e := event("eastus")
 			e.ReceivedAt = at(0)
-			s, _ := Add(State{}, e, Plan{Expected: plan.Expected, Timeout: tt.timeout}, at(0).Add(tt.waited))
+			s, _ := Add(State{}, e, Plan{Awaited: plan.Awaited, Timeout: tt.timeout}, at(0).Add(tt.waited))
 			if got := s.Due.Sub(at(0)); got != tt.due {
 				t.Errorf("got %v, want %v", got, tt.due)
 			}
@@ -299,7 +300,7 @@ func TestMismatchIsKept(t *testing.T) {
 }
 
 func TestOneRegionIsReplicatedAtOnce(t *testing.T) {
-	s, d := Add(State{}, event("eastus"), Plan{Expected: []Region{"eastus"}, Timeout: time.Minute}, at(0))
+	s, d := Add(State{}, event("eastus"), Plan{Awaited: Awaited{Expected: []Region{"eastus"}}, Timeout: time.Minute}, at(0))
 	if d.Reason != Completed || s.Status() != Replicated || len(s.Unpublished()) != 1 {
 		t.Errorf("%v, %+v", d, s)
 	}
@@ -307,7 +308,7 @@ func TestOneRegionIsReplicatedAtOnce(t *testing.T) {
 
 func TestOpenNotificationsKeepTheirPlan(t *testing.T) {
 	s, _ := Add(State{}, event("eastus"), plan, at(0))
-	today := Plan{Expected: []Region{"eastus", "northeurope"}, Timeout: time.Second}
+	today := Plan{Awaited: Awaited{Expected: []Region{"eastus", "northeurope"}}, Timeout: time.Second}
 	s, d := Add(s, event("northeurope"), today, at(1))
 	if d.Reason != NotAwaited || d.Changed {
 		t.Errorf("a region added since: %v", d)
@@ -315,6 +316,128 @@ func TestOpenNotificationsKeepTheirPlan(t *testing.T) {
 	s, d = Add(s, event("japaneast"), today, at(10))
 	if d.Reason != Recorded || !s.Deadline.Equal(at(120)) {
 		t.Errorf("a region removed since: %v, deadline %v", d, s.Deadline)
+	}
+}
+
+// Nobody waits for an optional region, whenever it comes.
+func TestOptionalRegions(t *testing.T) {
+	plan := plan
+	plan.Optional = []Region{"uksouth", "eastus2"}
+	type step struct {
+		at      int
+		region  Region // "" for the reminder
+		digest  string
+		want    string // the decision
+		changed bool
+	}
+	for _, tt := range []struct {
+		name  string
+		steps []step
+		in    map[Status]string // what each outcome says of the optional regions, and of mismatch
+	}{
+		{"first", []step{
+			{0, "uksouth", "", "started, missing [westeurope eastus japaneast]", true},
+			{1, "westeurope", "", "recorded, missing [eastus japaneast]", true},
+			{2, "eastus", "", "recorded, missing [japaneast]", true},
+			{3, "japaneast", "", "completed, replicated", true},
+		}, map[Status]string{Replicated: "[uksouth] false"}},
+		{"the only one", []step{
+			{0, "uksouth", "", "started, missing [westeurope eastus japaneast]", true},
+			{1, "uksouth", "", "duplicate, missing [westeurope eastus japaneast]", false},
+			{149, "", "", "waiting, missing [westeurope eastus japaneast]", false},
+			{150, "", "", "expired, timedOut, missing [westeurope eastus japaneast]", true},
+		}, map[Status]string{TimedOut: "[uksouth] false"}},
+		{"after the end", []step{
+			{0, "westeurope", "", "started, missing [eastus japaneast]", true},
+			{1, "eastus", "", "recorded, missing [japaneast]", true},
+			{2, "japaneast", "", "completed, replicated", true},
+			{3, "uksouth", "sha256:bb", "optional", true},
+			{4, "uksouth", "sha256:bb", "duplicate", false},
+			{500, "eastus2", "", "optional", true},
+			{501, "", "", "settled", false},
+		}, map[Status]string{Replicated: "[] false"}},
+		{"another digest", []step{
+			{0, "westeurope", "", "started, missing [eastus japaneast]", true},
+			{1, "uksouth", "sha256:bb", "optional, missing [eastus japaneast]", true},
+			{2, "eastus", "", "recorded, missing [japaneast]", true},
+			{3, "japaneast", "", "completed, replicated", true},
+		}, map[Status]string{Replicated: "[uksouth] true"}},
+		{"late, and all others in time", []step{
+			{0, "westeurope", "", "started, missing [eastus japaneast]", true},
+			{1, "eastus", "", "recorded, missing [japaneast]", true},
+			{121, "uksouth", "", "optional, missing [japaneast]", true},
+			{-122, "japaneast", "", "completed, replicated", true}, // waited since 119
+		}, map[Status]string{Replicated: "[uksouth] false"}},
+		{"between the outcomes", []step{
+			{0, "westeurope", "", "started, missing [eastus japaneast]", true},
+			{1, "eastus", "", "recorded, missing [japaneast]", true},
+			{2, "eastus2", "", "optional, missing [japaneast]", true},
+			{150, "", "", "expired, timedOut, missing [japaneast]", true},
+			{160, "uksouth", "", "optional, missing [japaneast]", true},
+			{170, "japaneast", "", "recovered", true},
+		}, map[Status]string{TimedOut: "[eastus2] false", Recovered: "[eastus2 uksouth] false"}},
+		{"late, before a timeout that is decided late", []step{
+			{0, "westeurope", "", "started, missing [eastus japaneast]", true},
+			{1, "eastus", "", "recorded, missing [japaneast]", true},
+			{121, "uksouth", "", "optional, missing [japaneast]", true},
+			{122, "japaneast", "", "recovered, timedOut, recovered", true},
+			{123, "eastus2", "", "optional", true},
+		}, map[Status]string{TimedOut: "[] false", Recovered: "[uksouth] false"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var s State
+			decided := map[Status]State{}
+			for _, step := range tt.steps {
+				var d Decision
+				now, e := at(step.at), event(step.region)
+				if step.at < 0 {
+					now, e.ReceivedAt = at(-step.at), at(119)
+				}
+				if e.Digest = cmp.Or(step.digest, e.Digest); step.region == "" {
+					s, d = Tick(s, now)
+				} else {
+					s, d = Add(s, e, plan, now)
+				}
+				if d.String() != step.want || d.Changed != step.changed {
+					t.Errorf("at %d: got %q, changed %v, want %q, %v", step.at, d, d.Changed, step.want, step.changed)
+				}
+				if err := s.Check(); err != nil {
+					t.Error(err)
+				}
+				for _, o := range d.New {
+					decided[o.Status] = s.As(o)
+				}
+			}
+			got := map[Status]string{}
+			for _, o := range s.Outcomes {
+				if o.Status == Replicated && o.At != s.lastAccepted(plan.Expected) {
+					t.Errorf("replicated at %v: %+v", o.At, s.Arrivals)
+				}
+				as := s.As(o)
+				var in []Region
+				for _, a := range as.Arrivals {
+					if slices.Contains(plan.Optional, a.Region) {
+						in = append(in, a.Region)
+					}
+				}
+				if got[o.Status] = fmt.Sprintf("%v %v", in, as.Mismatch); !reflect.DeepEqual(as, decided[o.Status]) {
+					t.Errorf("%s, when it was decided\n%+v\nand now\n%+v", o.Status, decided[o.Status], as)
+				}
+			}
+			if !reflect.DeepEqual(got, tt.in) {
+				t.Errorf("got %v, want %v", got, tt.in)
+			}
+		})
+	}
+	if _, d := Add(State{}, event("uksouth"), Plan{Awaited: Awaited{Optional: plan.Optional}, Timeout: time.Minute}, t0); d.Reason != Refused {
+		t.Errorf("nobody to wait for: %v", d)
+	}
+}
+
+func TestAwait(t *testing.T) {
+	got := Await([]Region{"a", "b", "c"}, []Region{"c", "d"})
+	if want := (Awaited{Expected: []Region{"a", "b"}, Optional: []Region{"c"}}); !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, want %+v", got, want)
 	}
 }
 
@@ -382,6 +505,8 @@ func TestCheckFindsWhatCannotBe(t *testing.T) {
 // Any order of any events and firings keeps the rules of Check, decides each
 // outcome once, and never goes back.
 func TestRandomHistories(t *testing.T) {
+	plan := plan
+	plan.Optional = []Region{"uksouth", "eastus2"}
 	for seed := range uint64(2000) {
 		rng := rand.New(rand.NewPCG(seed, 0))
 		var s State
@@ -393,7 +518,7 @@ func TestRandomHistories(t *testing.T) {
 			if rng.IntN(3) == 0 {
 				s, d = Tick(s, at(now))
 			} else {
-				e := event(plan.Expected[rng.IntN(3)])
+				e := event(plan.All()[rng.IntN(5)])
 				if rng.IntN(2) == 0 {
 					e.ReceivedAt = at(now - rng.IntN(100))
 				}
@@ -420,6 +545,8 @@ func TestRandomHistories(t *testing.T) {
 // comes twice, and nothing is dated before what it follows.
 func TestJumpingClocks(t *testing.T) {
 	const year = 365 * 24 * 60 * 60
+	plan := plan
+	plan.Optional = []Region{"uksouth", "eastus2"}
 	for seed := range uint64(2000) {
 		rng := rand.New(rand.NewPCG(seed, 2))
 		var s State
@@ -429,7 +556,7 @@ func TestJumpingClocks(t *testing.T) {
 			if rng.IntN(3) == 0 {
 				s, _ = Tick(s, now)
 			} else {
-				e := event(plan.Expected[rng.IntN(3)])
+				e := event(plan.All()[rng.IntN(5)])
 				if rng.IntN(3) == 0 {
 					e.ReceivedAt = at(rng.IntN(2*year) - year)
 				}
@@ -450,7 +577,7 @@ func TestJumpingClocks(t *testing.T) {
 				}
 			}
 			for i, o := range s.Outcomes {
-				if o.At.Before(s.As(o).lastAccepted()) || i > 0 && o.At.Before(s.Outcomes[i-1].At) {
+				if o.At.Before(s.As(o).lastAccepted(s.Expected)) || i > 0 && o.At.Before(s.Outcomes[i-1].At) {
 					t.Fatalf("seed %d: %+v", seed, s)
 				}
 			}
@@ -487,7 +614,7 @@ func TestReplicasOfATimeout(t *testing.T) {
 		}
 		return got
 	}
-	plan := Plan{Expected: []Region{"a", "b", "c"}, Timeout: time.Minute}
+	plan := Plan{Awaited: Awaited{Expected: []Region{"a", "b", "c"}}, Timeout: time.Minute}
 	add := func(s State, r Region, now time.Time) State {
 		e := event(r)
 		before := s

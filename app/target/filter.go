@@ -41,15 +41,16 @@ var variables = []struct {
 	{"deadline", cel.TimestampType, func(s notification.Status) any { return s.Deadline }},
 	{"concludedAt", cel.TimestampType, func(s notification.Status) any { return *cmp.Or(s.ConcludedAt, &time.Time{}) }},
 	{"durationMs", cel.IntType, func(s notification.Status) any { return *cmp.Or(s.DurationMS, new(int64)) }},
-	{"regions", cel.ListType(cel.StringType), func(s notification.Status) any { return regionNames(s) }},
+	{"regions", cel.ListType(cel.StringType), func(s notification.Status) any { return names(s.Regions) }},
 	{"missing", cel.ListType(cel.StringType), func(s notification.Status) any { return replication.Names(s.Missing) }},
 	{"replicas", cel.MapType(cel.StringType, cel.StringType), func(s notification.Status) any { return replicaStates(s) }},
+	{"optional", cel.ListType(cel.StringType), func(s notification.Status) any { return names(s.OptionalIn()) }},
 	{"mismatch", cel.BoolType, func(s notification.Status) any { return s.Mismatch }},
 }
 
-func regionNames(s notification.Status) []string {
-	names := make([]string, 0, len(s.Regions))
-	for _, r := range s.Regions {
+func names(regions []notification.RegionStatus) []string {
+	names := make([]string, 0, len(regions))
+	for _, r := range regions {
 		names = append(names, string(r.Region))
 	}
 	return names

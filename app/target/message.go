@@ -78,7 +78,8 @@ func factsOf(s notification.Status) []fact {
 	}
 	return slices.DeleteFunc([]fact{
 		{"Missing", strings.Join(replication.Names(s.Missing), ", ")},
-		{"Regions", strings.Join(regionNames(s), ", ")},
+		{"Regions", strings.Join(names(s.Regions), ", ")},
+		{"Optional", strings.Join(names(s.OptionalIn()), ", ")},
 		{"Action", s.Action},
 		{"Digest", s.Digest},
 		{"After", (time.Duration(*cmp.Or(s.DurationMS, new(int64))) * time.Millisecond).String()},

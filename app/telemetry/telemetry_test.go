@@ -25,7 +25,7 @@ import (
 var t0 = time.Date(2026, 11, 17, 16, 52, 1, 0, time.UTC)
 
 func plan(regions ...replication.Region) replication.Plan {
-	return replication.Plan{Expected: regions, Timeout: time.Minute}
+	return replication.Plan{Awaited: replication.Awaited{Expected: regions}, Timeout: time.Minute}
 }
 
 func event(region replication.Region) replication.Event {

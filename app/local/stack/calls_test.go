@@ -155,19 +155,22 @@ func TestCalls(t *testing.T) {
 				before = scrape(t, s)
 				return before["UnregisterActorReminder"] > 0
 			})
-			push()
 			want := counts{}
 			for _, row := range rows {
 				want[row.call] = row.times[tt.way](tt.regions)
 			}
 			var got counts
-			// Dapr counts a call after its answer.
-			for deadline := time.Now().Add(soon); !maps.Equal(got, want); time.Sleep(20 * time.Millisecond) {
-				got = scrape(t, s).since(before).apart()
-				if time.Now().After(deadline) {
-					t.Fatalf("calls:\n  Dapr %v\nREADME %v", got, want)
+			for range 3 { // a slow call of the list joins what would be two
+				push()
+				// Dapr counts a call after its answer.
+				for deadline := time.Now().Add(soon / 3); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+					if got = scrape(t, s).since(before).apart(); maps.Equal(got, want) {
+						return
+					}
 				}
+				before = scrape(t, s)
 			}
+			t.Fatalf("calls:\n  Dapr %v\nREADME %v", got, want)
 		})
 	}
 }

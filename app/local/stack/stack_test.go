@@ -60,6 +60,7 @@ type status struct {
 	DurationMS                                            *int64
 	Regions                                               []struct{ Region, Via string }
 	Missing                                               []string
+	Optional                                              []struct{ Region, ReceivedAt string }
 	Replicas                                              map[string]string
 	Mismatch                                              bool
 }
