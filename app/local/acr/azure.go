@@ -89,10 +89,7 @@ func NewAzure(name, home string, others ...string) (*Azure, error) {
 
 // NewAzureIn starts an Azure that is the given cloud.
 func NewAzureIn(cloud Cloud, name, home string, others ...string) (*Azure, error) {
-	a := &Azure{cloud: cloud, name: name, home: home, replicas: map[string]replica{}, hooks: map[string]*hook{}}
-	for _, region := range append(others, home) {
-		a.replicas[region] = replica{"Succeeded", true}
-	}
+	a := newRegistry(cloud, name, home, others)
 	certificate, err := a.newCertificate()
 	if err != nil {
 		return nil, fmt.Errorf("simulated Azure: %w", err)
@@ -106,22 +103,25 @@ func NewAzureIn(cloud Cloud, name, home string, others ...string) (*Azure, error
 	return a, nil
 }
 
+// newRegistry is a registry that no server answers for yet.
+func newRegistry(cloud Cloud, name, home string, others []string) *Azure {
+	a := &Azure{cloud: cloud, name: name, home: home, replicas: map[string]replica{}, hooks: map[string]*hook{}}
+	for _, region := range append(others, home) {
+		a.replicas[region] = replica{"Succeeded", true}
+	}
+	return a
+}
+
 // AddRegistry adds a registry, which has its own replicas, webhooks, and calls. No process
 // may know of this Azure yet.
 func (a *Azure) AddRegistry(name, home string, others ...string) *Azure {
-	b := &Azure{cloud: a.cloud, name: name, home: home, replicas: map[string]replica{}, hooks: map[string]*hook{}}
-	for _, region := range append(others, home) {
-		b.replicas[region] = replica{"Succeeded", true}
-	}
+	b := newRegistry(a.cloud, name, home, others)
 	a.others = append(a.others, b)
-	first := a.tunnel.Handler
-	a.tunnel.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == registryURL+name || strings.HasPrefix(r.URL.Path, registryURL+name+"/") {
-			b.handler().ServeHTTP(w, r)
-		} else {
-			first.ServeHTTP(w, r)
-		}
-	})
+	mux := http.NewServeMux()
+	mux.Handle("/", a.tunnel.Handler)
+	mux.Handle(registryURL+name, b.resources())
+	mux.Handle(registryURL+name+"/", b.resources())
+	a.tunnel.Handler = mux
 	return b
 }
 

@@ -49,6 +49,10 @@ type shot struct {
 // pushGap is roughly the mean time between two pushes.
 const pushGap = 350 * time.Millisecond
 
+// shortest and longest are the bounds of the time between two pushes.
+func shortest(gap time.Duration) time.Duration { return gap / 7 }
+func longest(gap time.Duration) time.Duration  { return 2 * gap }
+
 // planLoad returns the webhooks of pushes that begin within length, about a gap apart,
 // in the order of their times, and how many pushes of each kind there are. Those of a
 // push come in any order, each to any replica, among those of others.
@@ -59,7 +63,7 @@ func planLoad(rng *rand.Rand, gap, length, timeout time.Duration, regions []stri
 	)
 	kinds = map[string]int{}
 	number := 0
-	for begin := time.Duration(0); begin < length-spread; begin += between(rng, gap/7, 2*gap) {
+	for begin := time.Duration(0); begin < length-spread; begin += between(rng, shortest(gap), longest(gap)) {
 		number++
 		p := newPush(rng, number)
 		kind := []string{complete, complete, complete, repeated, incomplete, late}[rng.IntN(6)]

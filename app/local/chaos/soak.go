@@ -14,7 +14,7 @@ const (
 
 // soakLength is how long the load of a soak goes on for at least that many notifications.
 func soakLength(notifications int) time.Duration {
-	const meanGap = (soakGap/7 + 2*soakGap) / 2 // see planLoad
+	meanGap := (shortest(soakGap) + longest(soakGap)) / 2
 	return time.Duration(notifications)*meanGap*101/100 + calm
 }
 
