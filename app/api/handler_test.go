@@ -755,6 +755,44 @@ func TestRequireSomeRegions(t *testing.T) {
 	}
 }
 
+// An optional region that is asked about has the time of the others: no outcome waits for
+// it, and the notification may be over before.
+func TestRequireAnOptionalRegion(t *testing.T) {
+	for _, tt := range []struct {
+		name, regions string
+		in            bool // the optional one
+		left          time.Duration
+		require       string
+		want          int
+		took          time.Duration
+	}{
+		{"it is in", "eastus", true, time.Minute, "&require=replicated", 200, 0},
+		{"it has time", "eastus", false, time.Minute, "&require=replicated", 503, 5 * time.Second},
+		{"its time ends", "eastus", false, 2 * time.Second, "&require=replicated", 409, 2 * time.Second},
+		{"it had its time", "eastus", false, 0, "&require=replicated", 409, 0},
+		{"nobody requires it", "eastus", false, 0, "", 200, 0},
+		{"it is not asked about", "westeurope", false, time.Minute, "&require=replicated", 200, 0},
+		{"of nobody", "mars", false, time.Minute, "&require=replicated", 400, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				begin := time.Now()
+				optional := notification.RegionStatus{Region: "eastus"}
+				if tt.in {
+					optional.ReceivedAt = begin
+				}
+				st := notification.Status{ID: "a", Action: "push", Status: replication.Replicated, Deadline: begin.Add(tt.left),
+					Regions: []notification.RegionStatus{{Region: "westeurope", ReceivedAt: begin}}, Optional: []notification.RegionStatus{optional}}
+				h := newHandler(&backend{status: func(context.Context, string) (notification.Status, error) { return st, nil }}, io.Discard)
+				w := call(h, "GET", "/notifications/a?wait=5s&regions="+tt.regions+tt.require, "")
+				if took := time.Since(begin); w.Code != tt.want || took < tt.took || took > tt.took+time.Second {
+					t.Errorf("got %d after %v, want %d after %v: %s", w.Code, took, tt.want, tt.took, w.Body)
+				}
+			})
+		})
+	}
+}
+
 func testRequire(t *testing.T, status replication.Status, action, wait string, want int, missing string) {
 	st := notification.Status{ID: "a", Action: action, Status: status, Missing: []replication.Region{"eastus", "japaneast"}}
 	var err error

@@ -151,6 +151,27 @@ func TestQueueAndBack(t *testing.T) {
 	})
 }
 
+// The queue knows which regions are optional.
+func TestOptionalRegionInTheQueue(t *testing.T) {
+	w := newWorld()
+	i, queue, _ := w.intake(away{fake.Err})
+	awaited := replication.Awaited{Expected: []replication.Region{"westeurope"}, Optional: []replication.Region{"eastus"}}
+	for _, r := range awaited.All() {
+		if result, err := i.Add(t.Context(), event(r), awaited); err != nil || !result.Queued {
+			t.Fatal(result, err)
+		}
+	}
+	i.Client.Actors = w
+	for _, e := range queue.events {
+		if err := i.Deliver(t.Context(), []byte(e)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if st := w.status(t); st.Status != replication.Replicated || len(st.Regions) != 1 || len(st.OptionalIn()) != 1 || st.Optional[0].Region != "eastus" {
+		t.Errorf("%+v", st)
+	}
+}
+
 // What ACR's log had was accepted when ACR fired it, on either way.
 func TestFromTheEventLog(t *testing.T) {
 	for _, queued := range []bool{false, true} {
