@@ -15,7 +15,7 @@ import (
 const (
 	overlap    = 5 * time.Minute  // of two readings of a log: ACR may log a firing late
 	inFlight   = 10 * time.Second // for so long a firing without an answer may get one
-	maxSettled = 2000             // firings of a webhook that are remembered; a forgotten one costs a lookup
+	maxSettled = 30_000           // firings that are remembered; a forgotten one costs a lookup, and 26 bytes of the record less
 )
 
 // sweepRecord is what the sweep of ACR's event log needs to know the next time. Its JSON
@@ -87,7 +87,7 @@ func (r sweepRecord) fateOf(webhook string, f firing, from, now time.Time) fate 
 }
 
 // carry is the record after these readings, before anything is looked up: what is too old
-// to come again is forgotten, and so is a webhook that is gone.
+// to be read again is forgotten, and so is a webhook that is gone.
 func (r sweepRecord) carry(readings []logReading, from, now time.Time) sweepRecord {
 	logs := map[string]mark{}
 	for _, l := range readings {
@@ -99,7 +99,7 @@ func (r sweepRecord) carry(readings []logReading, from, now time.Time) sweepReco
 			m.At = l.began
 		}
 		for key, at := range r.Logs[l.webhook].Settled {
-			if at >= from.Unix() {
+			if at >= m.readTo(from).Unix() {
 				m.Settled[key] = at
 			}
 		}
@@ -109,12 +109,23 @@ func (r sweepRecord) carry(readings []logReading, from, now time.Time) sweepReco
 	return r
 }
 
+// readTo is how far back the log is read the next time.
+func (m mark) readTo(from time.Time) time.Time { return later(from, m.At.Add(-overlap)) }
+
 // settle notes that a firing needs no look any more.
-func (m mark) settle(f firing) {
-	for len(m.Settled) >= maxSettled {
-		delete(m.Settled, slices.MinFunc(slices.Collect(maps.Keys(m.Settled)), func(a, b string) int { return cmp.Compare(m.Settled[a], m.Settled[b]) }))
+func (m mark) settle(f firing) { m.Settled[f.key()] = f.event.ReceivedAt.Unix() }
+
+// forget keeps the newest of what is settled: each webhook may have the same part of
+// maxSettled.
+func (r sweepRecord) forget() {
+	for _, m := range r.Logs {
+		if surplus := len(m.Settled) - maxSettled/len(r.Logs); surplus > 0 {
+			oldest := slices.SortedFunc(maps.Keys(m.Settled), func(a, b string) int { return cmp.Compare(m.Settled[a], m.Settled[b]) })
+			for _, key := range oldest[:surplus] {
+				delete(m.Settled, key)
+			}
+		}
 	}
-	m.Settled[f.key()] = f.event.ReceivedAt.Unix()
 }
 
 // sweep decides about all firings. What is to be looked up comes by image, and there by

@@ -107,12 +107,29 @@ func TestMarks(t *testing.T) {
 	if len(r.Logs["a"].Settled) != 2 {
 		t.Error("the record before was changed")
 	}
-	// The oldest is forgotten.
-	for i := range maxSettled {
-		next.Logs["a"].settle(firedAt(strconv.Itoa(i), "", t0.Add(2*time.Hour)))
+}
+
+// A firing is remembered for as long as it may be read, and no longer.
+func TestWhatIsRemembered(t *testing.T) {
+	r := sweepRecord{Logs: map[string]mark{"a": {Settled: map[string]int64{}}, "b": {Settled: map[string]int64{}}}}
+	last := t0.Add(time.Hour)
+	r.Logs["a"].settle(firedAt("not read any more", "", last.Add(-overlap-time.Second)))
+	r.Logs["a"].settle(firedAt("read again", "", last.Add(-overlap)))
+	next := r.carry([]logReading{{webhook: "a", whole: true, began: last}}, t0, last)
+	if m := next.Logs["a"]; len(m.Settled) != 1 || m.Settled[firedAt("read again", "", t0).key()] == 0 {
+		t.Errorf("got %+v", m)
 	}
-	if m := next.Logs["a"].Settled; len(m) != maxSettled || m[firedAt("new", "", t0).key()] != 0 {
-		t.Errorf("%d are remembered", len(m))
+	// Where the last reading was not whole, the next one goes back further.
+	if m := r.carry([]logReading{{webhook: "a", began: last}}, t0, last).Logs["a"]; len(m.Settled) != 2 {
+		t.Errorf("got %+v", m)
+	}
+	for i := range maxSettled {
+		r.Logs["a"].settle(firedAt(strconv.Itoa(i), "", last.Add(time.Minute)))
+	}
+	r.Logs["b"].settle(firedAt("b", "", t0))
+	r.forget()
+	if m := r.Logs["a"].Settled; len(m) != maxSettled/2 || m[firedAt("read again", "", t0).key()] != 0 || len(r.Logs["b"].Settled) != 1 {
+		t.Errorf("%d are remembered, want half of %d", len(m), maxSettled)
 	}
 }
 
@@ -326,7 +343,7 @@ func TestSweep(t *testing.T) {
 		if err := w.sweep(t, "slow, give slow eastus"); err != nil {
 			t.Error(err)
 		}
-		for range 3 { // nothing new
+		for range 10 { // nothing new, and then too old to be looked at
 			data, err := w.record.encode()
 			if err == nil {
 				w.record, err = decodeRecord(data) // as the actor stores it

@@ -57,7 +57,9 @@ func (s *Sweeper) Sweep(ctx context.Context, r record, now time.Time) (*sweepRec
 	after := r.Sweep.carry(readings, from, now)
 	s.Log.log.LogAttrs(ctx, slog.LevelDebug, "ACR's log", slog.Any("firings", counts))
 	s.compare(ctx, &after, readings, from, now)
-	return &after, errors.Join(err, s.giveAll(ctx, &after, todo, r))
+	err = errors.Join(err, s.giveAll(ctx, &after, todo, r))
+	after.forget()
+	return &after, err
 }
 
 // read reads the logs one after another, each back to where the last reading began, and
@@ -76,7 +78,7 @@ func (s *Sweeper) read(ctx context.Context, r sweepRecord, from time.Time) (read
 			l := logReading{webhook: name, began: s.Log.now()}
 			if retryAfter(err) == 0 {
 				var failed error
-				if l, failed = s.readLog(ctx, l, region, later(from, r.Logs[name].At.Add(-overlap))); failed != nil {
+				if l, failed = s.readLog(ctx, l, region, r.Logs[name].readTo(from)); failed != nil {
 					err = errors.Join(err, fmt.Errorf("event log of %s: %w", region, failed))
 				}
 			}
@@ -86,12 +88,13 @@ func (s *Sweeper) read(ctx context.Context, r sweepRecord, from time.Time) (read
 	return readings, err
 }
 
-// readLog reads a log back to that time.
+// readLog reads a log back to that time. What its last page has of before is left out: it
+// was read the last time.
 func (s *Sweeper) readLog(ctx context.Context, l logReading, region replication.Region, to time.Time) (logReading, error) {
 	pages := 0
 	err := s.Log.arm.readEvents(ctx, l.webhook, func(page []firing) bool {
 		for _, f := range page {
-			if f.event.Region = region; f.toUs() {
+			if f.event.Region = region; f.toUs() && !f.event.ReceivedAt.Before(to.Truncate(time.Second)) { // ACR dates what was answered to the second
 				l.firings = append(l.firings, f)
 			}
 		}
