@@ -80,7 +80,9 @@ func drain(s *service, public, private *http.Server, log *slog.Logger) error {
 		return errors.Join(public.Close(), private.Close())
 	}
 	s.host.Wait()
-	return errors.Join(err, s.catalog.Flush(ctx))
+	err = errors.Join(err, s.catalog.Flush(ctx)) // then nothing is left to wait for, and reminders go
+	s.host.Settled(ctx)
+	return err
 }
 
 // instance tells this process from its like: on Container Apps each replica has a

@@ -141,7 +141,7 @@ const (
 	atATime    = 16                    // entries that are written at the same time
 	maxPending = 10_000                // names that are written; the reminders of their notifications send more than that again
 	maxTries   = 5                     // against others who change the same entry
-	maxKnown   = 8192                  // entries that are known to be stored
+	maxKnown   = 8192                  // entries that are known to be stored, of the index, and of the list
 )
 
 // Index is the index of images, as one replica writes and reads it.
@@ -179,8 +179,8 @@ func (w *write[T]) wait(ctx context.Context) error {
 	}
 }
 
-// refuse returns a write that has failed.
-func refuse[T any](err error) *write[T] {
+// over returns a write that has ended, with that error or none.
+func over[T any](err error) *write[T] {
 	w := &write[T]{done: make(chan struct{}), err: err}
 	close(w.done)
 	return w
@@ -233,7 +233,7 @@ func (x *Index) add(at place, e Entry) *write[Entry] {
 	case w != nil && e.Newer(w.entry):
 		w.entry = e
 	case !running && len(x.pending) >= maxPending:
-		return refuse[Entry](errors.New("index: too many entries wait"))
+		return over[Entry](errors.New("index: too many entries wait"))
 	case w == nil:
 		w = &write[Entry]{entry: e, done: make(chan struct{})}
 		x.pending[at] = w

@@ -35,6 +35,8 @@ type List struct {
 
 	mu      sync.Mutex
 	pending map[string]*write[batch] // by window, present while it is sent: what goes next, or nil
+	sending map[string]*write[batch] // by window: what is on its way
+	saved   map[string]int           // by notification: which of its entries this replica has seen saved, by Listed.Saves
 
 	activities activities
 }
@@ -47,7 +49,8 @@ type batch struct {
 
 // NewList returns the list whose windows are these actors, with these records.
 func NewList(actors actor.Invoker, records actor.Reader, log *slog.Logger) *List {
-	l := &List{actors: actors, records: records, log: log, failures: actor.Throttle{Every: retryPause}, pending: map[string]*write[batch]{}}
+	l := &List{actors: actors, records: records, log: log, failures: actor.Throttle{Every: retryPause},
+		pending: map[string]*write[batch]{}, sending: map[string]*write[batch]{}, saved: map[string]int{}}
 	l.ending, l.end = context.WithCancel(context.Background())
 	return l
 }
@@ -62,8 +65,15 @@ func (l *List) Send(e Listed) (settled func(context.Context) error) {
 	return l.add(windowID(e.StartedAt), e).wait
 }
 
-// add makes e pending. The caller holds mu.
+// add makes e pending, unless it, or a newer one, is saved or on its way. The caller holds
+// mu.
 func (l *List) add(id string, e Listed) *write[batch] {
+	if l.saved[e.ID] >= e.Saves {
+		return over[batch](nil)
+	}
+	if w := l.sending[id]; w != nil && w.entry.entries[e.ID].Saves >= e.Saves {
+		return w
+	}
 	w, running := l.pending[id]
 	if w == nil {
 		w = &write[batch]{entry: batch{entries: map[string]Listed{}}, done: make(chan struct{})}
@@ -77,7 +87,7 @@ func (l *List) add(id string, e Listed) *write[batch] {
 	switch {
 	case ok && e.Saves <= old.Saves:
 	case !ok && (len(b.entries) >= maxListed || b.size >= maxBytes):
-		return refuse[batch](errors.New("list: too many entries wait"))
+		return over[batch](errors.New("list: too many entries wait"))
 	default:
 		b.entries[e.ID] = e
 		b.size += e.size()
@@ -102,6 +112,8 @@ func (l *List) send(id string) (pause time.Duration) {
 	w := l.pending[id]
 	if l.pending[id] = nil; w == nil {
 		delete(l.pending, id)
+	} else {
+		l.sending[id] = w
 	}
 	l.mu.Unlock()
 	if w == nil {
@@ -114,7 +126,10 @@ func (l *List) send(id string) (pause time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	defer close(w.done)
-	if err != nil {
+	delete(l.sending, id)
+	if err == nil {
+		l.note(w.entry)
+	} else {
 		w.err = fmt.Errorf("list %s: %w", id, err)
 		if _, ok := l.failures.Allow(time.Now()); ok {
 			l.log.LogAttrs(l.ending, slog.LevelWarn, "the list is written later", slog.Any("err", w.err))
@@ -126,6 +141,16 @@ func (l *List) send(id string) (pause time.Duration) {
 		}
 	}
 	return max(sendPause, min(maxSendPause, sendShare*time.Since(begin)))
+}
+
+// note notes that a batch is saved. The caller holds mu.
+func (l *List) note(b batch) {
+	if len(l.saved)+len(b.entries) > maxKnown { // to forget one costs its part of a call, if it comes again
+		clear(l.saved)
+	}
+	for id, e := range b.entries {
+		l.saved[id] = e.Saves
+	}
 }
 
 func (l *List) call(id string, b batch) error {

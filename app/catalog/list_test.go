@@ -133,6 +133,40 @@ func TestSendUntilItIsSaved(t *testing.T) {
 	}
 }
 
+// What is saved, or on its way, is not sent again, however often reminders ask for it.
+func TestWhatIsSavedIsNotSentAgain(t *testing.T) {
+	bubble(t, "again", func(t *testing.T) {
+		r := newRecents()
+		fail := false
+		r.takes = func(call, _ string) time.Duration { return map[string]time.Duration{"invoke": 3 * time.Second}[call] }
+		r.becomes = func(string, string, int) what {
+			if fail {
+				return lost
+			}
+			return done
+		}
+		l := r.list(t)
+		send := func(saves int) error { return l.Send(listing(1, saves, replication.Collecting))(t.Context()) }
+		l.Send(listing(1, 2, replication.Collecting))
+		time.Sleep(sendPause + time.Second) // the call has begun
+		if err := errors.Join(send(2), send(1), send(2)); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(time.Minute)
+		if got := r.invoked()[theWindow]; got != 1 {
+			t.Errorf("got %d calls, want 1", got)
+		}
+		fail = true
+		if err := errors.Join(send(3), send(3)); err == nil {
+			t.Error("no error, and nothing is saved")
+		}
+		fail = false
+		if err := send(3); err != nil || !slices.Equal(r.listed(t, theWindow), []string{"n1 3"}) {
+			t.Errorf("%v, listed %q", err, r.listed(t, theWindow))
+		}
+	})
+}
+
 // What waits for a window has the bounds of a window, but for a single entry; more is
 // refused, and left to the reminders.
 func TestListIsBounded(t *testing.T) {

@@ -26,6 +26,10 @@ const idleTimeout = 30 * time.Second
 // limit, and while it lasts no other turn of that actor begins.
 const turnTimeout = 20 * time.Second
 
+// settleTimeout bounds what nobody waits for. A batch of the list may take a pause and two
+// calls, and a reminder that finds nothing settled repeats all that its turn has written.
+const settleTimeout = time.Minute
+
 // maxBody bounds what the sidecar may hand to a turn, in bytes.
 const maxBody = 4 << 20
 
@@ -69,6 +73,7 @@ type Host struct {
 
 	after   chan struct{} // one for each turn that has replied and still has work to do
 	follows sync.WaitGroup
+	settles sync.WaitGroup
 }
 
 // afterAtMost bounds how many turns may have replied and still have work to do. Above
@@ -159,9 +164,7 @@ func (h *Host) turn(ctx context.Context, w http.ResponseWriter, a Actor, id stri
 	}
 	if t.After == nil {
 		w.Write(t.Reply)
-		if t.Settle != nil {
-			h.follows.Go(func() { h.settle(ctx, t) })
-		}
+		h.settle(ctx, t)
 		return
 	}
 	select {
@@ -173,14 +176,14 @@ func (h *Host) turn(ctx context.Context, w http.ResponseWriter, a Actor, id stri
 			func() {
 				defer func() { <-h.after }()
 				defer later()
-				h.follow(ctx, t.After)
+				h.follow(ctx, turnTimeout, t.After)
 			}()
 			h.settle(ctx, t)
 		})
 	default:
-		h.follow(ctx, t.After)
+		h.follow(ctx, turnTimeout, t.After)
 		w.Write(t.Reply)
-		h.follows.Go(func() { h.settle(ctx, t) })
+		h.settle(ctx, t)
 	}
 }
 
@@ -191,26 +194,36 @@ func (h *Host) fail(ctx context.Context, w http.ResponseWriter, actorType, id st
 
 func (h *Host) settle(ctx context.Context, t actor.Turn) {
 	if t.Settle != nil {
-		h.follow(ctx, t.Settle)
+		h.settles.Go(func() { h.follow(ctx, settleTimeout, t.Settle) })
 	}
 }
 
 // follow calls after, also when the turn's caller has gone.
-func (h *Host) follow(ctx context.Context, after func(context.Context)) {
+func (h *Host) follow(ctx context.Context, limit time.Duration, after func(context.Context)) {
 	ctx = context.WithoutCancel(ctx)
 	defer func() { // as net/http does it for the turn itself
 		if p := recover(); p != nil {
 			h.log.LogAttrs(ctx, slog.LevelError, "what follows an actor turn panicked", slog.Any("err", p), slog.String("stack", string(debug.Stack())))
 		}
 	}()
-	ctx, cancel := context.WithTimeout(ctx, turnTimeout)
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	after(ctx)
 }
 
-// Wait returns when everything that follows turns is done. No turn may begin
+// Wait returns when everything that the next turns wait for is done. No turn may begin
 // meanwhile.
 func (h *Host) Wait() { h.follows.Wait() }
+
+// Settled returns when, after Wait, all turns have settled, or when ctx ends.
+func (h *Host) Settled(ctx context.Context) {
+	done := make(chan struct{})
+	go func() { h.settles.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
+}
 
 func (h *Host) deactivate(a Actor) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {

@@ -369,7 +369,8 @@ func TestATurnHasATimeLimit(t *testing.T) {
 		// So has what follows it, of its own.
 		h := newTestHost(Actor{Methods: map[string]actor.Method{"Work": func(context.Context, string, []byte) (actor.Turn, error) {
 			time.Sleep(turnTimeout / 2)
-			return actor.Turn{After: func(ctx context.Context) { <-ctx.Done() }}, nil
+			wait := func(ctx context.Context) { <-ctx.Done() }
+			return actor.Turn{After: wait, Settle: wait}, nil
 		}}})
 		if w := serve(t.Context(), h, "PUT", "/actors/Thing/a/method/Work", ""); w.Code != 200 {
 			t.Errorf("%d", w.Code)
@@ -378,6 +379,9 @@ func TestATurnHasATimeLimit(t *testing.T) {
 		h.Wait()
 		if time.Since(begin) != turnTimeout {
 			t.Errorf("what follows ends after %v", time.Since(begin))
+		}
+		if h.Settled(t.Context()); time.Since(begin) != turnTimeout+settleTimeout {
+			t.Errorf("what settles ends after %v", time.Since(begin))
 		}
 	})
 }

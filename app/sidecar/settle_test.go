@@ -44,9 +44,18 @@ func TestSettle(t *testing.T) {
 		f.call("DELETE", "a", 200, time.Second)
 		begin := time.Now()
 		f.host.Wait()
-		if time.Since(begin) != 5*time.Second {
+		if time.Since(begin) != 0 {
 			t.Errorf("waited %v for what settles", time.Since(begin))
 		}
+		short, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if f.host.Settled(short); time.Since(begin) != time.Second {
+			t.Errorf("waited %v, want a second", time.Since(begin))
+		}
+		if f.host.Settled(t.Context()); time.Since(begin) != 5*time.Second {
+			t.Errorf("all was settled after %v", time.Since(begin))
+		}
+		synctest.Wait() // the first Settled has ended, too
 		got := slices.DeleteFunc(f.of("a"), func(what string) bool { return what == "settle" }) // beside the second turn
 		if want := []string{"turn", "reply", "after", "turn", "reply", "after", "settled", "settled"}; !slices.Equal(got, want) {
 			t.Errorf("got %q, want %q", got, want)
@@ -55,7 +64,7 @@ func TestSettle(t *testing.T) {
 		for range 2 { // a firing waits for nothing that settles the one before
 			f.call("PUT", "b/method/remind/check", 200, 0)
 		}
-		f.host.Wait()
+		f.host.Settled(t.Context())
 		if got, want := f.of("b"), []string{"remind", "reply", "remind", "reply", "settled", "settled"}; !slices.Equal(got, want) {
 			t.Errorf("a reminder: got %q, want %q", got, want)
 		}
@@ -65,6 +74,7 @@ func TestSettle(t *testing.T) {
 		}
 		f.call("PUT", "late/method/Work", 200, time.Second)
 		f.host.Wait()
+		f.host.Settled(t.Context())
 		if got, want := f.of("late"), []string{"turn", "after", "reply", "settle", "settled"}; !slices.Equal(got, want) {
 			t.Errorf("late: got %q, want %q", got, want)
 		}
@@ -84,6 +94,7 @@ func TestSettlePanics(t *testing.T) {
 			w := httptest.NewRecorder()
 			h.ServeHTTP(w, httptest.NewRequest("PUT", "/actors/Thing/a/method/Work", nil))
 			h.Wait()
+			h.Settled(t.Context())
 			if w.Code != 200 {
 				t.Errorf("%d", w.Code)
 			}
