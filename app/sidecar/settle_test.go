@@ -55,7 +55,7 @@ func TestSettle(t *testing.T) {
 		if f.host.Settled(t.Context()); time.Since(begin) != 5*time.Second {
 			t.Errorf("all was settled after %v", time.Since(begin))
 		}
-		synctest.Wait() // the first Settled has ended, too
+		synctest.Wait()                                                                         // the first Settled has ended, too
 		got := slices.DeleteFunc(f.of("a"), func(what string) bool { return what == "settle" }) // beside the second turn
 		if want := []string{"turn", "reply", "after", "turn", "reply", "after", "settled", "settled"}; !slices.Equal(got, want) {
 			t.Errorf("got %q, want %q", got, want)

@@ -69,6 +69,7 @@ func benchmark(b *testing.B, timeout time.Duration, start func(o Options) (servi
 		b.Fatal(err)
 	}
 	o := Options{Notifications: 2000, Concurrency: 64, Mode: sequential, Stack: stack.Options{Regions: threeRegions, Key: "k", Timeout: timeout}}
+	http.DefaultTransport.(*http.Transport).MaxIdleConnsPerHost = o.Concurrency
 	for b.Loop() {
 		service, other := start(o)
 		reports, err := compare(b.Context(), o, service, other)

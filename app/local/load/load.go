@@ -34,6 +34,7 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 	if o.Notifications < 1 || o.Concurrency < 1 {
 		return nil, errors.New("-notifications and -concurrency: at least 1")
 	}
+	http.DefaultTransport.(*http.Transport).MaxIdleConnsPerHost = o.Concurrency // before the first request
 	s, err := newSystem("service", o)
 	if err != nil {
 		return nil, err
@@ -71,7 +72,6 @@ type system struct {
 
 // newSystem plans what a system is sent.
 func newSystem(name string, o Options) (*system, error) {
-	http.DefaultTransport.(*http.Transport).MaxIdleConnsPerHost = o.Concurrency
 	trains, err := plan(o.Notifications, o.Stack.Regions, o.Mode)
 	registry := &acr.Registry{LoginServer: "contoso.azurecr.io", ServiceURL: strings.TrimSuffix(o.URL, "/"), Key: o.Key}
 	return &system{name: name, registry: registry, trains: trains, answers: map[string]int{}}, err

@@ -136,7 +136,6 @@ func TestSweep(t *testing.T) {
 
 // With CATCH_UP=0 nobody reads ACR's log for pushes that nobody has heard of.
 func TestSweepIsOff(t *testing.T) {
-	skipWithRace(t)
 	t.Parallel()
 	events := newSubscriber()
 	s, r, azure := startAzure(t, Options{Timeout: time.Minute, Events: events.take, Settings: map[string]string{"CATCH_UP": "0"}})

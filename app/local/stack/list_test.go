@@ -131,7 +131,6 @@ func TestListSurvivesAKill(t *testing.T) {
 
 // What the scheduler loses, the list has registered again.
 func TestReminderIsLost(t *testing.T) {
-	skipWithRace(t)
 	t.Parallel()
 	sub := newSubscriber()
 	const timeout, grace = 4 * time.Second, time.Second
@@ -206,7 +205,6 @@ func decisions(t *testing.T, s *Stack, replica int) map[string]int {
 // Two versions take turns on the same records, one of which counts its saves in fields
 // that the other does not know: the count survives.
 func TestTwoVersions(t *testing.T) {
-	skipWithRace(t)
 	t.Parallel()
 	const this, next, senders, each = 0, 1, 4, 15
 	s, _ := start(t, Options{Replicas: 2, Timeout: 10 * time.Minute})

@@ -214,7 +214,6 @@ func in(p acr.Push, region, state string) string {
 
 // TestPage uses the page as a person does.
 func TestPage(t *testing.T) {
-	skipWithRace(t)
 	t.Parallel()
 	var works atomic.Bool // the target
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

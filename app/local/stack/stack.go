@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"net/http"
 	"os"
@@ -65,7 +66,7 @@ type Options struct {
 	Events func(event []byte)
 
 	ServiceLog io.Writer // default: a file in Dir
-	Race       bool      // build the service with the race detector
+	Program    string    // the service; default: it is built
 
 	// Settings are further settings of the service, by name; they win over
 	// those above. A service reads them when it starts.
@@ -155,7 +156,7 @@ func Start(ctx context.Context, o Options) (_ *Stack, err error) {
 	if s.group, err = process.NewGroup(); err != nil {
 		return nil, err
 	}
-	if err := process.GoBuild(ctx, root, s.program(), "-race="+strconv.FormatBool(o.Race), "./app"); err != nil {
+	if err := s.install(ctx, root); err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(s.ctx, startTimeout)
@@ -202,6 +203,17 @@ func (s *Stack) directory() (err error) {
 func (s *Stack) caFile() string { return filepath.Join(s.Dir, "azure.pem") }
 
 func (s *Stack) program() string { return filepath.Join(s.Dir, "service") }
+
+// install builds the service, or links to the one of the options.
+func (s *Stack) install(ctx context.Context, root string) error {
+	if s.options.Program == "" {
+		return process.GoBuild(ctx, root, s.program(), "./app")
+	}
+	if err := os.Symlink(s.options.Program, s.program()); !errors.Is(err, fs.ErrExist) { // of an earlier start
+		return err
+	}
+	return nil
+}
 
 func (s *Stack) start(ctx context.Context, root string, programs dapr.Programs) error {
 	scheduler, placement := &s.Scheduler, dapr.Placement{Dir: s.Dir}

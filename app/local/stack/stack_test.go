@@ -24,19 +24,6 @@ import (
 	"allregions/app/local/dapr"
 )
 
-// raceEnabled makes the service under test a race-detecting one, if the tests
-// are.
-var raceEnabled bool
-
-// skipWithRace skips a test in which the race detector would see what it sees in others:
-// the same service, for as long again.
-func skipWithRace(t *testing.T) {
-	t.Helper()
-	if raceEnabled {
-		t.Skip("the race detector sees the same in other tests")
-	}
-}
-
 var regions = []string{"westeurope", "eastus", "japaneast"}
 
 // soon is how long something may take that takes no time: a bound for a busy
@@ -137,7 +124,7 @@ func start(t *testing.T, o Options) (*Stack, *acr.Registry) {
 		o.Key = "test-key"
 	}
 	prepare(t)
-	o.Race = raceEnabled
+	o.Program = program(t)
 	s, err := Start(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
@@ -352,10 +339,9 @@ func TestSideBySide(t *testing.T) {
 // A service that cannot start ends the start, with its own words and nothing
 // left running.
 func TestTheServiceCannotStart(t *testing.T) {
-	skipWithRace(t)
 	t.Parallel()
 	prepare(t)
-	_, err := Start(t.Context(), Options{Regions: []string{"eastus", "eastus"}, Key: "k"})
+	_, err := Start(t.Context(), Options{Regions: []string{"eastus", "eastus"}, Key: "k", Program: program(t)})
 	if err == nil || !strings.Contains(err.Error(), "service ended (exit status 1)") || strings.Contains(err.Error(), "\n") {
 		t.Fatal(err)
 	}
@@ -455,7 +441,6 @@ func TestDrain(t *testing.T) {
 // The shortest timeout that there is, and a deadline that passes while nothing
 // runs. The reminder decides both.
 func TestDeadlinePassesWhileDown(t *testing.T) {
-	skipWithRace(t)
 	t.Parallel()
 	dir := t.TempDir()
 	sub := newSubscriber()

@@ -194,7 +194,6 @@ func TestTelemetry(t *testing.T) {
 // Every metric that a rule or the dashboard asks for is in /metrics of a service that has a
 // registry and a target.
 func TestQueriedMetrics(t *testing.T) {
-	skipWithRace(t)
 	t.Parallel()
 	var queries strings.Builder
 	for _, name := range []string{"rules.yaml", "dashboard.json"} {

@@ -80,7 +80,6 @@ func (w waiting) ends(t *testing.T, code int, status, missing string) {
 // A pipeline waits from before the first webhook until the last, through the kill -9 of
 // the service, and a stop and start of it.
 func TestWaitForImage(t *testing.T) {
-	skipWithRace(t)
 	t.Parallel()
 	sub := newSubscriber()
 	s, r := start(t, Options{Timeout: 40 * time.Second, Events: sub.take})
