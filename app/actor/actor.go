@@ -77,7 +77,8 @@ type Turn struct {
 	After func(context.Context)
 
 	// Settle, if not nil, runs behind After, and the actor's next turn does not wait for
-	// it. As of After, nobody may rely on it.
+	// it. As of After, nobody may rely on it. Until it has ended, the actor's reminders do
+	// nothing in this process: they would repeat what is under way.
 	Settle func(context.Context)
 }
 

@@ -66,7 +66,8 @@ type Host struct {
 	log           *slog.Logger
 	mux           *http.ServeMux
 
-	turns sync.Map // string to chan struct{}: by actor type and id, what is closed when its turn ends
+	turns    sync.Map // string to chan struct{}: by actor type and id, what is closed when its turn ends
+	settling sync.Map // string to *byte: by actor type and id, the last turn that has yet to settle
 
 	released context.Context // ends with Release
 	release  context.CancelFunc
@@ -141,6 +142,9 @@ func (h *Host) remind(a Actor) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		id := r.PathValue("id")
 		h.turn(r.Context(), w, a, id, func(ctx context.Context) (actor.Turn, error) {
+			if _, settling := h.settling.Load(a.Type + "/" + id); settling {
+				return actor.Turn{}, nil // what it would repeat is under way, and a reminder comes again
+			}
 			return a.Remind(ctx, id, r.PathValue("name"))
 		})
 	}
@@ -162,9 +166,10 @@ func (h *Host) turn(ctx context.Context, w http.ResponseWriter, a Actor, id stri
 		h.fail(ctx, w, a.Type, id, err)
 		return
 	}
+	settle := h.settle(ctx, a.Type+"/"+id, t)
 	if t.After == nil {
 		w.Write(t.Reply)
-		h.settle(ctx, t)
+		settle()
 		return
 	}
 	select {
@@ -178,12 +183,12 @@ func (h *Host) turn(ctx context.Context, w http.ResponseWriter, a Actor, id stri
 				defer later()
 				h.follow(ctx, turnTimeout, t.After)
 			}()
-			h.settle(ctx, t)
+			settle()
 		})
 	default:
 		h.follow(ctx, turnTimeout, t.After)
 		w.Write(t.Reply)
-		h.settle(ctx, t)
+		settle()
 	}
 }
 
@@ -192,9 +197,19 @@ func (h *Host) fail(ctx context.Context, w http.ResponseWriter, actorType, id st
 	http.Error(w, err.Error(), http.StatusInternalServerError)
 }
 
-func (h *Host) settle(ctx context.Context, t actor.Turn) {
-	if t.Settle != nil {
-		h.settles.Go(func() { h.follow(ctx, settleTimeout, t.Settle) })
+// settle returns what settles the turn, if anything does, without waiting for it. Until
+// then, reminders of the actor do nothing here.
+func (h *Host) settle(ctx context.Context, id string, t actor.Turn) (begin func()) {
+	if t.Settle == nil {
+		return func() {}
+	}
+	mine := new(byte) // of two turns that settle, the later one counts
+	h.settling.Store(id, mine)
+	return func() {
+		h.settles.Go(func() {
+			defer h.settling.CompareAndDelete(id, mine)
+			h.follow(ctx, settleTimeout, t.Settle)
+		})
 	}
 }
 

@@ -14,7 +14,7 @@ import (
 
 // What settles a turn comes behind what follows it, also when its caller has gone, and
 // keeps nobody waiting: not the actor's next turn, and not the reply of a turn for which
-// nothing more may follow.
+// nothing more may follow. Reminders do nothing meanwhile.
 func TestSettle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &follower{t: t}
@@ -61,11 +61,19 @@ func TestSettle(t *testing.T) {
 			t.Errorf("got %q, want %q", got, want)
 		}
 
-		for range 2 { // a firing waits for nothing that settles the one before
-			f.call("PUT", "b/method/remind/check", 200, 0)
-		}
+		// A firing waits for nothing that settles, and does nothing meanwhile.
+		f.call("PUT", "b/method/remind/check", 200, 0)
+		f.call("PUT", "b/method/remind/check", 200, 0)
+		f.call("PUT", "b/method/Work", 200, 0)
+		f.call("PUT", "b/method/remind/check", 200, time.Second) // it waits for what follows
+		time.Sleep(4500 * time.Millisecond)
+		f.call("PUT", "b/method/remind/check", 200, 0) // the first one has settled, and the second has not
 		f.host.Settled(t.Context())
-		if got, want := f.of("b"), []string{"remind", "reply", "remind", "reply", "settled", "settled"}; !slices.Equal(got, want) {
+		synctest.Wait()
+		f.call("PUT", "b/method/remind/check", 200, 0)
+		f.host.Settled(t.Context())
+		got = slices.DeleteFunc(f.of("b"), func(what string) bool { return what == "settle" })
+		if want := []string{"remind", "reply", "reply", "turn", "reply", "after", "reply", "settled", "reply", "settled", "remind", "reply", "settled"}; !slices.Equal(got, want) {
 			t.Errorf("a reminder: got %q, want %q", got, want)
 		}
 

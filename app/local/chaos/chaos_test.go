@@ -10,9 +10,6 @@ import (
 	"allregions/app/local/stack"
 )
 
-// raceEnabled tells whether the tests are built with the race detector.
-var raceEnabled bool
-
 // testSeed keeps the test the same from one change to the next. Other seeds are
 // for `go run ./app/local chaos`.
 const testSeed = 20261127
@@ -25,9 +22,6 @@ func prepare(t *testing.T) {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("needs Dapr, and a minute")
-	}
-	if raceEnabled {
-		t.Skip("the same again would take as long, and the race detector sees little here: the tests of the stack have a service that is built with it")
 	}
 	if err := stack.FindRedis(); err != nil {
 		t.Skip(err)

@@ -117,9 +117,6 @@ func formula(t *testing.T, s string) func(regions int) int {
 
 // The README says how many calls of Dapr a notification costs; so does Dapr.
 func TestCalls(t *testing.T) {
-	if raceEnabled {
-		t.Skip("the calls are the same")
-	}
 	rows := costs(t)
 	const complete, timedOut = 0, 1
 	for _, tt := range []struct {
