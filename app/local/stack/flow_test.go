@@ -120,7 +120,11 @@ func checkImages(t *testing.T, s *Stack) {
 // testFlow runs the flow on one stack that the subtests share; each has
 // notifications of its own. Stored reads the record of a notification.
 func testFlow(t *testing.T, o Options, stored func(t *testing.T, s *Stack, id string) []byte) {
-	const timeout, grace = 4 * time.Second, time.Second
+	timeout := 4 * time.Second
+	if raceEnabled { // everything takes longer
+		timeout *= 2
+	}
+	grace := timeout / 4
 	sub := newSubscriber()
 	o.Timeout, o.Events = timeout, sub.take
 	s, acrOf := start(t, o)
