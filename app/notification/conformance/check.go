@@ -25,7 +25,7 @@ func (r *run) check() {
 		r.complain("a save was refused, and nobody else has saved")
 	}
 	st, err := r.status()
-	if errors.Is(err, notification.ErrNotFound) && !r.accepted(regions...) && len(r.world.Topic) == 0 {
+	if errors.Is(err, notification.ErrNotFound) && !r.accepted(r.awaited().All()...) && len(r.world.Topic) == 0 {
 		return // each webhook was refused, and nothing happened
 	}
 	if err != nil {
@@ -36,6 +36,9 @@ func (r *run) check() {
 		if slices.Contains(st.Missing, region) && r.accepted(region) {
 			r.complain("%s was accepted and is missing", region)
 		}
+	}
+	if r.accepted(optional) && !st.Has(optional) {
+		r.complain("%s was accepted, and has %+v", optional, st.Optional)
 	}
 	r.checkStatus("in the end", st)
 	r.checkTopic(st)
@@ -108,7 +111,7 @@ func (r *run) checkEvent(outcome replication.Status, st notification.Status) {
 		r.complain("%s lacks %v", id, was.Missing)
 	}
 	// What was said is not taken back. A timeout leaves out what was not in time.
-	if !was.StartedAt.Equal(st.StartedAt) || !was.Deadline.Equal(st.Deadline) || !isPart(was.Regions, st.Regions) {
+	if !was.StartedAt.Equal(st.StartedAt) || !was.Deadline.Equal(st.Deadline) || !isPart(was.Regions, st.Regions) || !isPart(was.OptionalIn(), st.OptionalIn()) {
 		r.complain("%s says %+v, and in the end it is %+v", id, was, st)
 	}
 	if outcome == st.Status && !was.ConcludedAt.Equal(*st.ConcludedAt) {
@@ -260,24 +263,28 @@ func (r *run) checkStatus(where string, st notification.Status) {
 	if got != want || st.Mismatch {
 		r.complain("%s: %+v, mismatch %v", where, got, st.Mismatch)
 	}
-	var all []replication.Region
-	for i, region := range st.Regions {
-		all = append(all, region.Region)
-		if i == 0 && !region.ReceivedAt.Equal(st.StartedAt) || region.ReceivedAt.Before(st.StartedAt) {
-			r.complain("%s: %s is of %v, and it began at %v", where, region.Region, region.ReceivedAt, st.StartedAt)
+	first := time.Time{}
+	for _, region := range st.Reported() {
+		if first.IsZero() || region.ReceivedAt.Before(first) {
+			first = region.ReceivedAt
 		}
 		if err := r.checkRegion(region, st); err != nil {
 			r.complain("%s: %v", where, err)
 		}
 	}
-	all = append(all, st.Missing...)
-	slices.Sort(all)
-	if !slices.Equal(all, slices.Sorted(slices.Values(regions))) {
-		r.complain("%s: has %+v, lacks %v", where, st.Regions, st.Missing)
+	if !first.IsZero() && !first.Equal(st.StartedAt) {
+		r.complain("%s: has %+v, and began at %v", where, st.Reported(), st.StartedAt)
+	}
+	if got, want := st.Awaited(), r.awaited(); !sameRegions(got.Expected, want.Expected) || !sameRegions(got.Optional, want.Optional) {
+		r.complain("%s: has %+v, lacks %v, optional %+v", where, st.Regions, st.Missing, st.Optional)
 	}
 	if !st.Deadline.Equal(st.StartedAt.Add(r.timeout)) {
 		r.complain("%s: began at %v, deadline %v", where, st.StartedAt, st.Deadline)
 	}
+}
+
+func sameRegions(a, b []replication.Region) bool {
+	return slices.Equal(slices.Sorted(slices.Values(a)), slices.Sorted(slices.Values(b)))
 }
 
 // checkRegion compares what is said of a region with what it sent.

@@ -16,6 +16,7 @@
 //     end: another region's event, a firing of the reminder, or a status;
 //   - a webhook does not come, and ACR's event log, if it can be read, has it;
 //   - an event that was accepted waits in the queue, until long after the deadline;
+//   - a region that nobody waits for reports, also as the first one, or after the end;
 //   - several of these happen at once.
 //
 // Whatever happens:
@@ -98,7 +99,7 @@ var delays = []time.Duration{500 * time.Millisecond, 1500 * time.Millisecond, 32
 // all are the cases.
 func all() iter.Seq[trial] {
 	return func(yield func(trial) bool) {
-		for _, cases := range []iter.Seq[trial]{each(stories()), each(storiesWithLog()), each(storiesWithQueue()), each(longStories()), several()} {
+		for _, cases := range []iter.Seq[trial]{each(stories()), each(storiesWithLog()), each(storiesWithQueue()), each(storiesWithOptional()), each(longStories()), several()} {
 			for c := range cases {
 				if !yield(c) {
 					return
@@ -163,7 +164,7 @@ func overlaps(s story, calls []string) (cases []trial) {
 func several() iter.Seq[trial] {
 	return func(yield func(trial) bool) {
 		choice := slices.Collect(stories())
-		for _, more := range []iter.Seq[story]{storiesWithLog(), storiesWithQueue(), longStories()} {
+		for _, more := range []iter.Seq[story]{storiesWithLog(), storiesWithQueue(), storiesWithOptional(), longStories()} {
 			choice = slices.AppendSeq(choice, more)
 		}
 		for seed := range uint64(4000) {

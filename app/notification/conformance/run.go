@@ -295,7 +295,7 @@ func (r *run) give(e replication.Event) (err error) {
 	defer fake.Survive()
 	err = errDied
 	p := r.process()
-	_, err = (&notification.Client{Actors: p}).Add(r.ctx, e, replication.Awaited{Expected: regions})
+	_, err = (&notification.Client{Actors: p}).Add(r.ctx, e, r.awaited())
 	r.tolerate("add "+string(e.Region), err)
 	p.end(r.ctx)
 	return err

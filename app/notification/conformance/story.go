@@ -18,6 +18,9 @@ const longTimeout = 2 * time.Hour
 
 var regions = []replication.Region{"westeurope", "eastus", "japaneast"}
 
+// optional is a region that nobody waits for.
+const optional replication.Region = "uksouth"
+
 // story is what happens to a notification from outside.
 type story struct {
 	steps   []step
@@ -35,6 +38,15 @@ type story struct {
 type step struct {
 	region replication.Region
 	pass   time.Duration
+}
+
+// awaited are all regions of a story.
+func (s story) awaited() replication.Awaited {
+	a := replication.Awaited{Expected: regions}
+	if slices.Contains(s.steps, step{region: optional}) {
+		a.Optional = []replication.Region{optional}
+	}
+	return a
 }
 
 func (s story) String() string {
@@ -148,6 +160,22 @@ func storiesWithQueue() iter.Seq[story] {
 				}
 			}
 			n++
+			if !yield(s) {
+				return
+			}
+		}
+	}
+}
+
+// storiesWithOptional are some in which an optional region reports, at each point in turn.
+func storiesWithOptional() iter.Seq[story] {
+	return func(yield func(story) bool) {
+		n := 0
+		for s := range stories() {
+			if n++; n%2 > 0 {
+				continue
+			}
+			s.steps = slices.Insert(s.steps, n/2%(len(s.steps)+1), step{region: optional})
 			if !yield(s) {
 				return
 			}
