@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"sync"
 	"time"
 
 	cloudevents "github.com/cloudevents/sdk-go/v2/event"
@@ -91,34 +90,85 @@ func (i *Intake) Add(ctx context.Context, e replication.Event, awaited replicati
 	if e.Via != replication.ViaEventLog {
 		e.ReceivedAt = i.Now() // however long the actor takes
 	}
-	actorCtx, cancel := i.actorContext(ctx)
-	defer cancel()
-	// Broker and actor may both be away for a moment: an event that tries the one behind
-	// the other would miss both. One that goes both ways is a duplicate, and harmless; one
-	// that may be refused would become a dead letter.
-	published := make(chan error, 1)
-	publish := sync.OnceFunc(func() {
-		go func() {
-			err := i.enqueue(ctx, e, awaited)
-			published <- err
-			if err == nil {
-				cancel() // the actor need not answer any more
-			}
-		}()
-	})
-	if i.Queue != nil && slices.Contains(awaited.All(), e.Region) {
-		defer time.AfterFunc(queueAfter, publish).Stop()
-	}
-	result, err := i.Client.Add(actorCtx, e, awaited)
-	if err == nil || refused(err) || i.Queue == nil {
+	if i.Queue == nil {
+		result, err := i.Client.Add(ctx, e, awaited)
 		return Result{Result: result}, err
 	}
-	publish()
-	if queueErr := <-published; queueErr != nil {
-		return Result{}, errors.Join(err, fmt.Errorf("queue: %w", queueErr))
+	direct := start(func() (notification.Result, error) {
+		actorCtx, cancel := i.actorContext(ctx)
+		defer cancel()
+		return i.Client.Add(actorCtx, e, awaited)
+	})
+	return i.first(ctx, e, awaited, direct)
+}
+
+// first returns what comes first: the actor's answer, or that the event is queued.
+//
+// Broker and actor may both be away for a moment: an event that tries the one behind
+// the other would miss both. One that goes both ways is a duplicate, and harmless; one
+// that may be refused would become a dead letter. The turn of one that is queued goes on:
+// to do it again costs more than to end it, when everything is slow.
+func (i *Intake) first(ctx context.Context, e replication.Event, awaited replication.Awaited, direct <-chan outcome[notification.Result]) (Result, error) {
+	var patience <-chan time.Time
+	if slices.Contains(awaited.All(), e.Region) {
+		patience = time.After(queueAfter)
 	}
-	i.Log.LogAttrs(ctx, slog.LevelWarn, "queued", slog.String("notification", e.ID), slog.String("region", string(e.Region)), slog.Any("err", err))
-	return Result{Queued: true}, nil
+	var queue <-chan outcome[struct{}]
+	failed, queueErr := errSlow, error(nil)
+	for direct != nil || queueErr == nil {
+		select {
+		case added := <-direct:
+			result, err := added.get()
+			if err == nil || refused(err) {
+				return Result{Result: result}, err
+			}
+			failed, direct, patience = err, nil, nil
+		case <-patience:
+			patience = nil
+		case queued := <-queue:
+			_, err := queued.get()
+			if err == nil {
+				i.Log.LogAttrs(ctx, slog.LevelWarn, "queued", slog.String("notification", e.ID), slog.String("region", string(e.Region)), slog.Any("err", failed))
+				return Result{Queued: true}, nil
+			}
+			queueErr = fmt.Errorf("queue: %w", err)
+		}
+		if queue == nil {
+			queue = start(func() (struct{}, error) { return struct{}{}, i.enqueue(ctx, e, awaited) })
+		}
+	}
+	return Result{}, errors.Join(failed, queueErr)
+}
+
+var errSlow = fmt.Errorf("the actor has not answered for %v", queueAfter)
+
+// outcome is what a function returned, or its panic.
+type outcome[T any] struct {
+	value    T
+	err      error
+	panicked any
+}
+
+// get returns the same, or panics with the same, as if the function had been called here.
+func (o outcome[T]) get() (T, error) {
+	if o.panicked != nil {
+		panic(o.panicked)
+	}
+	return o.value, o.err
+}
+
+// start calls do, and does not wait for it.
+func start[T any](do func() (T, error)) <-chan outcome[T] {
+	done := make(chan outcome[T], 1)
+	go func() {
+		var o outcome[T]
+		defer func() {
+			o.panicked = recover()
+			done <- o
+		}()
+		o.value, o.err = do()
+	}()
+	return done
 }
 
 // enqueue publishes e, again and again while the broker is away for a moment. The queue
@@ -146,17 +196,14 @@ func (i *Intake) enqueue(ctx context.Context, e replication.Event, awaited repli
 	}
 }
 
-// actorContext limits the call of the actor, so that the queue has its time. Without
-// a queue the call may take all the time that there is.
+// actorContext limits the call of the actor, so that the queue has its time. A caller that
+// has its answer, or has gone, does not end it.
 func (i *Intake) actorContext(ctx context.Context) (context.Context, context.CancelFunc) {
-	if i.Queue == nil {
-		return context.WithCancel(ctx)
-	}
 	timeout := notification.CallTimeout
 	if deadline, ok := ctx.Deadline(); ok {
 		timeout = min(timeout, time.Until(deadline)-queueTimeout)
 	}
-	return context.WithTimeout(ctx, timeout)
+	return context.WithTimeout(context.WithoutCancel(ctx), timeout)
 }
 
 // Deliver takes a CloudEvent from the queue. After an error the message must come again;

@@ -124,6 +124,7 @@ func TestQueueAndBack(t *testing.T) {
 			}
 			w.Now = w.Now.Add(10 * time.Second)
 		}
+		time.Sleep(notification.CallTimeout) // the actor's calls end
 		if want := []string{"n1/westeurope", "n1/eastus", "n1/japaneast"}; !slices.Equal(queue.ids, want) || len(w.Writes) != 0 {
 			t.Fatalf("queued %q, wrote %q", queue.ids, w.Writes)
 		}
@@ -245,7 +246,9 @@ func TestTimeouts(t *testing.T) {
 				defer cancel()
 				begin := time.Now()
 				result, err := i.Add(ctx, event("eastus"), plan.Awaited)
-				if took := time.Since(begin); took != tt.want || result.Queued != tt.queue || len(queue.ids) == 1 != tt.queue || (err == nil) != tt.queue {
+				took := time.Since(begin)
+				time.Sleep(notification.CallTimeout) // the actor's call ends
+				if took != tt.want || result.Queued != tt.queue || len(queue.ids) == 1 != tt.queue || (err == nil) != tt.queue {
 					t.Errorf("got %+v, %v after %v, want %v", result, err, took, tt.want)
 				}
 			})
@@ -293,7 +296,9 @@ func TestBrokerAwayForAMoment(t *testing.T) {
 				defer cancel()
 				begin := time.Now()
 				result, err := i.Add(ctx, event("eastus"), plan.Awaited)
-				if took := time.Since(begin); result.Queued != tt.queued || (err == nil) != tt.queued || took != tt.took {
+				took := time.Since(begin)
+				time.Sleep(notification.CallTimeout) // the actor's call ends
+				if result.Queued != tt.queued || (err == nil) != tt.queued || took != tt.took {
 					t.Errorf("got %+v, %v after %v; want queued %v after %v", result, err, took, tt.queued, tt.took)
 				}
 			})
@@ -317,7 +322,7 @@ func (s slowly) Invoke(ctx context.Context, id, method string, body []byte) ([]b
 }
 
 // An event that waits for its actor goes to the queue as well, and who is first answers.
-// One that the actor may refuse waits for that.
+// The turn of one that is queued goes on. One that the actor may refuse waits for that.
 func TestActorAndQueueTogether(t *testing.T) {
 	for name, tt := range map[string]struct {
 		region replication.Region
@@ -358,6 +363,10 @@ func TestActorAndQueueTogether(t *testing.T) {
 				synctest.Wait()
 				if published := tt.want == "queued" || tt.fails > 0; len(queue.ids) > 0 != published {
 					t.Errorf("queued %q, want any: %v", queue.ids, published)
+				}
+				taken := tt.region == "eastus" && tt.after < notification.CallTimeout
+				if _, ok := w.Records[event(tt.region).ID]; ok != taken {
+					t.Errorf("the notification has it: %v, want %v", ok, taken)
 				}
 			})
 		})
