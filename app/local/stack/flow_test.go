@@ -661,6 +661,10 @@ func TestQueue(t *testing.T) {
 	if code != http.StatusAccepted || err != nil || !strings.Contains(string(body), `"queued":true`) {
 		t.Errorf("%d %s %v", code, body, err)
 	}
+	eventually(t, soon, "its turn ends, which goes on behind the answer", func() bool {
+		log, err := os.ReadFile(s.LogPath(ServiceProcess))
+		return err == nil && strings.Contains(string(log), `"msg":"actor turn failed","notification":"`+p.ID)
+	})
 	if err := s.Process(SchedulerProcess).Signal(syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}
