@@ -263,17 +263,19 @@ func (r *run) checkStatus(where string, st notification.Status) {
 	if got != want || st.Mismatch {
 		r.complain("%s: %+v, mismatch %v", where, got, st.Mismatch)
 	}
-	first := time.Time{}
+	begins := func(regions []notification.RegionStatus) bool { // the first of them came first
+		return len(regions) > 0 && regions[0].ReceivedAt.Equal(st.StartedAt)
+	}
+	if len(st.Reported()) > 0 && !begins(st.Regions) && !begins(st.OptionalIn()) {
+		r.complain("%s: has %+v, and began at %v", where, st.Reported(), st.StartedAt)
+	}
 	for _, region := range st.Reported() {
-		if first.IsZero() || region.ReceivedAt.Before(first) {
-			first = region.ReceivedAt
+		if region.ReceivedAt.Before(st.StartedAt) {
+			r.complain("%s: %s is of %v, and it began at %v", where, region.Region, region.ReceivedAt, st.StartedAt)
 		}
 		if err := r.checkRegion(region, st); err != nil {
 			r.complain("%s: %v", where, err)
 		}
-	}
-	if !first.IsZero() && !first.Equal(st.StartedAt) {
-		r.complain("%s: has %+v, and began at %v", where, st.Reported(), st.StartedAt)
 	}
 	if got, want := st.Awaited(), r.awaited(); !sameRegions(got.Expected, want.Expected) || !sameRegions(got.Optional, want.Optional) {
 		r.complain("%s: has %+v, lacks %v, optional %+v", where, st.Regions, st.Missing, st.Optional)
