@@ -94,12 +94,25 @@ func (i *Intake) Add(ctx context.Context, e replication.Event, awaited replicati
 		result, err := i.Client.Add(ctx, e, awaited)
 		return Result{Result: result}, err
 	}
-	direct := start(func() (notification.Result, error) {
+	direct := make(chan answer, 1)
+	go func() {
+		var a answer
+		defer func() {
+			a.panicked = recover()
+			direct <- a
+		}()
 		actorCtx, cancel := i.actorContext(ctx)
 		defer cancel()
-		return i.Client.Add(actorCtx, e, awaited)
-	})
+		a.result, a.err = i.Client.Add(actorCtx, e, awaited)
+	}()
 	return i.first(ctx, e, awaited, direct)
+}
+
+// answer is that of an actor, or the panic of its call.
+type answer struct {
+	result   notification.Result
+	err      error
+	panicked any
 }
 
 // first returns what comes first: the actor's answer, or that the event is queued.
@@ -108,25 +121,25 @@ func (i *Intake) Add(ctx context.Context, e replication.Event, awaited replicati
 // the other would miss both. One that goes both ways is a duplicate, and harmless; one
 // that may be refused would become a dead letter. The turn of one that is queued goes on:
 // to do it again costs more than to end it, when everything is slow.
-func (i *Intake) first(ctx context.Context, e replication.Event, awaited replication.Awaited, direct <-chan outcome[notification.Result]) (Result, error) {
+func (i *Intake) first(ctx context.Context, e replication.Event, awaited replication.Awaited, direct <-chan answer) (Result, error) {
 	var patience <-chan time.Time
 	if slices.Contains(awaited.All(), e.Region) {
 		patience = time.After(queueAfter)
 	}
-	var queue <-chan outcome[struct{}]
+	var queue chan error // nil until the event goes there
 	failed, queueErr := errSlow, error(nil)
 	for direct != nil || queueErr == nil {
 		select {
-		case added := <-direct:
-			result, err := added.get()
-			if err == nil || refused(err) {
-				return Result{Result: result}, err
+		case a := <-direct:
+			if a.panicked != nil {
+				panic(a.panicked) // as if the call were made here
 			}
-			failed, direct, patience = err, nil, nil
+			if a.err == nil || refused(a.err) {
+				return Result{Result: a.result}, a.err
+			}
+			failed, direct, patience = a.err, nil, nil
 		case <-patience:
-			patience = nil
-		case queued := <-queue:
-			_, err := queued.get()
+		case err := <-queue:
 			if err == nil {
 				i.Log.LogAttrs(ctx, slog.LevelWarn, "queued", slog.String("notification", e.ID), slog.String("region", string(e.Region)), slog.Any("err", failed))
 				return Result{Queued: true}, nil
@@ -134,42 +147,14 @@ func (i *Intake) first(ctx context.Context, e replication.Event, awaited replica
 			queueErr = fmt.Errorf("queue: %w", err)
 		}
 		if queue == nil {
-			queue = start(func() (struct{}, error) { return struct{}{}, i.enqueue(ctx, e, awaited) })
+			queue = make(chan error, 1)
+			go func() { queue <- i.enqueue(ctx, e, awaited) }()
 		}
 	}
 	return Result{}, errors.Join(failed, queueErr)
 }
 
 var errSlow = fmt.Errorf("the actor has not answered for %v", queueAfter)
-
-// outcome is what a function returned, or its panic.
-type outcome[T any] struct {
-	value    T
-	err      error
-	panicked any
-}
-
-// get returns the same, or panics with the same, as if the function had been called here.
-func (o outcome[T]) get() (T, error) {
-	if o.panicked != nil {
-		panic(o.panicked)
-	}
-	return o.value, o.err
-}
-
-// start calls do, and does not wait for it.
-func start[T any](do func() (T, error)) <-chan outcome[T] {
-	done := make(chan outcome[T], 1)
-	go func() {
-		var o outcome[T]
-		defer func() {
-			o.panicked = recover()
-			done <- o
-		}()
-		o.value, o.err = do()
-	}()
-	return done
-}
 
 // enqueue publishes e, again and again while the broker is away for a moment. The queue
 // has a time of its own, and what the actor has left of the caller's; a caller that has

@@ -98,8 +98,9 @@ func (r sweepRecord) carry(readings []logReading, from, now time.Time) sweepReco
 		if l.whole {
 			m.At = l.began
 		}
+		to := m.readTo(from).Unix()
 		for key, at := range r.Logs[l.webhook].Settled {
-			if at >= m.readTo(from).Unix() {
+			if at >= to {
 				m.Settled[key] = at
 			}
 		}
