@@ -108,7 +108,8 @@ type Observer interface {
 }
 
 // Actor is the server side: its methods are turns of the actor with the given id. Of
-// two turns of one id that overlap, the one that loaded an old record fails.
+// two turns of one id that overlap, one has loaded an old record, and cannot save: an
+// event's decides once more with the new record, a reminder's fails and comes again.
 type Actor struct {
 	Records   actor.Records
 	Reminders actor.Reminders
@@ -155,7 +156,11 @@ func (a *Actor) add(ctx context.Context, id string, body []byte) (actor.Turn, er
 	}
 	ctx, span := a.startSpan(ctx, "turn", trace.WithSpanKind(trace.SpanKindServer),
 		trace.WithAttributes(attrNotification.String(id), attrRegion.String(string(m.Event.Region))))
-	turn, d, err := a.addEvent(ctx, replication.Event(m.Event), replication.Plan{Awaited: m.Awaited(), Timeout: a.Timeout})
+	plan := replication.Plan{Awaited: m.Awaited(), Timeout: a.Timeout}
+	turn, d, err := a.addEvent(ctx, replication.Event(m.Event), plan)
+	if errors.Is(err, actor.ErrConflict) { // often with what this turn, or one that was cut off, has saved itself
+		turn, d, err = a.addEvent(ctx, replication.Event(m.Event), plan)
+	}
 	endTurn(span, d, err)
 	if err != nil {
 		return actor.Turn{}, fmt.Errorf("add to %s: %w", id, err)

@@ -828,29 +828,44 @@ func TestTheSameReminderTwiceAtOnce(t *testing.T) {
 	}
 }
 
-// Of two events at once one is refused, writes nothing more, and can come again.
+// Of two events at once one is refused: it is decided again with what the other has
+// saved, once.
 func TestTwoEventsAtOnce(t *testing.T) {
 	w := newWorld()
-	w.add(t, "westeurope")
-	w.wrote(t, "register", "save")
-	w.Before = func(n int, _ string) {
-		if n == 1 { // its save
-			w.Before = nil
-			w.add(t, "eastus")
-		}
-	}
 	a := w.actor()
 	told := 0
 	a.Concluded = func(string) { told++ }
-	turn, err := a.add(t.Context(), "n1", addBody(t, event("japaneast")))
-	if !errors.Is(err, actor.ErrConflict) || turn.After != nil || turn.Reply != nil {
-		t.Errorf("the first: %s, %v", turn.Reply, err)
+	others := func(regions ...replication.Region) {
+		w.Before = func(_ int, what string) {
+			if what == "save" && len(regions) > 0 {
+				before := w.Before
+				w.Before = nil
+				w.add(t, regions[0])
+				w.Before, regions = before, regions[1:]
+			}
+		}
 	}
-	w.wrote(t, "save", "save")
+
+	others("eastus", "japaneast")
+	turn, err := a.add(t.Context(), "n1", addBody(t, event("westeurope")))
+	if !errors.Is(err, actor.ErrConflict) || turn.After != nil || turn.Reply != nil {
+		t.Errorf("twice: %s, %v", turn.Reply, err)
+	}
+	w.wrote(t, "register", "register", "save", "save", "save", "save") // two of the saves are refused
 	if len(w.sent) != 4 || told != 0 {
 		t.Errorf("sent %q, told of %d outcomes", w.sent, told)
 	}
-	w.add(t, "japaneast")
+
+	w.add(t, "westeurope")
+	w.check(t, plan.Expected)
+
+	w = newWorld()
+	for _, tt := range []struct{ other, region replication.Region }{{"westeurope", "westeurope"}, {"eastus", "japaneast"}} {
+		others(tt.other)
+		if !w.addTo(t, w.actor(), event(tt.region)) {
+			t.Errorf("%s while %s is saved: it is not safe", tt.region, tt.other)
+		}
+	}
 	w.check(t, plan.Expected)
 }
 

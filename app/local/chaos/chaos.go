@@ -205,9 +205,14 @@ func (r *run) judge(ctx context.Context) (violations []Violation, err error) {
 	if err := r.quiet(ctx, timeout/2); err != nil {
 		r.logger.Print(err)
 	}
-	judged := false
+	judged, took := false, time.Duration(0)
 	err = process.Until(settleCtx, "not right", func() error {
+		select {
+		case <-time.After(took): // what is left to do needs the machine, too
+		case <-settleCtx.Done():
+		}
 		judged = false
+		defer func(begun time.Time) { took = time.Since(begun) }(time.Now())
 		if err := errors.Join(r.readEvents(ctx), r.readReminders(ctx)); err != nil {
 			return err
 		}
