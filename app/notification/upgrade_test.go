@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -55,51 +56,75 @@ func TestOwnPartHasAllFields(t *testing.T) {
 }
 
 // next is what a newer version adds to a record.
-var next = map[string]string{"signedBy": `{"name":"alice", "keys":[1,2]}`, "note": `"x"`}
+var next = map[string]string{"signedBy": `{"keys":[1, 2],"name":"alice"}`, "note": `"x"`}
 
-// withNext adds that to a stored record, at the top and to what is the actor's own.
-func withNext(t *testing.T, data []byte) []byte {
+// inRecord calls do with each object of a stored record that a newer version may extend,
+// and returns the record.
+func inRecord(t *testing.T, data []byte, do func(where string, fields map[string]any)) []byte {
 	t.Helper()
-	var top, own map[string]json.RawMessage
-	if err := json.Unmarshal(data, &top); err != nil {
+	var top map[string]any
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.UseNumber()
+	if err := d.Decode(&top); err != nil {
 		t.Fatal(err)
 	}
-	if err := json.Unmarshal(top["actor"], &own); err != nil {
+	own := top["actor"].(map[string]any)
+	do("the document", top)
+	do("the actor's own", own)
+	do("first", own["first"].(map[string]any))
+	for _, list := range []string{"arrivals", "outcomes"} {
+		elements, _ := own[list].([]any)
+		for i, element := range elements {
+			do(fmt.Sprintf("%s[%d]", list, i), element.(map[string]any))
+		}
+	}
+	data, err := json.Marshal(top)
+	if err != nil {
 		t.Fatal(err)
 	}
-	for name, value := range next {
-		top[name], own[name] = json.RawMessage(value), json.RawMessage(value)
-	}
-	top["actor"], _ = json.Marshal(own)
-	data, _ = json.Marshal(top)
 	return data
 }
 
-// checkExtended complains if something of that is lost.
-func checkExtended(t *testing.T, when string, data []byte) {
+// withNext adds that to a stored record wherever it can, and tells where.
+func withNext(t *testing.T, data []byte) (extended []byte, where []string) {
 	t.Helper()
-	var top, own map[string]json.RawMessage
-	json.Unmarshal(data, &top)
-	json.Unmarshal(top["actor"], &own)
-	for name, value := range next {
-		var want bytes.Buffer
-		json.Compact(&want, []byte(value))
-		if string(top[name]) != want.String() || string(own[name]) != want.String() {
-			t.Errorf("%s: %s is %s, and the actor's own %s, want %s", when, name, top[name], own[name], want.String())
+	return inRecord(t, data, func(here string, fields map[string]any) {
+		where = append(where, here)
+		for name, value := range next {
+			fields[name] = json.RawMessage(fmt.Sprintf(`{%q:%s}`, here, value))
 		}
-	}
+	}), where
+}
+
+// checkExtended complains if something of that is lost, or elsewhere.
+func checkExtended(t *testing.T, when string, data []byte, where []string) {
+	t.Helper()
+	inRecord(t, data, func(here string, fields map[string]any) {
+		for name, value := range next {
+			var want bytes.Buffer
+			if slices.Contains(where, here) {
+				json.Compact(&want, fmt.Appendf(nil, `{%q:%s}`, here, value))
+			} else {
+				want.WriteString("null")
+			}
+			if got, err := json.Marshal(fields[name]); err != nil || string(got) != want.String() {
+				t.Errorf("%s: %s of %s is %s, want %s", when, name, here, got, want.String())
+			}
+		}
+	})
 }
 
 // What a newer version has added survives each turn that saves, by whatever it is done.
 func TestUnknownFieldsSurvive(t *testing.T) {
 	w := newWorld()
 	w.add(t, "westeurope")
-	w.Records["n1"] = withNext(t, w.Records["n1"])
+	var where []string
+	w.Records["n1"], where = withNext(t, w.Records["n1"])
 	saves := w.state(t).Saves
 	step := func(when string, do func(), status replication.Status) {
 		t.Helper()
 		do()
-		checkExtended(t, when, w.Records["n1"])
+		checkExtended(t, when, w.Records["n1"], where)
 		s := w.state(t)
 		if s.Saves <= saves || s.Status() != status {
 			t.Errorf("%s: %s after %d saves", when, s.Status(), s.Saves)
@@ -112,6 +137,9 @@ func TestUnknownFieldsSurvive(t *testing.T) {
 	}
 	step("an event", func() { w.add(t, "eastus") }, replication.Collecting)
 	step("the timeout, which is saved as published", func() { w.passTo(t, due) }, replication.TimedOut)
+	if w.Records["n1"], where = withNext(t, w.Records["n1"]); len(where) != 6 { // two arrivals, and an outcome
+		t.Errorf("extended %q", where)
+	}
 	step("another event", func() { w.add(t, "japaneast") }, replication.Recovered)
 }
 

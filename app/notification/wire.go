@@ -273,14 +273,24 @@ type record struct {
 	// Saves is how often the record was saved, this time included.
 	Saves int
 
-	// What a newer version has added to the document, and to what is the actor's own.
-	// What is in lists, such as arrivals, has no such fields.
-	top, own actor.Fields
+	newer *newer // nil for nothing
+}
+
+// newer is what a newer version has added to a document: at its top, to what is the
+// actor's own, and to the event, the arrivals and the outcomes in that. These lists only
+// grow. The regions at the top are made from the arrivals at each save.
+type newer struct {
+	top, own, first    actor.Fields
+	arrivals, outcomes []actor.Fields
 }
 
 func (r record) encode() ([]byte, error) {
+	more := newer{}
+	if r.newer != nil {
+		more = *r.newer
+	}
 	if extend != nil {
-		r.top, r.own = extend(r.top), extend(r.own)
+		more.top, more.own = extend(more.top), extend(more.own)
 	}
 	st := statusOf(r.State)
 	timestamp := r.First.Time
@@ -289,14 +299,44 @@ func (r record) encode() ([]byte, error) {
 	}
 	d := document{Format: format, ID: st.ID, Timestamp: timestamp, Action: st.Action,
 		LoginServer: st.Registry, Image: st.Repository, Status: st, Actor: storedOf(r)}
-	if r.own != nil {
-		own, err := actor.Marshal(d.Actor, r.own)
+	if more.own != nil || r.newer != nil {
+		own, err := more.encodeOwn(storedOf(r))
 		if err != nil {
 			return nil, err
 		}
 		d.Actor = json.RawMessage(own)
 	}
-	return actor.Marshal(d, r.top)
+	return actor.Marshal(d, more.top)
+}
+
+// encodeOwn encodes what is the actor's own, with what is newer in it.
+func (n newer) encodeOwn(s storedRecord) ([]byte, error) {
+	first, err1 := actor.Marshal(s.First, n.first)
+	arrivals, err2 := encodeEach(s.Arrivals, n.arrivals)
+	outcomes, err3 := encodeEach(s.Outcomes, n.outcomes)
+	own, err4 := actor.Marshal(struct {
+		storedRecord                   // of two fields with one name, the outer one counts
+		First        json.RawMessage   `json:"first"`
+		Arrivals     []json.RawMessage `json:"arrivals"`
+		Outcomes     []json.RawMessage `json:"outcomes,omitempty"`
+	}{s, first, arrivals, outcomes}, n.own)
+	return own, errors.Join(err1, err2, err3, err4)
+}
+
+// encodeEach encodes a list, whose first elements have these fields more.
+func encodeEach[T any](list []T, more []actor.Fields) (encoded []json.RawMessage, err error) {
+	for i, v := range list {
+		var fields actor.Fields
+		if i < len(more) {
+			fields = more[i]
+		}
+		data, err := actor.Marshal(v, fields)
+		if err != nil {
+			return nil, err
+		}
+		encoded = append(encoded, data)
+	}
+	return encoded, nil
 }
 
 // extend, if not nil, is what a newer version adds; see next.go.
@@ -315,20 +355,41 @@ func decodeRecord(data []byte) (record, error) {
 	}
 	r := d.Actor.record()
 	if !all {
-		if r.top, r.own, err = unknown(data); err != nil {
+		if r.newer, err = decodeNewer(data); err != nil {
 			return record{}, fmt.Errorf("decode record: %w", err)
 		}
 	}
 	return r, r.Check()
 }
 
-// unknown are the fields of a document that this version does not know.
-func unknown(data []byte) (top, own actor.Fields, err error) {
-	var d struct {
-		Actor json.RawMessage `json:"actor"`
+// decodeNewer decodes what this version does not know of a document.
+func decodeNewer(data []byte) (*newer, error) {
+	var d struct{ Actor json.RawMessage }
+	var own struct {
+		First              json.RawMessage
+		Arrivals, Outcomes []json.RawMessage
 	}
-	err1 := json.Unmarshal(data, &d)
-	top, err2 := actor.Unknown[document](data)
-	own, err3 := actor.Unknown[storedRecord](d.Actor)
-	return top, own, errors.Join(err1, err2, err3)
+	if err := json.Unmarshal(data, &d); err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(d.Actor, &own); err != nil {
+		return nil, err
+	}
+	top, err1 := actor.Unknown[document](data)
+	mine, err2 := actor.Unknown[storedRecord](d.Actor)
+	first, err3 := actor.Unknown[storedEvent](own.First)
+	arrivals, err4 := unknownOfEach[storedArrival](own.Arrivals)
+	outcomes, err5 := unknownOfEach[storedOutcome](own.Outcomes)
+	return &newer{top, mine, first, arrivals, outcomes}, errors.Join(err1, err2, err3, err4, err5)
+}
+
+func unknownOfEach[T any](list []json.RawMessage) (more []actor.Fields, err error) {
+	for _, object := range list {
+		fields, err := actor.Unknown[T](object)
+		if err != nil {
+			return nil, err
+		}
+		more = append(more, fields)
+	}
+	return more, nil
 }
