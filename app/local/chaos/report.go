@@ -121,8 +121,10 @@ func refusal(err string) string {
 		return "sidecar away"
 	case strings.Contains(err, "DeadlineExceeded"), strings.Contains(err, "deadline exceeded"):
 		return "broker silent"
+	case strings.Contains(err, "expected regions: "):
+		return "regions not known yet"
 	}
-	return "other"
+	return "other: " + err[:min(len(err), 100)]
 }
 
 // String is the report for people: a line for each field.

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -282,7 +283,8 @@ func TestRefusal(t *testing.T) {
 		"actor a: rpc error: code = Unavailable desc = x\nqueue: error publishing event: rpc error: code = Internal desc = redis streams: error from publish":                                 "broker away",
 		"actor a: rpc error: code = DeadlineExceeded desc = x\nqueue: rpc error: code = Internal desc = redis streams: error from publish: dial tcp 127.0.0.1:1: connect: connection refused": "broker away",
 		"no other replica has taken the webhook in 45 tries: answered 503 application/problem+json":                                                                                           "sidecar away, and no other replica",
-		"expected regions: nobody knows": "other",
+		"expected regions: nobody knows":                             "regions not known yet",
+		"actor a: x\nqueue: of tomorrow " + strings.Repeat("x", 100): "other: of tomorrow " + strings.Repeat("x", 88),
 	} {
 		if got := refusal(err); got != want {
 			t.Errorf("%s: got %q, want %q", err, got, want)
